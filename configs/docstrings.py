@@ -1,0 +1,138 @@
+"""Nash-MD on real text found on this machine: docstrings and their summaries.
+
+  python -m nashmd_jax.main --config=configs/docstrings.py --workdir=DIR
+
+`:tiny` after the file name runs the same path in under a minute.
+"""
+
+import ml_collections
+
+TEMPLATE_TOKENS = ("<text>", "<summary>", "<1>", "<2>", "<answer>")
+
+
+def get_config(variant: str = "full") -> ml_collections.ConfigDict:
+  """The run of `make demo`, or `:tiny`."""
+  if variant not in ("full", "tiny"):
+    raise ValueError(f"configs/docstrings.py: no variant {variant!r}")
+  config = ml_collections.ConfigDict()
+  config.seed = 0
+  config.data = {
+    "records": ml_collections.config_dict.placeholder(str),
+    "packages": (),
+  }
+  config.tokenizer = {
+    "file": ml_collections.config_dict.placeholder(str),
+    "vocab_size": 4096,
+    "special_tokens": TEMPLATE_TOKENS,
+  }
+  config.layout = {"prompt_buckets": (64, 96), "max_response": 24}
+  config.model = {
+    "family": "t5",
+    "width": 128,
+    "num_heads": 4,
+    "head_dim": 32,
+    "mlp_dim": 256,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "num_buckets": 32,
+    "max_distance": 128,
+  }
+  config.raters = {
+    "weights": {"coverage": 0.45, "brevity": 0.25, "grounding": 0.30},
+    "sharpness": {"coverage": 10.0, "brevity": 0.5, "grounding": 10.0},
+  }
+  config.comparisons = {
+    "prompts": 10_000,
+    "held_out_prompts": 400,
+    "pairs_per_prompt": 6,
+    "samples_per_prompt": 3,
+    "batch_size": 128,
+    "temperature": 1.0,
+  }
+  config.sft = stage(batch_size=32, steps=1500, learning_rate=2e-3)
+  config.preference = stage(batch_size=32, steps=800, learning_rate=1e-3)
+  config.preference.start_from_sft = True
+  config.preference.template = {
+    "before": ("<text>", "<1>", "<2>"),
+    "after": "<answer>",
+    "answers": ("<1>", "<2>"),
+  }
+  config.reward = stage(batch_size=32, steps=800, learning_rate=1e-3)
+  config.reward.start_from_sft = True
+  config.reward.template = {
+    "before": ("<text>", "<summary>"),
+    "after": "<answer>",
+    "answers": ("<1>", "<2>"),
+  }
+  config.nash = stage(batch_size=32, steps=200, learning_rate=5e-4)
+  config.nash.opponent = "mixture"
+  config.nash.mixture = 0.125
+  config.nash.judge = "preference"
+  config.nash.kl_coef = 0.02
+  config.nash.temperature = 1.0
+  config.nash.runs = {
+    "rlhf": {"judge": "reward", "opponent": "self", "kl_coef": 0.05},
+    "self_play": {"opponent": "self"},
+    "nash_md": {},
+    "best_response": {"opponent": "reference"},
+  }
+  config.tournament = {
+    "policies": ("sft", "rlhf", "self_play", "nash_md", "best_response"),
+    "prompts": 500,
+    "batch_size": 100,
+    "temperature": 1.0,
+    "confidence": 0.95,
+  }
+  if variant == "tiny":
+    make_tiny(config)
+  return config.lock()
+
+
+def stage(
+  *, batch_size: int, steps: int, learning_rate: float
+) -> ml_collections.ConfigDict:
+  """What every trained stage has."""
+  return ml_collections.ConfigDict({
+    "data": {"batch_size": batch_size, "eval_examples": 320},
+    "optimizer": {
+      "name": "adamw",
+      "learning_rate": learning_rate,
+      "warmup_steps": steps // 20,
+      "decay_steps": steps,
+      "max_grad_norm": 1.0,
+      "b1": 0.9,
+      "b2": 0.98,
+      "weight_decay": 0.01,
+    },
+    "train": {
+      "steps": steps,
+      "ema_decay": 0.999,
+      "log_every": 20,
+      "eval_every": 100,
+      "save_every": 100,
+    },
+  })
+
+
+def make_tiny(config: ml_collections.ConfigDict) -> None:
+  """Shrinks everything until the whole path takes under a minute."""
+  config.data.packages = ("asyncio", "email", "logging", "tkinter", "turtle")
+  config.tokenizer.vocab_size = 384
+  config.layout = {"prompt_buckets": (32,), "max_response": 8}
+  config.model.update({
+    "width": 16,
+    "num_heads": 2,
+    "head_dim": 8,
+    "mlp_dim": 32,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+  })
+  config.comparisons.update({"prompts": 16, "held_out_prompts": 8})
+  config.comparisons.batch_size = 8
+  for section in (config.sft, config.preference, config.reward, config.nash):
+    section.data.update({"batch_size": 8, "eval_examples": 8})
+    section.optimizer.update({"warmup_steps": 1, "decay_steps": 4})
+    section.train.update({
+      "steps": 4, "log_every": 1, "eval_every": 2, "save_every": 2
+    })  # fmt: skip
+  config.tournament.update({"prompts": 8, "batch_size": 8})

@@ -1,0 +1,1 @@
+"""Records, builders, tokenizer, simulated raters and padded batches."""

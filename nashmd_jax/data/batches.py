@@ -1,0 +1,135 @@
+"""From records to padded arrays: grain shuffles, shards and keeps its place.
+
+A batch is a dict of arrays: tokens under a plural name, their mask under
+`<name>_mask`, and `example_ids`, the global index of each row.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from nashmd_jax.data import records
+from nashmd_jax.data import tokenizer as tokenizer_lib
+
+Batch = dict[str, np.ndarray]
+Example = dict[str, Any]
+
+
+def encode_record(
+  record: records.Record,
+  tokenizer: tokenizer_lib.Tokenizer,
+  *,
+  max_prompt: int,
+  max_response: int,
+) -> Example:
+  """Token ids of one record of any kind.
+
+  Args:
+    record: a prompt, summary or comparison; text may be UTF-8 bytes.
+    max_prompt: P, tokens; longer prompts are cut at their end.
+    max_response: R, tokens; EOS included where the response fits.
+  Returns: "prompts", then "responses" or "responses_a", "responses_b" and
+    "prob_a", as far as the record has them.
+  """
+
+  def text(name):
+    value = record[name]
+    return value.decode() if isinstance(value, bytes) else value
+
+  example = {"prompts": tokenizer.encode(text("prompt"))[:max_prompt]}
+  for name in ("response", "response_a", "response_b"):
+    if name in record:
+      ids = tokenizer.encode(text(name)) + [tokenizer.eos_id]
+      example[name.replace("response", "responses")] = ids[:max_response]
+  if "prob_a" in record:
+    example["prob_a"] = np.float32(record["prob_a"])
+  return example
+
+
+def pad_batch(
+  examples: Sequence[Example],
+  *,
+  prompt_buckets: Sequence[int],
+  max_response: int,
+) -> Batch:
+  """Stacks examples; prompts to the smallest bucket that holds them all.
+
+  Args:
+    examples: as `encode_record` makes them, with or without "example_ids".
+    prompt_buckets: allowed P, ascending; the last holds every prompt.
+    max_response: R, the width of every response.
+  """
+  longest = max(len(example["prompts"]) for example in examples)
+  width = next(size for size in prompt_buckets if size >= longest)
+  batch = {}
+  for name, first in examples[0].items():
+    column = [example[name] for example in examples]
+    if isinstance(first, list):
+      length = width if name == "prompts" else max_response
+      tokens = np.zeros((len(column), length), np.int32)
+      for row, ids in zip(tokens, column, strict=True):
+        row[: len(ids)] = ids
+      sizes = np.array([len(ids) for ids in column])
+      batch[name] = tokens
+      batch[name + "_mask"] = np.arange(length)[None, :] < sizes[:, None]
+    else:
+      batch[name] = np.stack(column)
+  return batch
+
+
+def training_batches(
+  source: Sequence[records.Record],
+  encode: Callable[[records.Record], Example],
+  pad: Callable[[Sequence[Example]], Batch],
+  *,
+  batch_size: int,
+  seed: int,
+) -> grain.DatasetIterator:
+  """Endless shuffled batches; the iterator's state can be saved and set.
+
+  Args:
+    source: random-access records, a TFDS data source for one.
+    encode: record -> example.
+    pad: examples -> batch.
+    batch_size: B, rows.
+    seed: of the shuffle, which differs in every epoch.
+  Raises: ValueError if the source is empty.
+  """
+  if not len(source):
+    raise ValueError("no training records: the data source is empty")
+
+  def with_id(index, record):
+    return encode(record) | {"example_ids": np.int32(index % 2**31)}
+
+  dataset = (
+    grain.MapDataset.source(source)
+    .seed(seed)
+    .shuffle()
+    .repeat()
+    .map_with_index(with_id)
+    .batch(batch_size, batch_fn=pad)
+  )
+  return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=1)))
+
+
+def ordered_batches(
+  source: Sequence[records.Record],
+  encode: Callable[[records.Record], Example],
+  pad: Callable[[Sequence[Example]], Batch],
+  *,
+  batch_size: int,
+) -> Iterator[tuple[Batch, int]]:
+  """Every record once, in order, in batches of one size.
+
+  Yields: the batch and how many of its rows are real; the last batch is
+    filled up with copies of its last record.
+  """
+  for start in range(0, len(source), batch_size):
+    stop = min(start + batch_size, len(source))
+    rows = list(range(start, stop)) + [stop - 1] * (start + batch_size - stop)
+    examples = [
+      encode(source[i]) | {"example_ids": np.int32(i)} for i in rows
+    ]
+    yield pad(examples), stop - start

@@ -1,0 +1,189 @@
+"""A simulated population of raters whose preference is known exactly.
+
+A constructed judge on real text, not a model of people: three types of rater
+each decide by one measurable criterion, with logistic noise, and the
+population's P(y ≻ y′|x) is the mixture of the three. No type has a majority,
+so the population's preference can be cyclic where each rater's is not.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+from nashmd_jax.data import docstrings
+from nashmd_jax.data import records
+
+
+class Rater(NamedTuple):
+  """One type of rater: P(y ≻ y′) = σ(sharpness · (score(y) − score(y′))).
+
+  Attributes:
+    weight: share of the population.
+    sharpness: log-odds a unit of score, > 0.
+    score: (prompt, written summary, response) -> score.
+  """
+
+  weight: float
+  sharpness: float
+  score: Callable[[str, str, str], float]
+
+
+Population = Mapping[str, Rater]
+
+
+def coverage(prompt: str, written: str, response: str) -> float:
+  """Recall of the written summary: mean over its words and word pairs."""
+  del prompt
+  recalls = [
+    len(there & mine) / len(there)
+    for there, mine in zip(_ngrams(written), _ngrams(response), strict=True)
+    if there
+  ]
+  return float(np.mean(recalls)) if recalls else 0.0
+
+
+def brevity(prompt: str, written: str, response: str) -> float:
+  """Minus the number of words; under three is no summary and counts as 20."""
+  del prompt, written
+  words = len(response.split())
+  return -float(words if words >= 3 else 20)
+
+
+def grounding(prompt: str, written: str, response: str) -> float:
+  """Share of the response's content words that the prompt contains."""
+  del written
+  return docstrings.overlap(docstrings.content_words(response), prompt)
+
+
+def _ngrams(text: str) -> tuple[set[str], set[tuple[str, str]]]:
+  words = re.findall(r"\w+", text.lower())
+  return set(docstrings.content_words(text)), set(itertools.pairwise(words))
+
+
+CRITERIA = {
+  "coverage": coverage,
+  "brevity": brevity,
+  "grounding": grounding,
+}
+
+
+def make_population(
+  weights: Mapping[str, float], sharpness: Mapping[str, float]
+) -> dict[str, Rater]:
+  """A population from the shares and the sharpness of each criterion.
+
+  Raises: ValueError for unknown criteria, or shares that do not sum to one.
+  """
+  for name, given in (("weights", weights), ("sharpness", sharpness)):
+    if sorted(given) != sorted(CRITERIA):
+      raise ValueError(
+        f"raters.{name}: got {sorted(given)}, expected {sorted(CRITERIA)}"
+      )
+  if min(weights.values()) < 0 or abs(sum(weights.values()) - 1) > 1e-9:
+    raise ValueError(
+      f"raters.weights: got {dict(weights)}, expected shares that sum to 1"
+    )
+  return {
+    name: Rater(weights[name], sharpness[name], CRITERIA[name])
+    for name in CRITERIA
+  }
+
+
+def score_matrix(
+  population: Population, prompt: str, written: str, responses: Sequence[str]
+) -> np.ndarray:
+  """Sharpness times score, f64[Y, raters], for each of Y responses."""
+  return np.array([
+    [r.sharpness * r.score(prompt, written, y) for r in population.values()]
+    for y in responses
+  ])
+
+
+def win_prob(
+  population: Population, scores_a: np.ndarray, scores_b: np.ndarray
+) -> np.ndarray:
+  """The population's exact P(a ≻ b), from rows of `score_matrix`.
+
+  Args:
+    scores_a: f64[..., raters].
+    scores_b: f64[..., raters].
+  Returns: f64[...]; win_prob(a, b) + win_prob(b, a) = 1.
+  """
+  weights = np.array([rater.weight for rater in population.values()])
+  return _sigmoid(scores_a - scores_b) @ weights
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+  return 0.5 * (1.0 + np.tanh(0.5 * x))
+
+
+def candidates(
+  record: records.Record, other: str, samples: Sequence[str], rng
+) -> dict[str, str]:
+  """Real candidate summaries of one record, by kind; repeats are left out.
+
+  Args:
+    record: a summary record.
+    other: the summary of another object.
+    samples: responses of the fine-tuned policy to this prompt.
+    rng: a NumPy generator, for the shuffle.
+  """
+  written = record["response"]
+  words = written.split()
+  body = record["prompt"].partition(": ")[2]
+  found = {
+    "written": written,
+    "lead": " ".join(re.split(r"(?<=[.!?])\s", body)[0].split()[:20]),
+    "truncated": " ".join(words[: max(3, len(words) // 2)]),
+    "shuffled": " ".join(rng.permutation(words)),
+    "other": other,
+  }
+  found |= {f"sample {i}": text for i, text in enumerate(samples)}
+  kinds = {text: kind for kind, text in reversed(found.items())}
+  return {kind: text for kind, text in found.items() if kinds[text] == kind}
+
+
+def has_cycle(probs: np.ndarray) -> bool:
+  """Whether three responses beat one another in a ring, each above ½.
+
+  Args:
+    probs: f64[Y, Y] of P(y ≻ y′).
+  """
+  beats = (probs > 0.5 + 1e-9).astype(int)
+  return bool(np.trace(beats @ beats @ beats) > 0)
+
+
+def draw_comparisons(
+  population: Population,
+  record: records.Record,
+  texts: Sequence[str],
+  pairs: int,
+  rng: np.random.Generator,
+) -> Iterator[records.Record]:
+  """Comparisons of random pairs, each decided by one rater drawn at random.
+
+  Args:
+    texts: Y distinct candidate responses to the record's prompt.
+    pairs: how many comparisons.
+  Yields: comparison records whose prob_a is 0 or 1, with the rater's name and
+    `population_prob_a`, the exact P(a ≻ b) that no model is shown.
+  """
+  names = list(population)
+  weights = [rater.weight for rater in population.values()]
+  scores = score_matrix(population, record["prompt"], record["response"], texts)
+  for number in range(pairs):
+    a, b = rng.choice(len(texts), 2, replace=False)
+    rater = rng.choice(len(names), p=weights)
+    chance = _sigmoid(scores[a, rater] - scores[b, rater])
+    yield {
+      "id": f"{record['id']}-{number}",
+      "prompt": record["prompt"],
+      "response_a": texts[a],
+      "response_b": texts[b],
+      "prob_a": int(rng.random() < chance),
+      "rater": names[rater],
+      "population_prob_a": float(win_prob(population, scores[a], scores[b])),
+    }

@@ -1,0 +1,77 @@
+"""The record kinds, and JSON lines of them in and out.
+
+prompt {id, prompt} · summary {id, prompt, response} · comparison {id, prompt,
+response_a, response_b, prob_a, rater?}, prob_a in [0, 1] that a is preferred.
+"""
+
+from collections.abc import Iterable
+import json
+import os
+import pathlib
+from typing import Any
+
+Record = dict[str, Any]
+
+TEXT_FIELDS = {
+  "prompt": ("id", "prompt"),
+  "summary": ("id", "prompt", "response"),
+  "comparison": ("id", "prompt", "response_a", "response_b"),
+}
+
+
+def save_records(path: pathlib.Path, records: Iterable[Record]) -> None:
+  """Writes JSON lines; the file appears whole or not at all."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_name(path.name + ".partial")
+  with partial.open("w", encoding="utf-8") as file:
+    for record in records:
+      file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    file.flush()
+    os.fsync(file.fileno())
+  partial.replace(path)
+
+
+def load_records(path: pathlib.Path, kind: str) -> list[Record]:
+  """Reads JSON lines of one kind of record.
+
+  Args:
+    path: the file.
+    kind: a key of `TEXT_FIELDS`.
+  Raises: ValueError that names file, line and field of the first bad record.
+  """
+  if not path.is_file():
+    raise ValueError(f"{path}: no such file; expected JSON lines of {kind}s")
+  records = []
+  with path.open(encoding="utf-8", errors="replace") as file:
+    for number, line in enumerate(file, start=1):
+      if line.strip():
+        records.append(_parse(line, kind, f"{path}, line {number}"))
+  if not records:
+    raise ValueError(f"{path}: no records in it; expected {kind}s")
+  return records
+
+
+def _parse(line: str, kind: str, where: str) -> Record:
+  try:
+    record = json.loads(line)
+  except json.JSONDecodeError as error:
+    raise ValueError(
+      f"{where}: not JSON ({error.msg} at column {error.colno}); "
+      f"mend or delete the line"
+    ) from None
+  if not isinstance(record, dict):
+    raise ValueError(f"{where}: expected a JSON object, got {line.strip()!r}")
+  for field in TEXT_FIELDS[kind]:
+    if not isinstance(record.get(field), str):
+      raise ValueError(
+        f"{where}: a {kind} needs the text field {field!r}, got "
+        f"{record.get(field)!r}"
+      )
+  if kind == "comparison":
+    prob = record.get("prob_a")
+    number = isinstance(prob, int | float) and not isinstance(prob, bool)
+    if not (number and 0 <= prob <= 1):
+      raise ValueError(
+        f"{where}: a comparison needs prob_a between 0 and 1, got {prob!r}"
+      )
+  return record

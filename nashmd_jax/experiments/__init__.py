@@ -1,0 +1,1 @@
+"""The trained stages: each joins model, data and loss into an Experiment."""

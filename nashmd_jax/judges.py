@@ -1,0 +1,114 @@
+"""Anything that scores pairs of responses.
+
+A token judge is pure and runs inside jit: (rng, prompts, responses,
+opponents) -> win_prob f32[B], each argument but the key a (tokens, mask)
+pair. A text judge runs on the host: (records, responses, opponents) ->
+win_prob f64[B], on strings.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from nashmd_jax import models
+from nashmd_jax import preference_model
+from nashmd_jax.data import batches
+from nashmd_jax.data import raters
+from nashmd_jax.data import records
+
+TokenJudge = Callable[
+  [
+    jax.Array,
+    preference_model.Segment,
+    preference_model.Segment,
+    preference_model.Segment,
+  ],
+  jax.Array,
+]
+TextJudge = Callable[
+  [Sequence[records.Record], Sequence[str], Sequence[str]], np.ndarray
+]
+
+
+def make_preference_judge(
+  model: models.LanguageModel,
+  params: Any,
+  template: preference_model.Template,
+) -> TokenJudge:
+  """The learned preference model; deterministic, so the key is not used."""
+
+  def judge(rng, prompts, responses, opponents):
+    del rng
+    logit = preference_model.win_logit(
+      model,
+      params,
+      template,
+      prompts=prompts,
+      responses=responses,
+      opponents=opponents,
+    )
+    return jax.nn.sigmoid(logit)
+
+  return judge
+
+
+def make_rater_judge(population: raters.Population) -> TextJudge:
+  """The simulated population's exact preference.
+
+  The records are summary records: the raters read the written summary.
+  """
+
+  def judge(rows, responses, opponents):
+    probs = []
+    for row, response, opponent in zip(rows, responses, opponents, strict=True):
+      scores = raters.score_matrix(
+        population, row["prompt"], row["response"], [response, opponent]
+      )
+      probs.append(raters.win_prob(population, scores[0], scores[1]))
+    return np.array(probs)
+
+  return judge
+
+
+def make_text_judge(
+  make_token_judge: Callable[[Any], TokenJudge],
+  params: Any,
+  *,
+  encode: Callable[[records.Record], batches.Example],
+  pad: Callable[[Sequence[batches.Example]], batches.Batch],
+  batch_size: int,
+) -> TextJudge:
+  """A text judge from a deterministic token judge.
+
+  Args:
+    make_token_judge: params -> token judge.
+    params: of that judge.
+    encode: record -> token ids.
+    pad: examples -> batch.
+    batch_size: rows judged at a time.
+  """
+
+  @jax.jit
+  def win_prob(params, batch):
+    segments = (
+      (batch[name], batch[name + "_mask"])
+      for name in ("prompts", "responses_a", "responses_b")
+    )
+    return make_token_judge(params)(jax.random.key(0), *segments)
+
+  def judge(rows, responses, opponents):
+    pairs = [
+      {"prompt": row["prompt"], "response_a": a, "response_b": b}
+      for row, a, b in zip(rows, responses, opponents, strict=True)
+    ]
+    ordered = batches.ordered_batches(
+      pairs, encode, pad, batch_size=batch_size
+    )
+    return np.concatenate([
+      np.asarray(win_prob(params, batch), np.float64)[:real]
+      for batch, real in ordered
+    ])
+
+  return judge

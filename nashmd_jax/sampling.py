@@ -1,0 +1,183 @@
+"""The decode loop over lanes: one loop writes every response of a prompt.
+
+A lane is a weighted sum of log-probs over named parameter sets, normalised at
+each prefix: {"policy": 1.0}, {"policy": 1 − β, "reference": β}. Every set is
+run once a token over just the rows that use it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from nashmd_jax import arrays
+from nashmd_jax.models import language_model
+
+Lane = Mapping[str, float | jax.Array]
+Choose = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+class Rollout(NamedTuple):
+  """Responses of B prompts in L lanes.
+
+  Attributes:
+    tokens: int32[B, L, R], zero behind EOS.
+    mask: bool[B, L, R], true up to and including EOS.
+    log_prob: f32[B, L, R], nats, under the row's own lane at the sampling
+      temperature; zero where masked.
+  """
+
+  tokens: jax.Array
+  mask: jax.Array
+  log_prob: jax.Array
+
+
+def sample(rng: jax.Array, log_probs: jax.Array) -> jax.Array:
+  """One draw by inverting the CDF, first over blocks, then inside one.
+
+  Args:
+    rng: a key.
+    log_probs: f32[V], normalised.
+  Returns: int32 scalar, a token of positive probability.
+  """
+  size = log_probs.shape[0]
+  block = 128
+  probs = jnp.exp(jnp.pad(log_probs, (0, -size % block), constant_values=-1e30))
+  probs = probs.reshape(-1, block)
+  u = jax.random.uniform(rng, dtype=probs.dtype) * jnp.sum(probs)
+  which, u = _invert(jnp.sum(probs, axis=1), u)
+  within, _ = _invert(probs[which], u)
+  return (which * block + within).astype(jnp.int32)
+
+
+def _invert(mass: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """First index whose cumulative mass exceeds u, and what is left of u."""
+  cdf = jnp.cumsum(mass)
+  last = jnp.max(jnp.where(mass > 0, jnp.arange(mass.shape[0]), 0))
+  index = jnp.minimum(jnp.sum(cdf <= u), last)
+  return index, jnp.maximum(u - (cdf[index] - mass[index]), 0)
+
+
+def greedy(rng: jax.Array, log_probs: jax.Array) -> jax.Array:
+  """The most probable token; takes a key only to stand in for `sample`."""
+  del rng
+  return jnp.argmax(log_probs).astype(jnp.int32)
+
+
+def row_keys(rng: jax.Array, example_ids: jax.Array, lanes: int) -> jax.Array:
+  """Keys [B, L] that depend on the example and the lane, not on the batch.
+
+  Args:
+    rng: a key.
+    example_ids: int[B], the global index of each example.
+    lanes: L.
+  """
+
+  def key(example_id, lane):
+    return jax.random.fold_in(jax.random.fold_in(rng, example_id), lane)
+
+  by_lane = jax.vmap(key, in_axes=(None, 0))
+  return jax.vmap(by_lane, in_axes=(0, None))(example_ids, jnp.arange(lanes))
+
+
+def rollout(
+  model: language_model.LanguageModel,
+  params_by_name: Mapping[str, language_model.Params],
+  lanes: Sequence[Lane],
+  *,
+  prompts: jax.Array,
+  prompt_mask: jax.Array,
+  keys: jax.Array,
+  max_response: int,
+  temperature: float,
+  eos_id: int,
+  choose: Choose = sample,
+) -> Rollout:
+  """Samples one response for every prompt and lane.
+
+  At each prefix lane l draws from softmax((Σ_s w_s log π_s) / temperature),
+  every π_s conditioned on that lane's own prefix with a cache of its own.
+
+  Args:
+    params_by_name: at least the sets that the lanes name. No gradient flows.
+    lanes: L lanes; a set whose weight is the Python number 0 is never run.
+    prompts: int[B, P], padded on the right.
+    prompt_mask: bool[B, P].
+    keys: key[B, L], see `row_keys`.
+    max_response: R, tokens; a response without EOS is cut there.
+    temperature: > 0; log-probs are of the tempered distribution.
+    eos_id: token that ends a response.
+    choose: `sample` or `greedy`: (key, log_probs f32[V]) -> token.
+  Source: Munos et al., ICML 2024, §7 (the token-wise mixture).
+  """
+  sizes = arrays.check_shapes(
+    prompts=(prompts, "B P"), prompt_mask=(prompt_mask, "B P"), keys=(keys, "B L")
+  )
+  batch, num_lanes = sizes["B"], sizes["L"]
+  lanes = [_nonzero(lane) for lane in lanes]
+  names = sorted({name for lane in lanes for name in lane})
+  users = {
+    name: [i for i, lane in enumerate(lanes) if name in lane] for name in names
+  }
+  caches = {}
+  for name in names:
+    caches[name], first = model.prefill(
+      params_by_name[name], prompts, prompt_mask, len(users[name]), max_response
+    )
+  first = jnp.broadcast_to(
+    first.reshape(batch, -1)[:, :1], (batch, num_lanes)
+  )
+  tokens = jnp.zeros((batch, num_lanes, max_response), jnp.int32)
+  empty = Rollout(tokens, tokens != 0, jnp.zeros(tokens.shape, jnp.float32))
+
+  def step(state):
+    t, fed, alive, caches, out = state
+    caches = dict(caches)
+    log_probs = [0.0] * num_lanes
+    for name in names:
+      rows = fed[:, jnp.array(users[name])].reshape(-1)
+      logits, caches[name] = model.decode(
+        params_by_name[name], caches[name], rows
+      )
+      by_lane = logits.reshape(batch, -1, model.vocab_size)
+      for j, i in enumerate(users[name]):
+        own = arrays.log_softmax(by_lane[:, j], temperature)
+        log_probs[i] = log_probs[i] + lanes[i][name] * own
+    log_probs = arrays.log_softmax(jnp.stack(log_probs, axis=1), 1.0)
+    step_keys = jax.vmap(jax.vmap(lambda k: jax.random.fold_in(k, t)))(keys)
+    chosen = jax.vmap(jax.vmap(choose))(step_keys, log_probs)
+    chosen_log_prob = jnp.take_along_axis(
+      log_probs, chosen[..., None], axis=-1
+    )[..., 0]
+    new = Rollout(
+      tokens=jnp.where(alive, chosen, 0),
+      mask=alive,
+      log_prob=jnp.where(alive, chosen_log_prob, 0).astype(jnp.float32),
+    )
+    out = jax.tree.map(
+      lambda all_, one: lax.dynamic_update_slice_in_dim(
+        all_, one[..., None], t, axis=2
+      ),
+      out,
+      new,
+    )
+    alive = alive & (chosen != eos_id)
+    return t + 1, new.tokens, alive, caches, out
+
+  def unfinished(state):
+    t, _, alive, _, _ = state
+    return (t < max_response) & jnp.any(alive)
+
+  alive = jnp.ones((batch, num_lanes), bool)
+  state = (jnp.int32(0), first, alive, caches, empty)
+  return lax.while_loop(unfinished, step, state)[-1]
+
+
+def _nonzero(lane: Lane) -> dict[str, float | jax.Array]:
+  return {
+    name: weight
+    for name, weight in lane.items()
+    if isinstance(weight, jax.Array) or weight != 0
+  }

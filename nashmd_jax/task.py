@@ -1,0 +1,149 @@
+"""What all stages share: data, tokenizer, model, and text out of a policy."""
+
+from collections.abc import Callable, Mapping, Sequence
+import functools
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+import tensorflow_datasets as tfds
+
+from nashmd_jax import models
+from nashmd_jax import sampling
+from nashmd_jax.data import batches
+from nashmd_jax.data import docstrings
+from nashmd_jax.data import records
+from nashmd_jax.data import tokenizer as tokenizer_lib
+
+SPLITS = ("train", "validation", "test")
+
+
+class Task(NamedTuple):
+  """Data, tokenizer and architecture of a run.
+
+  Attributes:
+    splits: summary records by split: "train", "validation", "test".
+    tokenizer: text to ids and back.
+    model: the architecture of policy, preference model and reward model.
+    encode: record -> token ids.
+    pad: examples -> batch.
+    max_response: R, tokens.
+  """
+
+  splits: Mapping[str, Sequence[records.Record]]
+  tokenizer: tokenizer_lib.Tokenizer
+  model: models.LanguageModel
+  encode: Callable[[records.Record], batches.Example]
+  pad: Callable[[Sequence[batches.Example]], batches.Batch]
+  max_response: int
+
+
+def load_task(
+  config: ml_collections.ConfigDict, workdir: pathlib.Path
+) -> Task:
+  """Loads the task; prepares data and tokenizer in `workdir/data` if absent.
+
+  Raises: ValueError for records or a tokenizer that cannot be read.
+  """
+  folder = workdir / "data"
+  if config.data.records is None:
+    splits = _prepare_docstrings(folder, tuple(config.data.packages))
+  else:
+    given = pathlib.Path(config.data.records)
+    splits = {
+      name: records.load_records(given / f"{name}.jsonl", "summary")
+      for name in SPLITS
+    }
+  if config.tokenizer.file is None:
+    path = folder / "tokenizer.json"
+    if not path.exists():
+      tokenizer_lib.train_tokenizer(
+        (row[name] for row in splits["train"] for name in TEXTS),
+        path,
+        vocab_size=config.tokenizer.vocab_size,
+        special_tokens=config.tokenizer.special_tokens,
+      )
+  else:
+    path = pathlib.Path(config.tokenizer.file)
+  tokenizer = tokenizer_lib.load_tokenizer(path)
+  return Task(
+    splits=splits,
+    tokenizer=tokenizer,
+    model=models.make_language_model(
+      vocab_size=tokenizer.vocab_size, **config.model
+    ),
+    encode=functools.partial(
+      batches.encode_record,
+      tokenizer=tokenizer,
+      max_prompt=config.layout.prompt_buckets[-1],
+      max_response=config.layout.max_response,
+    ),
+    pad=functools.partial(batches.pad_batch, **config.layout),
+    max_response=config.layout.max_response,
+  )
+
+
+TEXTS = ("prompt", "response")
+
+
+def _prepare_docstrings(folder, packages):
+  builder = docstrings.Docstrings(
+    roots=docstrings.source_roots(), packages=packages, data_dir=folder
+  )
+  builder.download_and_prepare(file_format="array_record")
+  sources = builder.as_data_source()
+  return {
+    name: [
+      {key: value.decode() for key, value in row.items()}
+      for row in sources[name]
+    ]
+    for name in SPLITS
+  }
+
+
+def write_responses(
+  task: Task,
+  params_by_name: Mapping[str, Any],
+  lanes: Sequence[sampling.Lane],
+  source: Sequence[records.Record],
+  *,
+  batch_size: int,
+  temperature: float,
+  seed: int,
+) -> list[list[str]]:
+  """Responses as text: for each record one for each lane.
+
+  The response to a record depends on the seed and on its place in `source`,
+  not on the batch it is in.
+  """
+  rng = jax.random.key(seed)
+
+  @jax.jit
+  def roll(params_by_name, batch):
+    return sampling.rollout(
+      task.model,
+      params_by_name,
+      lanes,
+      prompts=batch["prompts"],
+      prompt_mask=batch["prompts_mask"],
+      keys=sampling.row_keys(rng, batch["example_ids"], len(lanes)),
+      max_response=task.max_response,
+      temperature=temperature,
+      eos_id=task.tokenizer.eos_id,
+    )
+
+  written = []
+  ordered = batches.ordered_batches(
+    source, task.encode, task.pad, batch_size=batch_size
+  )
+  for batch, real in ordered:
+    rollout = jax.device_get(roll(params_by_name, batch))
+    for tokens, mask in zip(
+      rollout.tokens[:real], rollout.mask[:real], strict=True
+    ):
+      written.append([
+        task.tokenizer.decode(row[keep])
+        for row, keep in zip(tokens, mask, strict=True)
+      ])
+  return written

@@ -1,0 +1,1 @@
+"""State, optimizer, devices, checkpoints, metrics and the one loop."""

@@ -1,0 +1,120 @@
+"""Checkpoints of a stage: parameters, optimizer and the place in the data.
+
+The pieces are saved side by side, so that a later stage reads only the
+parameters of an earlier one. A save that was cut off is never read.
+"""
+
+import pathlib
+from typing import Any
+
+import grain
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from nashmd_jax.training import state as state_lib
+
+policies = ocp.training.save_decision_policies
+preservation = ocp.training.preservation_policies
+
+
+def make_checkpointer(
+  folder: pathlib.Path, *, save_every: int
+) -> ocp.training.Checkpointer:
+  """A checkpointer that saves every `save_every` steps and keeps two.
+
+  Leftovers of a save that was cut off are removed.
+  """
+  return ocp.training.Checkpointer(
+    folder.absolute(),
+    save_decision_policy=policies.FixedIntervalPolicy(save_every),
+    preservation_policy=preservation.LatestN(2),
+    cleanup_tmp_directories=True,
+  )
+
+
+def save(
+  checkpointer: ocp.training.Checkpointer,
+  step: int,
+  state: state_lib.TrainState,
+  batches: grain.DatasetIterator,
+  *,
+  last: bool,
+) -> None:
+  """Saves if `step` is due, or regardless when it is the last.
+
+  The arrays are copied before this returns; writing goes on behind.
+  """
+  if last:
+    checkpointer.wait()
+  checkpointer.save_checkpointables_async(
+    step,
+    {
+      "params": state.params,
+      "ema_params": state.ema_params,
+      "optimizer": {"step": state.step, "state": state.opt_state},
+      "data": batches,
+    },
+    force=last,
+  )
+
+
+def restore(
+  checkpointer: ocp.training.Checkpointer,
+  state: state_lib.TrainState,
+  batches: grain.DatasetIterator,
+) -> state_lib.TrainState:
+  """The state of the latest checkpoint, or the given one if there is none.
+
+  Args:
+    state: gives shapes, dtypes, shardings and the frozen sets.
+    batches: the iterator that is set to its saved place.
+  """
+  if checkpointer.latest is None:
+    return state
+  loaded = checkpointer.load_checkpointables(
+    checkpointer.latest,
+    {
+      "params": _abstract(state.params),
+      "ema_params": _abstract(state.ema_params),
+      "optimizer": _abstract({"step": state.step, "state": state.opt_state}),
+      "data": batches,
+    },
+  )
+  return state._replace(
+    step=loaded["optimizer"]["step"],
+    params=loaded["params"],
+    ema_params=loaded["ema_params"],
+    opt_state=loaded["optimizer"]["state"],
+  )
+
+
+def load_params(folder: pathlib.Path, like: Any) -> Any:
+  """The parameters in the latest checkpoint of another stage.
+
+  Args:
+    folder: the checkpoints of that stage.
+    like: arrays or shapes of the tree, with shardings if they matter.
+  Raises: ValueError if there is no checkpoint or its shapes are others.
+  """
+  if not folder.is_dir():
+    raise ValueError(f"{folder}: no checkpoints here; run that stage first")
+  with ocp.training.Checkpointer(folder.absolute()) as checkpointer:
+    if checkpointer.latest is None:
+      raise ValueError(f"{folder}: holds no finished checkpoint")
+    try:
+      return checkpointer.load_checkpointables(
+        checkpointer.latest, {"params": _abstract(like)}
+      )["params"]
+    except (ValueError, KeyError) as error:
+      raise ValueError(
+        f"{folder}: these parameters do not fit the model of the config "
+        f"({str(error).splitlines()[0]})"
+      ) from error
+
+
+def _abstract(tree: Any) -> Any:
+  def leaf(x):
+    sharding = getattr(x, "sharding", None)
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+  return jax.tree.map(leaf, tree)

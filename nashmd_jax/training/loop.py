@@ -1,0 +1,178 @@
+"""The one loop: every stage is an Experiment that this trains.
+
+  rollout → loss and gradient → reduce → optax → EMA → metrics
+"""
+
+from collections.abc import Callable, Mapping
+import pathlib
+from typing import Any, NamedTuple
+
+import grain
+import jax
+import numpy as np
+import optax
+
+from nashmd_jax.training import checkpoints
+from nashmd_jax.training import metrics as metrics_lib
+from nashmd_jax.training import sharding
+from nashmd_jax.training import state as state_lib
+
+Batch = Mapping[str, jax.Array]
+Params = Any
+
+
+class Experiment(NamedTuple):
+  """What one stage trains, as pure functions; the loop does the rest.
+
+  Attributes:
+    init: (rng) -> (params, frozen): the parameters to train, and the further
+      sets by name.
+    rollout: (params_by_name, batch, rng) -> batch for the loss. No gradient
+      flows through it. Supervised stages return the batch as it is.
+    loss: (params, batch, rng) -> (loss, metrics), a mean over rows.
+    batches: () -> endless training batches whose place can be saved.
+    evaluate: (params_by_name) -> scalars on held-out data.
+  """
+
+  init: Callable[[jax.Array], tuple[Params, Mapping[str, Params]]]
+  rollout: Callable[[Mapping[str, Params], Batch, jax.Array], Batch]
+  loss: Callable[[Params, Batch, jax.Array], tuple[jax.Array, Mapping]]
+  batches: Callable[[], grain.DatasetIterator]
+  evaluate: Callable[[Mapping[str, Params]], Mapping[str, float]]
+
+
+def make_train_step(
+  experiment: Experiment,
+  optimizer: optax.GradientTransformation,
+  *,
+  seed: int,
+  ema_decay: float,
+  reduce: Callable[[Any], Any] = lambda tree: tree,
+):
+  """The pure update (state, batch) -> (state, metrics).
+
+  Args:
+    experiment: gives rollout and loss.
+    optimizer: of the trained parameters.
+    seed: randomness of a step is fold_in(key(seed), step).
+    ema_decay: θ̄ ← decay θ̄ + (1 − decay) θ after each update.
+    reduce: averages gradients and metrics over the devices where each sees
+      its own part of the batch (`lax.pmean` under pmap); the global view of
+      jit needs nothing.
+  """
+
+  def train_step(state: state_lib.TrainState, batch: Batch):
+    rng = jax.random.fold_in(jax.random.key(seed), state.step)
+    rollout_rng, loss_rng = jax.random.split(rng)
+    batch = experiment.rollout(
+      state_lib.params_by_name(state), batch, rollout_rng
+    )
+    value_and_grad = jax.value_and_grad(experiment.loss, has_aux=True)
+    (loss, metrics), grads = value_and_grad(state.params, batch, loss_rng)
+    grads, metrics = reduce((grads, {"loss": loss, **metrics}))
+    updates, opt_state = optimizer.update(
+      grads, state.opt_state, state.params
+    )
+    params = optax.apply_updates(state.params, updates)
+    ema_params = optax.incremental_update(
+      params, state.ema_params, 1.0 - ema_decay
+    )
+    metrics["grad_norm"] = optax.tree.norm(grads)
+    return state._replace(
+      step=state.step + 1,
+      params=params,
+      opt_state=opt_state,
+      ema_params=ema_params,
+    ), metrics
+
+  return train_step
+
+
+def train(
+  experiment: Experiment,
+  optimizer: optax.GradientTransformation,
+  *,
+  name: str,
+  folder: pathlib.Path,
+  seed: int,
+  steps: int,
+  ema_decay: float,
+  log_every: int,
+  eval_every: int,
+  save_every: int,
+) -> dict[str, float]:
+  """Trains to `steps`, from the latest checkpoint in `folder` if there is one.
+
+  Args:
+    name: shown in the progress bar and in errors.
+    folder: receives `checkpoints/`, `metrics.jsonl` and `events/`.
+    seed: of initialisation and of every step.
+    steps: updates in all.
+    ema_decay: see `make_train_step`.
+    log_every: steps whose mean makes one row of metrics.
+    eval_every: steps between evaluations; the last step is always evaluated.
+    save_every: steps between checkpoints; the last step is always saved.
+  Returns: the metrics of the last evaluation, prefixed with "eval/".
+  Raises: ValueError for intervals that do not nest; FloatingPointError when
+    the loss is not finite, before anything of it is saved.
+  """
+  for key, value in (("save_every", save_every), ("eval_every", eval_every)):
+    if value % log_every:
+      raise ValueError(
+        f"{name}: {key} is {value}, expected a multiple of log_every "
+        f"({log_every})"
+      )
+  mesh = sharding.make_mesh()
+  state = state_lib.init_state(
+    *experiment.init(jax.random.key(seed)), optimizer
+  )
+  state = sharding.replicate(state, mesh)
+  batches = experiment.batches()
+  checkpointer = checkpoints.make_checkpointer(
+    folder / "checkpoints", save_every=save_every
+  )
+  state = checkpoints.restore(checkpointer, state, batches)
+  start = int(state.step)
+  writer = metrics_lib.MetricWriter(folder, start_step=start)
+  progress = metrics_lib.Progress(name, start=start, total=steps)
+  train_step = jax.jit(
+    make_train_step(experiment, optimizer, seed=seed, ema_decay=ema_decay),
+    donate_argnums=0,
+  )
+
+  window, evaluation = [], {}
+  for step in range(start + 1, steps + 1):
+    batch = sharding.shard_batch(next(batches), mesh)
+    state, metrics = train_step(state, batch)
+    window.append(metrics)
+    last = step == steps
+    if step % log_every and not last:
+      continue
+    row = _mean(window)
+    window = []
+    if not np.isfinite(row["loss"]):
+      latest = checkpointer.latest
+      raise FloatingPointError(
+        f"{name}: the loss is {row['loss']} in the steps up to {step}; the "
+        f"last good checkpoint is "
+        f"{'none' if latest is None else f'step {latest.step}'} in {folder}"
+      )
+    if last or step % eval_every == 0:
+      scores = experiment.evaluate(state_lib.params_by_name(state))
+      evaluation = {f"eval/{k}": float(v) for k, v in scores.items()}
+      row |= evaluation
+    writer.write(step, row)
+    checkpoints.save(checkpointer, step, state, batches, last=last)
+    progress.update(step, f"loss {row['loss']:.3f}")
+  if not evaluation:
+    scores = experiment.evaluate(state_lib.params_by_name(state))
+    evaluation = {f"eval/{k}": float(v) for k, v in scores.items()}
+  progress.close()
+  writer.close()
+  checkpointer.close()
+  return evaluation
+
+
+def _mean(window: list[dict[str, jax.Array]]) -> dict[str, float]:
+  rows = jax.device_get(window)
+  return {k: float(np.mean([row[k] for row in rows])) for k in rows[0]}

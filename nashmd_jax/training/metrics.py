@@ -1,0 +1,107 @@
+"""Metrics and progress: JSON lines are the truth, TensorBoard stands beside.
+
+Only process 0 writes. The JSON lines hold no times, so that a resumed run
+leaves the same file as an uninterrupted one.
+"""
+
+from collections.abc import Mapping
+import json
+import pathlib
+import sys
+import time
+
+import jax
+import tensorboardX
+import tqdm
+
+
+class MetricWriter:
+  """Writes one row of scalars a step to `metrics.jsonl` and an event file."""
+
+  def __init__(self, folder: pathlib.Path, *, start_step: int):
+    """Opens the files; rows after `start_step` of a cut-off run are dropped.
+
+    Args:
+      folder: of the stage.
+      start_step: step that the run continues from, 0 for a new one.
+    """
+    self._active = jax.process_index() == 0
+    if not self._active:
+      return
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "metrics.jsonl"
+    kept = [row for row in load_metrics(path) if row["step"] <= start_step]
+    self._file = path.open("w", encoding="utf-8")
+    for row in kept:
+      self._file.write(json.dumps(row) + "\n")
+    self._events = tensorboardX.SummaryWriter(
+      str(folder / "events"), purge_step=start_step + 1, write_to_disk=True
+    )
+
+  def write(self, step: int, scalars: Mapping[str, float]) -> None:
+    """Appends one row; it is on disk when this returns."""
+    if not self._active:
+      return
+    row = {"step": step} | {k: float(v) for k, v in sorted(scalars.items())}
+    self._file.write(json.dumps(row) + "\n")
+    self._file.flush()
+    for name, value in scalars.items():
+      self._events.add_scalar(name, float(value), step)
+
+  def close(self) -> None:
+    """Flushes and closes both files."""
+    if self._active:
+      self._file.close()
+      self._events.close()
+
+
+def load_metrics(path: pathlib.Path) -> list[dict[str, float]]:
+  """The whole rows of a `metrics.jsonl`; a last row cut short is left out."""
+  rows = []
+  if path.is_file():
+    for line in path.read_text(encoding="utf-8").splitlines():
+      try:
+        rows.append(json.loads(line))
+      except json.JSONDecodeError:
+        break
+  return rows
+
+
+class Progress:
+  """A bar on a terminal; elsewhere a line every ten seconds."""
+
+  def __init__(self, name: str, *, start: int, total: int):
+    """Shows steps `start` to `total` under a name."""
+    self._name, self._start, self._total = name, start, total
+    self._began = self._shown = time.monotonic()
+    self._bar = None
+    if sys.stderr.isatty():
+      self._bar = tqdm.tqdm(
+        desc=name, initial=start, total=total, unit="step", leave=True
+      )
+
+  def update(self, step: int, note: str) -> None:
+    """Tells that `step` steps are done, with a few words about them."""
+    if self._bar is not None:
+      self._bar.set_postfix_str(note, refresh=False)
+      self._bar.update(step - self._bar.n)
+      return
+    now = time.monotonic()
+    if now - self._shown >= 10 or step == self._total:
+      self._shown = now
+      meter = tqdm.tqdm.format_meter(
+        step,
+        self._total,
+        now - self._began,
+        ncols=0,
+        prefix=self._name,
+        unit="step",
+        initial=self._start,
+        postfix=note,
+      )
+      print(meter, file=sys.stderr, flush=True)
+
+  def close(self) -> None:
+    """Leaves the finished bar on the screen."""
+    if self._bar is not None:
+      self._bar.close()

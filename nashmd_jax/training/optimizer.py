@@ -1,0 +1,70 @@
+"""The optax chain, from keyword arguments."""
+
+import jax
+import optax
+
+
+def make_optimizer(
+  *,
+  name: str,
+  learning_rate: float,
+  warmup_steps: int,
+  decay_steps: int,
+  max_grad_norm: float,
+  **kwargs,
+) -> optax.GradientTransformation:
+  """Clipping by global norm, then the named optimizer on a schedule.
+
+  Args:
+    name: a key of `OPTIMIZERS`.
+    learning_rate: peak, reached after the warm-up.
+    warmup_steps: of linear growth from 0; 0 starts at the peak.
+    decay_steps: updates after which a cosine has brought the rate to 0,
+      warm-up included; 0 keeps the peak.
+    max_grad_norm: global norm at which the gradient is clipped.
+    **kwargs: the further arguments of that optimizer, all of them.
+  Raises: ValueError for an unknown name or a number that makes no sense.
+  """
+  if name not in OPTIMIZERS:
+    raise ValueError(
+      f"optimizer.name: got {name!r}, expected one of {sorted(OPTIMIZERS)}"
+    )
+  positive = {"learning_rate": learning_rate, "max_grad_norm": max_grad_norm}
+  for key, value in positive.items():
+    if not value > 0:
+      raise ValueError(f"optimizer.{key}: got {value}, expected more than 0")
+  if decay_steps and decay_steps <= warmup_steps:
+    raise ValueError(
+      f"optimizer.decay_steps: got {decay_steps}, expected 0 or more than "
+      f"warmup_steps ({warmup_steps})"
+    )
+  start = 0.0 if warmup_steps else learning_rate
+  if decay_steps:
+    schedule = optax.warmup_cosine_decay_schedule(
+      start, learning_rate, warmup_steps, decay_steps
+    )
+  else:
+    schedule = optax.warmup_constant_schedule(
+      start, learning_rate, warmup_steps
+    )
+  return optax.chain(
+    optax.clip_by_global_norm(max_grad_norm),
+    OPTIMIZERS[name](schedule, **kwargs),
+  )
+
+
+def _adamw(schedule, *, b1, b2, weight_decay):
+  return optax.adamw(
+    schedule, b1=b1, b2=b2, weight_decay=weight_decay, mask=_is_matrix
+  )
+
+
+def _adafactor(schedule, *, decay_rate):
+  return optax.adafactor(schedule, decay_rate=decay_rate)
+
+
+def _is_matrix(params):
+  return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+OPTIMIZERS = {"adamw": _adamw, "adafactor": _adafactor}
