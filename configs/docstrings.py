@@ -92,26 +92,28 @@ def stage(
   *, batch_size: int, steps: int, learning_rate: float
 ) -> ml_collections.ConfigDict:
   """What every trained stage has."""
-  return ml_collections.ConfigDict({
-    "data": {"batch_size": batch_size, "eval_examples": 320},
-    "optimizer": {
-      "name": "adamw",
-      "learning_rate": learning_rate,
-      "warmup_steps": steps // 20,
-      "decay_steps": steps,
-      "max_grad_norm": 1.0,
-      "b1": 0.9,
-      "b2": 0.98,
-      "weight_decay": 0.01,
-    },
-    "train": {
-      "steps": steps,
-      "ema_decay": 0.999,
-      "log_every": 20,
-      "eval_every": 100,
-      "save_every": 100,
-    },
-  })
+  return ml_collections.ConfigDict(
+    {
+      "data": {"batch_size": batch_size, "eval_examples": 320},
+      "optimizer": {
+        "name": "adamw",
+        "learning_rate": learning_rate,
+        "warmup_steps": steps // 20,
+        "decay_steps": steps,
+        "max_grad_norm": 1.0,
+        "b1": 0.9,
+        "b2": 0.98,
+        "weight_decay": 0.01,
+      },
+      "train": {
+        "steps": steps,
+        "ema_decay": 0.999,
+        "log_every": 20,
+        "eval_every": 100,
+        "save_every": 100,
+      },
+    }
+  )
 
 
 def make_tiny(config: ml_collections.ConfigDict) -> None:
@@ -119,14 +121,16 @@ def make_tiny(config: ml_collections.ConfigDict) -> None:
   config.data.packages = ("asyncio", "email", "logging", "tkinter", "turtle")
   config.tokenizer.vocab_size = 384
   config.layout = {"prompt_buckets": (32,), "max_response": 8}
-  config.model.update({
-    "width": 16,
-    "num_heads": 2,
-    "head_dim": 8,
-    "mlp_dim": 32,
-    "encoder_layers": 1,
-    "decoder_layers": 1,
-  })
+  config.model.update(
+    {
+      "width": 16,
+      "num_heads": 2,
+      "head_dim": 8,
+      "mlp_dim": 32,
+      "encoder_layers": 1,
+      "decoder_layers": 1,
+    }
+  )
   config.comparisons.update({"prompts": 16, "held_out_prompts": 8})
   config.comparisons.batch_size = 8
   for section in (config.sft, config.preference, config.reward, config.nash):

@@ -12,11 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from nashmd_jax import models
-from nashmd_jax import preference_model
-from nashmd_jax.data import batches
-from nashmd_jax.data import raters
-from nashmd_jax.data import records
+from nashmd_jax import models, preference_model
+from nashmd_jax.data import batches, raters, records
 
 TokenJudge = Callable[
   [
@@ -103,12 +100,12 @@ def make_text_judge(
       {"prompt": row["prompt"], "response_a": a, "response_b": b}
       for row, a, b in zip(rows, responses, opponents, strict=True)
     ]
-    ordered = batches.ordered_batches(
-      pairs, encode, pad, batch_size=batch_size
+    ordered = batches.ordered_batches(pairs, encode, pad, batch_size=batch_size)
+    return np.concatenate(
+      [
+        np.asarray(win_prob(params, batch), np.float64)[:real]
+        for batch, real in ordered
+      ]
     )
-    return np.concatenate([
-      np.asarray(win_prob(params, batch), np.float64)[:real]
-      for batch, real in ordered
-    ])
 
   return judge

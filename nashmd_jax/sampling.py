@@ -113,7 +113,9 @@ def rollout(
   Source: Munos et al., ICML 2024, §7 (the token-wise mixture).
   """
   sizes = arrays.check_shapes(
-    prompts=(prompts, "B P"), prompt_mask=(prompt_mask, "B P"), keys=(keys, "B L")
+    prompts=(prompts, "B P"),
+    prompt_mask=(prompt_mask, "B P"),
+    keys=(keys, "B L"),
   )
   batch, num_lanes = sizes["B"], sizes["L"]
   lanes = [_nonzero(lane) for lane in lanes]
@@ -126,9 +128,7 @@ def rollout(
     caches[name], first = model.prefill(
       params_by_name[name], prompts, prompt_mask, len(users[name]), max_response
     )
-  first = jnp.broadcast_to(
-    first.reshape(batch, -1)[:, :1], (batch, num_lanes)
-  )
+  first = jnp.broadcast_to(first.reshape(batch, -1)[:, :1], (batch, num_lanes))
   tokens = jnp.zeros((batch, num_lanes, max_response), jnp.int32)
   empty = Rollout(tokens, tokens != 0, jnp.zeros(tokens.shape, jnp.float32))
 

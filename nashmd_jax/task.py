@@ -7,13 +7,9 @@ from typing import Any, NamedTuple
 
 import jax
 import ml_collections
-import tensorflow_datasets as tfds
 
-from nashmd_jax import models
-from nashmd_jax import sampling
-from nashmd_jax.data import batches
-from nashmd_jax.data import docstrings
-from nashmd_jax.data import records
+from nashmd_jax import models, sampling
+from nashmd_jax.data import batches, docstrings, records
 from nashmd_jax.data import tokenizer as tokenizer_lib
 
 SPLITS = ("train", "validation", "test")
@@ -39,9 +35,7 @@ class Task(NamedTuple):
   max_response: int
 
 
-def load_task(
-  config: ml_collections.ConfigDict, workdir: pathlib.Path
-) -> Task:
+def load_task(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Task:
   """Loads the task; prepares data and tokenizer in `workdir/data` if absent.
 
   Raises: ValueError for records or a tokenizer that cannot be read.
@@ -142,8 +136,10 @@ def write_responses(
     for tokens, mask in zip(
       rollout.tokens[:real], rollout.mask[:real], strict=True
     ):
-      written.append([
-        task.tokenizer.decode(row[keep])
-        for row, keep in zip(tokens, mask, strict=True)
-      ])
+      written.append(
+        [
+          task.tokenizer.decode(row[keep])
+          for row, keep in zip(tokens, mask, strict=True)
+        ]
+      )
   return written

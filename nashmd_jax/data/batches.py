@@ -129,7 +129,5 @@ def ordered_batches(
   for start in range(0, len(source), batch_size):
     stop = min(start + batch_size, len(source))
     rows = list(range(start, stop)) + [stop - 1] * (start + batch_size - stop)
-    examples = [
-      encode(source[i]) | {"example_ids": np.int32(i)} for i in rows
-    ]
+    examples = [encode(source[i]) | {"example_ids": np.int32(i)} for i in rows]
     yield pad(examples), stop - start

@@ -171,9 +171,9 @@ class Docstrings(tfds.core.GeneratorBasedBuilder):
     return tfds.core.DatasetInfo(
       builder=self,
       description=__doc__,
-      features=tfds.features.FeaturesDict({
-        name: tfds.features.Text() for name in ("id", "prompt", "response")
-      }),
+      features=tfds.features.FeaturesDict(
+        {name: tfds.features.Text() for name in ("id", "prompt", "response")}
+      ),
       metadata=tfds.core.MetadataDict(),
     )
 

@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nashmd_jax.data import docstrings
-from nashmd_jax.data import records
+from nashmd_jax.data import docstrings, records
 
 
 class Rater(NamedTuple):
@@ -96,10 +95,12 @@ def score_matrix(
   population: Population, prompt: str, written: str, responses: Sequence[str]
 ) -> np.ndarray:
   """Sharpness times score, f64[Y, raters], for each of Y responses."""
-  return np.array([
-    [r.sharpness * r.score(prompt, written, y) for r in population.values()]
-    for y in responses
-  ])
+  return np.array(
+    [
+      [r.sharpness * r.score(prompt, written, y) for r in population.values()]
+      for y in responses
+    ]
+  )
 
 
 def win_prob(

@@ -15,18 +15,18 @@ from jax import lax
 import ml_collections
 import numpy as np
 
-from nashmd_jax import judges
-from nashmd_jax import losses
-from nashmd_jax import opponents
-from nashmd_jax import policy
-from nashmd_jax import preference_model
-from nashmd_jax import sampling
+from nashmd_jax import (
+  judges,
+  losses,
+  opponents,
+  policy,
+  preference_model,
+  sampling,
+)
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import batches
-from nashmd_jax.training import checkpoints
-from nashmd_jax.training import loop
+from nashmd_jax.training import checkpoints, loop
 from nashmd_jax.training import optimizer as optimizer_lib
-
 
 JUDGES = ("preference", "reward")
 GAME = ("opponent", "mixture", "judge", "kl_coef", "temperature")

@@ -10,16 +10,11 @@ import jax
 import ml_collections
 import numpy as np
 
-from nashmd_jax import losses
-from nashmd_jax import preference_model
-from nashmd_jax import opponents
+from nashmd_jax import losses, opponents, preference_model
 from nashmd_jax import task as task_lib
-from nashmd_jax.data import batches
-from nashmd_jax.data import raters
-from nashmd_jax.data import records
+from nashmd_jax.data import batches, raters, records
 from nashmd_jax.experiments import sft
-from nashmd_jax.training import checkpoints
-from nashmd_jax.training import loop
+from nashmd_jax.training import checkpoints, loop
 from nashmd_jax.training import optimizer as optimizer_lib
 
 

@@ -7,8 +7,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from nashmd_jax import losses
-from nashmd_jax import policy
+from nashmd_jax import losses, policy
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import batches
 from nashmd_jax.training import loop

@@ -13,8 +13,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from nashmd_jax import arrays
-from nashmd_jax.models import layers
-from nashmd_jax.models import language_model
+from nashmd_jax.models import language_model, layers
 
 START_ID = 0
 
@@ -215,9 +214,7 @@ def make_t5(**sizes) -> language_model.LanguageModel:
   one = jnp.zeros((1, 1), jnp.int32)
 
   def init(rng):
-    variables = module.init(
-      rng, one, one == 0, one, method=T5.response_logits
-    )
+    variables = module.init(rng, one, one == 0, one, method=T5.response_logits)
     return variables["params"]
 
   def run(method):

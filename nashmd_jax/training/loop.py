@@ -1,6 +1,6 @@
 """The one loop: every stage is an Experiment that this trains.
 
-  rollout → loss and gradient → reduce → optax → EMA → metrics
+rollout → loss and gradient → reduce → optax → EMA → metrics
 """
 
 from collections.abc import Callable, Mapping
@@ -12,9 +12,8 @@ import jax
 import numpy as np
 import optax
 
-from nashmd_jax.training import checkpoints
+from nashmd_jax.training import checkpoints, sharding
 from nashmd_jax.training import metrics as metrics_lib
-from nashmd_jax.training import sharding
 from nashmd_jax.training import state as state_lib
 
 Batch = Mapping[str, jax.Array]
@@ -70,9 +69,7 @@ def make_train_step(
     value_and_grad = jax.value_and_grad(experiment.loss, has_aux=True)
     (loss, metrics), grads = value_and_grad(state.params, batch, loss_rng)
     grads, metrics = reduce((grads, {"loss": loss, **metrics}))
-    updates, opt_state = optimizer.update(
-      grads, state.opt_state, state.params
-    )
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema_params = optax.incremental_update(
       params, state.ema_params, 1.0 - ema_decay

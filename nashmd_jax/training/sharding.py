@@ -7,7 +7,8 @@ the same numbers on one device or on many.
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 import numpy as np
 
 

@@ -1,0 +1,1 @@
+"""Tournaments between trained policies, and the report page."""

@@ -1,0 +1,287 @@
+"""Stage `report`: one self-contained HTML page, and its plots as PNGs.
+
+Reads only what the other stages left in the workdir; computes no result.
+"""
+
+import base64
+import html
+import json
+import pathlib
+import string
+
+import matplotlib
+import matplotlib.figure
+import ml_collections
+
+from nashmd_jax.data import records
+from nashmd_jax.training import metrics
+
+SAMPLES = 10
+JUDGES = {
+  "raters": "Simulated raters (exact)",
+  "preference_model": "Learned preference model",
+}
+PAGE = string.Template("""<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+<style>
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #1d2433; margin: 0;
+  background: #f5f6f8; }
+main { max-width: 62rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
+h1 { font-size: 1.7rem; margin: 0 0 .25rem; }
+h2 { font-size: 1.2rem; margin: 0 0 .75rem; }
+section { background: #fff; border: 1px solid #dfe3ea; border-radius: .5rem;
+  padding: 1.25rem; margin-top: 1.25rem; }
+p { max-width: 46rem; margin: .5rem 0; }
+.lead { font-size: 1.1rem; }
+.note { color: #566075; font-size: .9rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; }
+th, td { padding: .45rem .7rem; text-align: left; vertical-align: top; }
+th { font-weight: 600; font-size: .9rem; }
+.plain td, .plain th { border-bottom: 1px solid #e6e9ef; }
+.heat { margin: .5rem 0 1rem; }
+.heat td { text-align: center; min-width: 6.2rem; border: 2px solid #fff;
+  font-variant-numeric: tabular-nums; }
+.heat small { display: block; font-size: .75rem; opacity: .85; }
+figure { margin: 0; } img { max-width: 100%; height: auto; }
+.sample { border-top: 1px solid #e6e9ef; padding-top: .75rem;
+  margin-top: .75rem; }
+.sample table { width: 100%; } .sample th { width: 9rem; }
+.sample td, .sample th { padding: .2rem .5rem .2rem 0; }
+code { font-size: .9em; overflow-wrap: anywhere; }
+</style></head><body><main>
+<h1>$title</h1>
+<p class="lead">$headline</p>
+<section><h2>Win rates</h2>
+<p>Probability that the response of the policy in the row is preferred to that
+of the policy in the column, over $prompts held-out prompts, every pair judged
+in both orders. Small print: $confidence Clopper-Pearson interval.</p>
+$matrices
+<p class="note">The raters are a constructed judge: three simulated types, each
+with one measurable criterion, whose mixture gives an exact, possibly cyclic
+preference. They stand in for people in tests; they are no model of
+people.</p></section>
+<section><h2>Judges</h2>$judges</section>
+<section><h2>Training</h2><figure><img alt="Training curves" src="$curves">
+</figure></section>
+<section><h2>Side by side</h2>
+<p class="note">The first $samples test prompts, one sample of each policy.</p>
+$side_by_side</section>
+<section><h2>Stages</h2>$stages</section>
+</main></body></html>
+""")
+
+
+def run(
+  config: ml_collections.ConfigDict, workdir: pathlib.Path
+) -> dict[str, str]:
+  """Writes `report/index.html`, `report/curves.png`, `report/win_rates.png`.
+
+  Raises: ValueError if the tournament has not been played.
+  """
+  results_path = workdir / "tournament" / "results.json"
+  if not results_path.exists():
+    raise ValueError(f"{results_path}: no results; run --stage=tournament")
+  results = json.loads(results_path.read_text(encoding="utf-8"))
+  folder = workdir / "report"
+  folder.mkdir(parents=True, exist_ok=True)
+  _save_plots(config, workdir, results, folder)
+  image = base64.b64encode((folder / "curves.png").read_bytes()).decode()
+  page = PAGE.substitute(
+    title="Nash learning from human feedback: a run",
+    headline=_headline(results),
+    prompts=results["prompts"],
+    confidence=f"{results['confidence']:.0%}",
+    matrices="".join(
+      f"<h3>{html.escape(JUDGES[name])}</h3>"
+      + _matrix(results["policies"], table)
+      for name, table in results["judges"].items()
+    ),
+    judges=_judges(workdir),
+    curves=f"data:image/png;base64,{image}",
+    samples=SAMPLES,
+    side_by_side=_side_by_side(results["policies"], workdir),
+    stages=_stages(workdir),
+  )
+  (folder / "index.html").write_text(page, encoding="utf-8")
+  return {"page": str(folder / "index.html")}
+
+
+def _headline(results) -> str:
+  """What the exact judge says of the first Nash run against SFT."""
+  names, table = results["policies"], results["judges"]["raters"]
+  name = "nash_md" if "nash_md" in names else names[-1]
+  i, j = names.index(name), names.index("sft") if "sft" in names else 0
+  rate, low, high = (table[key][i][j] for key in ("win_rate", "low", "high"))
+  verdict = (
+    "above one half" if low > 0.5
+    else "below one half" if high < 0.5
+    else "not told apart from one half"
+  )  # fmt: skip
+  return (
+    f"{html.escape(name)} is preferred to {html.escape(names[j])} with "
+    f"probability {rate:.3f} by the simulated raters "
+    f"({results['confidence']:.0%} interval {low:.3f} to {high:.3f}): "
+    f"{verdict}."
+  )
+
+
+def _matrix(names, table) -> str:
+  head = "".join(f"<th scope=col>{html.escape(name)}</th>" for name in names)
+  rows = []
+  for i, name in enumerate(names):
+    cells = []
+    for j in range(len(names)):
+      if i == j:
+        cells.append('<td style="background:#eceff3">–</td>')
+        continue
+      rate = table["win_rate"][i][j]
+      low, high = table["low"][i][j], table["high"][i][j]
+      background, ink = _heat(rate)
+      cells.append(
+        f'<td style="background:{background};color:{ink}">{rate:.3f}'
+        f"<small>{low:.3f}–{high:.3f}</small></td>"
+      )
+    rows.append(
+      f"<tr><th scope=row>{html.escape(name)}</th>{''.join(cells)}</tr>"
+    )
+  return (
+    f'<div class="scroll"><table class="heat"><tr><th></th>{head}</tr>'
+    f"{''.join(rows)}</table></div>"
+  )
+
+
+def _heat(rate: float) -> tuple[str, str]:
+  red, green, blue, _ = matplotlib.colormaps["RdBu"](rate)
+  light = 0.299 * red + 0.587 * green + 0.114 * blue
+  background = matplotlib.colors.to_hex((red, green, blue))
+  return background, "#111" if light > 0.55 else "#fff"
+
+
+def _judges(workdir) -> str:
+  rows = []
+  for name in ("preference", "reward"):
+    done = _done(workdir / name)
+    if done:
+      scores = done["results"]
+      rows.append(
+        f"<tr><td>{name} model</td><td>{scores['eval/accuracy']:.3f}</td>"
+        f"<td>{scores['eval/best_accuracy']:.3f}</td></tr>"
+      )
+  return (
+    '<table class="plain"><tr><th>Judge</th><th>Held-out accuracy</th>'
+    "<th>Best that the raters’ noise allows</th></tr>"
+    f"{''.join(rows)}</table>"
+  )
+
+
+def _side_by_side(names, workdir) -> str:
+  columns = {
+    name: records.load_records(
+      workdir / "tournament" / "responses" / f"{name}.jsonl", "summary"
+    )[:SAMPLES]
+    for name in names
+  }
+  blocks = []
+  for i, row in enumerate(columns[names[0]]):
+    lines = "".join(
+      f"<tr><th scope=row>{html.escape(name)}</th>"
+      f"<td>{html.escape(columns[name][i]['response']) or '<i>empty</i>'}"
+      "</td></tr>"
+      for name in names
+    )
+    blocks.append(
+      f'<div class="sample"><p><code>{html.escape(row["prompt"])}</code></p>'
+      f"<table>{lines}</table></div>"
+    )
+  return "".join(blocks)
+
+
+def _stages(workdir) -> str:
+  rows = []
+  for path in sorted(
+    workdir.rglob("done.json"), key=lambda path: path.stat().st_mtime
+  ):
+    name = path.parent.relative_to(workdir)
+    seconds = json.loads(path.read_text(encoding="utf-8"))["seconds"]
+    rows.append(
+      f"<tr><td>{html.escape(str(name))}</td><td>{seconds:.0f} s</td></tr>"
+    )
+  return (
+    '<table class="plain"><tr><th>Stage</th><th>Time</th></tr>'
+    f"{''.join(rows)}</table>"
+  )
+
+
+def _done(folder: pathlib.Path):
+  path = folder / "done.json"
+  return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _series(folder: pathlib.Path, key: str) -> tuple[list, list]:
+  rows = [
+    row for row in metrics.load_metrics(folder / "metrics.jsonl") if key in row
+  ]
+  return [row["step"] for row in rows], [row[key] for row in rows]
+
+
+def _save_plots(config, workdir, results, folder) -> None:
+  # The object interface draws without a display and without global state.
+  figure = matplotlib.figure.Figure(figsize=(11, 6.4), layout="constrained")
+  axes = figure.subplots(2, 2)
+  axis = axes[0, 0]
+  axis.plot(*_series(workdir / "sft", "nats_per_token"), label="training")
+  axis.plot(*_series(workdir / "sft", "eval/nats_per_token"), label="held out")
+  axis.set(title="SFT", ylabel="nats a token")
+  axis = axes[0, 1]
+  for name in ("preference", "reward"):
+    (line,) = axis.plot(
+      *_series(workdir / name, "eval/accuracy"), label=f"{name} model"
+    )
+    done = _done(workdir / name)
+    if done:
+      axis.axhline(
+        done["results"]["eval/best_accuracy"],
+        color="grey",
+        linestyle=":",
+        label="best possible" if name == "preference" else None,
+      )
+  axis.set(title="Judges, held-out choices", ylabel="accuracy")
+  for name in config.nash.runs:
+    nash = workdir / "nash" / name
+    axes[1, 0].plot(
+      *_series(nash, "eval/win_prob_against_reference"), label=name
+    )
+    axes[1, 1].plot(*_series(nash, "kl"), label=name)
+  axes[1, 0].set(
+    title="Against SFT, by the preference model", ylabel="win probability"
+  )
+  axes[1, 1].set(title="Distance from SFT", ylabel="KL, nats a response")
+  for axis in axes.flat:
+    axis.set_xlabel("step")
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize="small")
+  figure.savefig(folder / "curves.png", dpi=110)
+
+  names, count = results["policies"], len(results["judges"])
+  figure = matplotlib.figure.Figure(
+    figsize=(5.6 * count, 5), layout="constrained"
+  )
+  for axis, (judge, table) in zip(
+    figure.subplots(1, count, squeeze=False)[0],
+    results["judges"].items(),
+    strict=True,
+  ):
+    axis.imshow(table["win_rate"], cmap="RdBu", vmin=0, vmax=1)
+    axis.set_xticks(range(len(names)), names, rotation=30, ha="right")
+    axis.set_yticks(range(len(names)), names)
+    axis.set_title(JUDGES[judge])
+    for i, row in enumerate(table["win_rate"]):
+      for j, rate in enumerate(row):
+        _, ink = _heat(rate)
+        axis.text(j, i, f"{rate:.2f}", ha="center", va="center", color=ink)
+  figure.savefig(folder / "win_rates.png", dpi=110)

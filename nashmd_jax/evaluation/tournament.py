@@ -1,0 +1,162 @@
+"""Stage `tournament`: every policy against every other, with intervals.
+
+All policies answer the same held-out prompts, each with randomness of its
+own; every pair is judged in both orders by every judge.
+"""
+
+from collections.abc import Mapping, Sequence
+import functools
+import itertools
+import json
+import pathlib
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from scipy import stats
+
+from nashmd_jax import judges, opponents, preference_model
+from nashmd_jax import task as task_lib
+from nashmd_jax.data import raters, records
+from nashmd_jax.training import checkpoints
+
+
+def win_rate_interval(
+  win_prob: np.ndarray, confidence: float
+) -> tuple[float, float, float]:
+  """Mean win probability and an exact (Clopper-Pearson) interval.
+
+  A prompt with win probability p counts as p of a win, and the sum is rounded
+  outwards to whole wins: for scores in [0, 1], which vary less than votes of
+  the same mean, the interval is on the wide side.
+
+  Args:
+    win_prob: f64[N], one value for each independent prompt.
+    confidence: level of the two-sided interval, 0.95 for one.
+  Returns: (mean, low, high).
+  """
+  wins, count = float(np.sum(win_prob)), len(win_prob)
+
+  def interval(k):
+    return stats.binomtest(k, count).proportion_ci(confidence, method="exact")
+
+  # Rounding in the sum must not move a whole number of wins to the next one.
+  low = interval(int(np.floor(wins + 1e-9))).low
+  high = interval(int(np.ceil(wins - 1e-9))).high
+  return wins / count, float(low), float(high)
+
+
+def play(
+  responses: Mapping[str, Sequence[str]],
+  rows: Sequence[records.Record],
+  judge: judges.TextJudge,
+  *,
+  confidence: float,
+) -> dict[str, Any]:
+  """All pairs of policies under one judge.
+
+  Args:
+    responses: by policy, one for each of N records.
+    rows: N summary records.
+    judge: scores pairs of strings.
+    confidence: of the intervals.
+  Returns: "win_rate", "low", "high": [M, M] lists, row against column; and
+    "order_gap", the mean |P(a ≻ b) + P(b ≻ a) − 1|, 0 for a fair judge.
+  """
+  names = list(responses)
+  table = np.full((3, len(names), len(names)), 0.5)
+  gaps = []
+  for i, j in itertools.combinations(range(len(names)), 2):
+    first, second = responses[names[i]], responses[names[j]]
+    forward = judge(rows, first, second)
+    backward = judge(rows, second, first)
+    gaps.append(np.mean(np.abs(forward + backward - 1)))
+    win_prob = 0.5 * (forward + 1 - backward)
+    rate, low, high = win_rate_interval(win_prob, confidence)
+    table[:, i, j] = rate, low, high
+    table[:, j, i] = 1 - rate, 1 - high, 1 - low
+  rate, low, high = table.tolist()
+  return {
+    "win_rate": rate,
+    "low": low,
+    "high": high,
+    "order_gap": float(np.mean(gaps)) if gaps else 0.0,
+  }
+
+
+def policy_checkpoints(
+  config: ml_collections.ConfigDict, workdir: pathlib.Path, name: str
+) -> pathlib.Path:
+  """Where the parameters of a policy of the tournament are.
+
+  Raises: ValueError for a policy that the config does not train.
+  """
+  if name == "sft":
+    return workdir / "sft" / "checkpoints"
+  if name not in config.nash.runs:
+    raise ValueError(
+      f"tournament.policies: {name!r} is neither 'sft' nor one of nash.runs "
+      f"({sorted(config.nash.runs)})"
+    )
+  return workdir / "nash" / name / "checkpoints"
+
+
+def run(
+  config: ml_collections.ConfigDict, workdir: pathlib.Path
+) -> dict[str, Any]:
+  """Plays the tournament and returns what `play` found, by judge."""
+  section = config.tournament
+  task = task_lib.load_task(config, workdir)
+  rows = task.splits["test"][: section.prompts]
+  shapes = jax.eval_shape(task.model.init, jax.random.key(0))
+  responses = {}
+  for number, name in enumerate(section.policies):
+    params = checkpoints.load_params(
+      policy_checkpoints(config, workdir, name), shapes
+    )
+    written = task_lib.write_responses(
+      task,
+      {"policy": params},
+      [opponents.LEARNER],
+      rows,
+      batch_size=section.batch_size,
+      temperature=section.temperature,
+      seed=config.seed + number,
+    )
+    responses[name] = [texts[0] for texts in written]
+    records.save_records(
+      workdir / "tournament" / "responses" / f"{name}.jsonl",
+      [
+        {"id": row["id"], "prompt": row["prompt"], "response": text}
+        for row, text in zip(rows, responses[name], strict=True)
+      ],
+    )
+  template = preference_model.make_template(
+    task.tokenizer.encode, **config.preference.template
+  )
+  panel = {
+    "raters": judges.make_rater_judge(raters.make_population(**config.raters)),
+    "preference_model": judges.make_text_judge(
+      functools.partial(
+        judges.make_preference_judge, task.model, template=template
+      ),
+      checkpoints.load_params(workdir / "preference" / "checkpoints", shapes),
+      encode=task.encode,
+      pad=task.pad,
+      batch_size=section.batch_size,
+    ),
+  }
+  results = {
+    "policies": list(section.policies),
+    "prompts": len(rows),
+    "confidence": section.confidence,
+    "judges": {
+      name: play(responses, rows, judge, confidence=section.confidence)
+      for name, judge in panel.items()
+    },
+  }
+  (workdir / "tournament" / "results.json").write_text(
+    json.dumps(results, indent=1) + "\n", encoding="utf-8"
+  )
+  return {"prompts": len(rows)}

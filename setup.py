@@ -1,0 +1,48 @@
+"""Package metadata. Exact versions are in the lock files beside this one."""
+
+import pathlib
+
+import setuptools
+
+DEPENDENCIES = {
+  "absl-py": "flags and the entry point, as ml-collections expects",
+  "array-record": "the file format of prepared data, read without TensorFlow",
+  "etils[epath]": "paths of TFDS and orbax",
+  "flax": "linen modules behind the language model seam",
+  "grain": "shuffling, sharding and batching whose place can be saved",
+  "importlib_resources": "imported by tensorflow-datasets, not declared there",
+  "jax": "all numerics",
+  "matplotlib": "plots of the report",
+  "ml-collections": "config files and their flags",
+  "numpy": "host-side arrays",
+  "optax": "optimizers and schedules",
+  "orbax-checkpoint": "checkpoints",
+  "scipy": "exact binomial intervals",
+  "tensorboardX": "event files without TensorFlow",
+  "tensorflow-datasets": "describes and prepares data sets",
+  "tokenizers": "trains and loads tokenizer.json files",
+  "tqdm": "the progress bar",
+}
+EXTRAS = {
+  "test": {
+    "pytest": "runs the tests",
+    "pytest-xdist": "runs them on all cores",
+    "ruff": "lint and format",
+  },
+  "bench": {"pytest-benchmark": "times functions against one another"},
+  "tpu": {"jax[tpu]": "libtpu"},
+  "cuda": {"jax[cuda13]": "CUDA, cuDNN and NCCL"},
+}
+
+setuptools.setup(
+  name="nashmd_jax",
+  version="0.1.0",
+  description="Nash learning from human feedback in JAX",
+  long_description=pathlib.Path("README.md").read_text(encoding="utf-8"),
+  long_description_content_type="text/markdown",
+  license="Apache-2.0",
+  python_requires=">=3.11",
+  packages=setuptools.find_packages(include=["nashmd_jax", "nashmd_jax.*"]),
+  install_requires=list(DEPENDENCIES),
+  extras_require={name: list(extra) for name, extra in EXTRAS.items()},
+)
