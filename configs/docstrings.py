@@ -7,7 +7,7 @@
 
 import ml_collections
 
-TEMPLATE_TOKENS = ("<text>", "<summary>", "<1>", "<2>", "<answer>")
+TEMPLATE_TOKENS = ("<1>", "<2>", "<answer>")
 
 
 def get_config(variant: str = "full") -> ml_collections.ConfigDict:
@@ -38,8 +38,8 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     "max_distance": 128,
   }
   config.raters = {
-    "weights": {"coverage": 0.45, "brevity": 0.25, "grounding": 0.30},
-    "sharpness": {"coverage": 10.0, "brevity": 0.5, "grounding": 10.0},
+    "weights": {"coverage": 0.34, "brevity": 0.36, "grounding": 0.30},
+    "sharpness": {"coverage": 10.0, "brevity": 1.0, "grounding": 10.0},
   }
   config.comparisons = {
     "prompts": 10_000,
@@ -49,19 +49,19 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     "batch_size": 128,
     "temperature": 1.0,
   }
-  config.sft = stage(batch_size=32, steps=1500, learning_rate=2e-3)
+  config.sft = stage(batch_size=32, steps=700, learning_rate=2e-3)
   config.preference = stage(batch_size=32, steps=800, learning_rate=1e-3)
   config.preference.start_from_sft = True
   config.preference.template = {
-    "before": ("<text>", "<1>", "<2>"),
-    "after": "<answer>",
+    "prompt": "{prompt}",
+    "response": "<1>{first}<2>{second}<answer>",
     "answers": ("<1>", "<2>"),
   }
   config.reward = stage(batch_size=32, steps=800, learning_rate=1e-3)
   config.reward.start_from_sft = True
   config.reward.template = {
-    "before": ("<text>", "<summary>"),
-    "after": "<answer>",
+    "prompt": "{prompt}",
+    "response": "{first}<answer>",
     "answers": ("<1>", "<2>"),
   }
   config.nash = stage(batch_size=32, steps=200, learning_rate=5e-4)
@@ -103,7 +103,7 @@ def stage(
         "max_grad_norm": 1.0,
         "b1": 0.9,
         "b2": 0.98,
-        "weight_decay": 0.01,
+        "weight_decay": 0.1,
       },
       "train": {
         "steps": steps,

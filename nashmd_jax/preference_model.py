@@ -1,11 +1,12 @@
 """P(y ≻ y′|x) and a scalar reward, both read off a language model's answer.
 
-The model reads one filled-in template and answers with one token; the
-log-odds of the two answers are the output. That is a linear head on the last
-position, so any LanguageModel serves and a fine-tuned policy can start it.
+The model reads a filled-in template and answers with one token; the log-odds
+of the two answers are the output. That is a linear head on the last position,
+so any LanguageModel serves and a fine-tuned policy can start it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+import re
 from typing import NamedTuple
 
 import jax
@@ -14,40 +15,52 @@ import jax.numpy as jnp
 from nashmd_jax import arrays
 from nashmd_jax.models import language_model
 
+Segment = tuple[jax.Array, jax.Array]
+Piece = tuple[int, ...] | str
+
 
 class Template(NamedTuple):
-  """The fixed text around a prompt and its responses, as token ids.
+  """Fixed text as token ids, and the names of what stands between.
 
   Attributes:
-    before: for each slot (prompt, then each response) the tokens before it.
-    after: tokens behind the last slot.
+    prompt: what the model reads as its prompt; a string names a slot, such as
+      "prompt" or "first".
+    response: what it has read of the response when it answers.
     answers: the two token ids whose log-odds are read: (first, second).
   """
 
-  before: tuple[tuple[int, ...], ...]
-  after: tuple[int, ...]
+  prompt: tuple[Piece, ...]
+  response: tuple[Piece, ...]
   answers: tuple[int, int]
-
-
-Segment = tuple[jax.Array, jax.Array]
 
 
 def make_template(
   encode: Callable[[str], list[int]],
   *,
-  before: Sequence[str],
-  after: str,
+  prompt: str,
+  response: str,
   answers: Sequence[str],
 ) -> Template:
-  """Token ids of a template given as text.
+  """A template from text with slots in braces: "<1>{first}<2>{second}".
+
+  The preference model has the slots prompt, first and second; the reward
+  model prompt and first.
 
   Args:
     encode: text -> token ids, without special tokens of its own.
-    before: the text before the prompt, then before each response.
-    after: the text behind the last response.
-    answers: the answers for the first and the second response.
+    prompt: text that the model reads as its prompt.
+    response: text that it has read of the response when it answers.
+    answers: the texts for the first and the second answer.
   Raises: ValueError if an answer is not one token, or both are the same.
   """
+
+  def pieces(text):
+    parts = re.split(r"\{(\w+)\}", text)
+    fixed = [tuple(encode(part)) if part else () for part in parts[0::2]]
+    both = [*fixed, *parts[1::2]]
+    both[0::2], both[1::2] = fixed, parts[1::2]
+    return tuple(piece for piece in both if piece)
+
   ids = [encode(answer) for answer in answers]
   if [len(i) for i in ids] != [1, 1] or ids[0] == ids[1]:
     raise ValueError(
@@ -55,8 +68,8 @@ def make_template(
       "different answers of one token each"
     )
   return Template(
-    before=tuple(tuple(encode(text)) for text in before),
-    after=tuple(encode(after)),
+    prompt=pieces(prompt),
+    response=pieces(response),
     answers=(ids[0][0], ids[1][0]),
   )
 
@@ -71,26 +84,20 @@ def win_logit(
   opponents: Segment,
 ) -> jax.Array:
   """f(x, y, y′) − f(x, y′, y): log-odds that y is preferred, antisymmetric.
-
-  Both orders go through the model in one call, interleaved row by row.
-
   Args:
     params: gradient flows to them.
-    template: with three slots: prompt, first and second response.
+    template: with the slots prompt, first and second.
     prompts: tokens int[B, P] and mask bool[B, P].
     responses: tokens int[B, R] and mask bool[B, R] of y.
     opponents: tokens int[B, R′] and mask bool[B, R′] of y′.
   Returns: f32[B]; P(y ≻ y′|x) is its sigmoid.
   Source: Munos et al., ICML 2024, app. G.1.
   """
-  forward = _fill(template, (prompts, responses, opponents))
-  backward = _fill(template, (prompts, opponents, responses))
-  tokens, mask = (
-    jnp.stack(pair, axis=1).reshape(-1, pair[0].shape[-1])
-    for pair in zip(forward, backward, strict=True)
+  slots = {"prompt": prompts, "first": responses, "second": opponents}
+  swapped = slots | {"first": opponents, "second": responses}
+  return _answer_logit(model, params, template, slots) - _answer_logit(
+    model, params, template, swapped
   )
-  logit = _answer_logit(model, params, template, tokens, mask)
-  return logit[0::2] - logit[1::2]
 
 
 def reward(
@@ -105,35 +112,38 @@ def reward(
 
   Args:
     params: gradient flows to them.
-    template: with two slots: prompt and response.
+    template: with the slots prompt and first.
     prompts: tokens int[B, P] and mask bool[B, P].
     responses: tokens int[B, R] and mask bool[B, R].
   Returns: f32[B].
   """
-  tokens, mask = _fill(template, (prompts, responses))
-  return _answer_logit(model, params, template, tokens, mask)
+  slots = {"prompt": prompts, "first": responses}
+  return _answer_logit(model, params, template, slots)
 
 
-def _fill(template: Template, slots: tuple[Segment, ...]) -> Segment:
-  """The template with its slots filled, without gaps between the pieces."""
-  rows = slots[0][0].shape[0]
+def _answer_logit(
+  model, params, template, slots: Mapping[str, Segment]
+) -> jax.Array:
+  prompts, prompt_mask = _fill(template.prompt, slots)
+  responses, response_mask = _fill(template.response, slots)
+  lengths = jnp.sum(response_mask, axis=1)
+  logits = model.next_logits(params, prompts, prompt_mask, responses, lengths)
+  first, second = template.answers
+  return logits[:, first] - logits[:, second]
 
-  def fixed(ids):
-    tokens = jnp.broadcast_to(jnp.array(ids, jnp.int32), (rows, len(ids)))
-    return tokens, jnp.ones_like(tokens, bool)
 
-  pieces = []
-  for ids, slot in zip(template.before, slots, strict=True):
-    pieces += [fixed(ids), slot]
-  pieces.append(fixed(template.after))
-  tokens, masks = zip(*pieces, strict=True)
+def _fill(pieces: tuple[Piece, ...], slots: Mapping[str, Segment]) -> Segment:
+  """The pieces with their slots filled, without gaps between them."""
+  rows = slots["prompt"][0].shape[0]
+  segments = []
+  for piece in pieces:
+    if isinstance(piece, str):
+      segments.append(slots[piece])
+    else:
+      shape = (rows, len(piece))
+      fixed = jnp.broadcast_to(jnp.array(piece, jnp.int32), shape)
+      segments.append((fixed, jnp.ones(shape, bool)))
+  tokens, masks = zip(*segments, strict=True)
   return arrays.left_justify(
     jnp.concatenate(tokens, axis=1), jnp.concatenate(masks, axis=1)
   )
-
-
-def _answer_logit(model, params, template, tokens, mask) -> jax.Array:
-  answer = jnp.zeros_like(tokens[:, :1])
-  logits = model.response_logits(params, tokens, mask, answer)[:, 0]
-  first, second = template.answers
-  return logits[:, first] - logits[:, second]

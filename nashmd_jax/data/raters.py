@@ -45,10 +45,9 @@ def coverage(prompt: str, written: str, response: str) -> float:
 
 
 def brevity(prompt: str, written: str, response: str) -> float:
-  """Minus the number of words; under three is no summary and counts as 20."""
+  """Minus the number of words; five and fewer are equally short."""
   del prompt, written
-  words = len(response.split())
-  return -float(words if words >= 3 else 20)
+  return -float(max(5, len(response.split())))
 
 
 def grounding(prompt: str, written: str, response: str) -> float:

@@ -27,6 +27,10 @@ class LanguageModel(NamedTuple):
     response_logits: (params, prompts int[B, P], prompt_mask bool[B, P],
       responses int[B, R]) -> f32[B, R, V]. Teacher forced: position n sees
       the prompt and the responses before n. Gradient flows to params.
+    next_logits: (params, prompts int[B, P], prompt_mask bool[B, P],
+      responses int[B, R], lengths int[B]) -> f32[B, V]. Logits of the one
+      token that follows the first `lengths` ≤ R tokens of each response.
+      Gradient flows to params.
     vocab_size: V.
   """
 
@@ -37,5 +41,8 @@ class LanguageModel(NamedTuple):
   decode: Callable[[Params, Cache, jax.Array], tuple[jax.Array, Cache]]
   response_logits: Callable[
     [Params, jax.Array, jax.Array, jax.Array], jax.Array
+  ]
+  next_logits: Callable[
+    [Params, jax.Array, jax.Array, jax.Array, jax.Array], jax.Array
   ]
   vocab_size: int

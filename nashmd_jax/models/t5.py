@@ -178,23 +178,35 @@ class T5(nn.Module):
     return logits, cache
 
   def response_logits(self, prompts, prompt_mask, responses):
+    start = jnp.full_like(responses[:, :1], START_ID)
+    fed = jnp.concatenate([start, responses[:, :-1]], axis=1)
+    return self._logits(self._decoded(prompts, prompt_mask, fed))
+
+  def next_logits(self, prompts, prompt_mask, responses, lengths):
+    start = jnp.full_like(responses[:, :1], START_ID)
+    fed = jnp.concatenate([start, responses], axis=1)
+    x = self._decoded(prompts, prompt_mask, fed)
+    x = jnp.take_along_axis(x, lengths[:, None, None], axis=1)
+    return self._logits(x)[:, 0]
+
+  def _decoded(self, prompts, prompt_mask, fed):
+    """Decoder inputs int[B, T] -> [B, T, D], all positions at once."""
     arrays.check_shapes(
       prompts=(prompts, "B P"),
       prompt_mask=(prompt_mask, "B P"),
-      responses=(responses, "B R"),
+      decoder_inputs=(fed, "B T"),
     )
     encoded = self.encode(prompts, prompt_mask)
     cross_bias = layers.mask_bias(prompt_mask)[:, None, None, :]
-    positions = jnp.arange(responses.shape[1])
+    positions = jnp.arange(fed.shape[1])
     causal = positions[None, :] <= positions[:, None]
     bias = self.decoder_bias(positions, positions)
     bias = bias + layers.mask_bias(causal)[None, None]
-    start = jnp.full_like(responses[:, :1], START_ID)
-    x = self.embedding(jnp.concatenate([start, responses[:, :-1]], axis=1))
+    x = self.embedding(fed)
     for block in self.decoder:
       cross = block.cross_keys_values(encoded)
       x = block.all_positions(x, cross, cross_bias, bias)
-    return self._logits(x)
+    return x
 
   def _logits(self, x):
     return (self.decoder_norm(x) @ self.head).astype(
@@ -227,5 +239,6 @@ def make_t5(**sizes) -> language_model.LanguageModel:
     prefill=run(T5.prefill),
     decode=run(T5.decode),
     response_logits=run(T5.response_logits),
+    next_logits=run(T5.next_logits),
     vocab_size=module.vocab_size,
   )

@@ -40,7 +40,10 @@ def init_state(
   Donating the state must not delete a set that shares memory with another,
   hence the copies.
   """
-  copy = lambda tree: jax.tree.map(jnp.copy, tree)
+
+  def copy(tree):
+    return jax.tree.map(jnp.copy, tree)
+
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=copy(params),
