@@ -1,0 +1,251 @@
+"""The decode loop against teacher forcing, and who is run in which lane."""
+
+from absl.testing import absltest, parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nashmd_jax import arrays
+from nashmd_jax import opponents
+from nashmd_jax import policy
+from nashmd_jax import sampling
+from tests import enumeration
+from tests import t5_test
+
+EOS = 1
+
+
+def play(model, sets, lanes, batch, *, temperature=1.0, ids=None, **kwargs):
+  rows = batch["prompts"].shape[0]
+  ids = jnp.arange(rows) if ids is None else ids
+  return sampling.rollout(
+    model,
+    sets,
+    lanes,
+    prompts=batch["prompts"],
+    prompt_mask=batch["prompt_mask"],
+    keys=sampling.row_keys(jax.random.key(3), ids, len(lanes)),
+    max_response=6,
+    temperature=temperature,
+    eos_id=EOS,
+    **kwargs,
+  )
+
+
+class RolloutTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.model = t5_test.tiny_model()
+    keys = jax.random.split(jax.random.key(0), 3)
+    self.sets = {
+      name: self.model.init(key)
+      for name, key in zip(("policy", "reference", "ema"), keys, strict=True)
+    }
+    self.batch = t5_test.tiny_batch()
+
+  def teacher_forced(self, name, tokens, temperature):
+    logits = self.model.response_logits(
+      self.sets[name],
+      self.batch["prompts"],
+      self.batch["prompt_mask"],
+      tokens,
+    )
+    return arrays.log_softmax(logits, temperature)
+
+  @parameterized.product(
+    opponent=list(opponents.OPPONENTS), temperature=[1.0, 0.7, 1.6]
+  )
+  def test_log_probs_are_the_teacher_forced_ones(self, opponent, temperature):
+    lanes = opponents.make_lanes(opponent=opponent, mixture=0.3)
+    out = play(
+      self.model, self.sets, lanes, self.batch, temperature=temperature
+    )
+    for i, lane in enumerate(lanes):
+      tokens, mask = out.tokens[:, i], out.mask[:, i]
+      mixed = sum(
+        weight * self.teacher_forced(name, tokens, temperature)
+        for name, weight in lane.items()
+      )
+      expected = jnp.take_along_axis(
+        jax.nn.log_softmax(mixed), tokens[..., None], axis=-1
+      )[..., 0]
+      np.testing.assert_allclose(
+        out.log_prob[:, i], jnp.where(mask, expected, 0), atol=1e-4
+      )
+
+  def test_response_log_probs_score_the_learner(self):
+    out = play(
+      self.model,
+      self.sets,
+      [opponents.LEARNER],
+      self.batch,
+      temperature=0.7,
+    )
+    got = policy.response_log_probs(
+      self.model,
+      self.sets["policy"],
+      **(self.batch | {"responses": out.tokens[:, 0]}),
+      temperature=0.7,
+    )
+    np.testing.assert_allclose(
+      jnp.where(out.mask[:, 0], got, 0), out.log_prob[:, 0], atol=1e-4
+    )
+
+  @parameterized.parameters((0.0, "self"), (1.0, "reference"))
+  def test_mixture_end_points(self, mixture, same_as):
+    ends, pure = (
+      play(
+        self.model,
+        self.sets,
+        opponents.make_lanes(opponent=opponent, mixture=mixture),
+        self.batch,
+      )
+      for opponent in ("mixture", same_as)
+    )
+    np.testing.assert_array_equal(ends.tokens, pure.tokens)
+    np.testing.assert_array_equal(ends.log_prob, pure.log_prob)
+
+  @parameterized.parameters(
+    ("self", 0.5, {"policy": 2}),
+    ("mixture", 0.0, {"policy": 2}),
+    ("mixture", 0.5, {"policy": 2, "reference": 1}),
+    ("mixture", 1.0, {"policy": 1, "reference": 1}),
+    ("reference", 0.5, {"policy": 1, "reference": 1}),
+    ("moving_average", 0.5, {"policy": 1, "ema": 1}),
+  )
+  def test_sets_run_over_just_their_rows(self, opponent, mixture, expected):
+    seen = {}
+    names = {id(tree): name for name, tree in self.sets.items()}
+
+    def prefill(params, prompts, mask, lanes_per_prompt, max_response):
+      seen[names[id(params)]] = lanes_per_prompt
+      return self.model.prefill(
+        params, prompts, mask, lanes_per_prompt, max_response
+      )
+
+    lanes = opponents.make_lanes(opponent=opponent, mixture=mixture)
+    play(
+      self.model._replace(prefill=prefill), self.sets, lanes, self.batch
+    )
+    self.assertEqual(seen, expected)
+
+  @parameterized.parameters(0.0, 0.3, 1.0)
+  def test_greedy_is_the_argmax_of_the_mixed_forward_pass(self, mixture):
+    lanes = opponents.make_lanes(opponent="mixture", mixture=mixture)
+    out = play(
+      self.model, self.sets, lanes, self.batch, choose=sampling.greedy
+    )
+    tokens = out.tokens[:, 1]
+    mixed = (1 - mixture) * self.teacher_forced("policy", tokens, 1.0)
+    mixed += mixture * self.teacher_forced("reference", tokens, 1.0)
+    np.testing.assert_array_equal(
+      tokens, jnp.where(out.mask[:, 1], jnp.argmax(mixed, axis=-1), 0)
+    )
+
+  def test_responses_do_not_depend_on_the_place_in_the_batch(self):
+    lanes = opponents.make_lanes(opponent="mixture", mixture=0.3)
+    whole = play(self.model, self.sets, lanes, self.batch)
+    order = jnp.array([2, 0])
+    part = play(
+      self.model,
+      self.sets,
+      lanes,
+      {name: x[order] for name, x in self.batch.items()},
+      ids=order,
+    )
+    np.testing.assert_array_equal(part.tokens, whole.tokens[order])
+
+  def test_lanes_and_examples_have_keys_of_their_own(self):
+    same = {name: jnp.repeat(x[:1], 4, 0) for name, x in self.batch.items()}
+    out = play(self.model, self.sets, [opponents.LEARNER] * 2, same)
+    rows = {tuple(row) for row in np.asarray(out.tokens).reshape(8, -1)}
+    self.assertLen(rows, 8)
+
+  def test_mask_ends_with_eos_and_zeros_follow(self):
+    out = play(self.model, self.sets, [opponents.LEARNER], {
+      name: jnp.repeat(x, 50, 0) for name, x in self.batch.items()
+    })  # fmt: skip
+    expected = arrays.through_eos(
+      jnp.where(out.mask, out.tokens, EOS), EOS
+    )
+    np.testing.assert_array_equal(out.mask, expected & out.mask)
+    self.assertTrue(bool((out.tokens == EOS).any()))
+    np.testing.assert_array_equal(out.tokens[~out.mask], 0)
+    ended = (out.tokens == EOS).any(-1)
+    np.testing.assert_array_equal(~ended, out.mask.all(-1) & ~ended)
+
+
+class DistributionTest(parameterized.TestCase):
+  def test_samples_follow_the_enumerated_mixture(self):
+    # 20,000 draws over 12 or so responses; the 0.999 quantile of chi-square
+    # with 14 degrees of freedom is 36.1.
+    model = enumeration.table_model(3)
+    with jax.enable_x64(True):
+      keys = jax.random.split(jax.random.key(0))
+      sets = {
+        "policy": model.init(keys[0]), "reference": model.init(keys[1])
+      }  # fmt: skip
+      lanes = opponents.make_lanes(opponent="mixture", mixture=0.4)
+      count = 20_000
+      prompts = jnp.ones((count, 1), jnp.int32)
+      out = sampling.rollout(
+        model,
+        sets,
+        lanes,
+        prompts=prompts,
+        prompt_mask=prompts == 1,
+        keys=sampling.row_keys(jax.random.key(9), jnp.arange(count), 2),
+        max_response=3,
+        temperature=0.8,
+        eos_id=enumeration.EOS,
+      )
+      tokens, mask = enumeration.responses(3)
+      mixed = jax.nn.log_softmax(
+        sum(
+          weight * jax.nn.log_softmax(sets[name]["logits"][1] / 0.8)
+          for name, weight in lanes[1].items()
+        )
+      )
+      probs = jnp.exp(enumeration.sequence_log_probs(mixed, tokens, mask))
+    codes = np.where(mask, tokens + 1, 0) @ (4 ** np.arange(3))
+    drawn = np.where(out.mask[:, 1], out.tokens[:, 1] + 1, 0)
+    drawn = drawn @ (4 ** np.arange(3))
+    observed = np.array([(drawn == code).sum() for code in codes])
+    self.assertEqual(observed.sum(), count)
+    expected = np.asarray(probs) * count
+    chi2 = ((observed - expected) ** 2 / expected).sum()
+    self.assertLess(chi2, 36.1)
+
+  @parameterized.parameters(5, 128, 300)
+  def test_sample_inverts_the_cdf(self, size):
+    # Chi-square of 50,000 draws: mean size - 1, deviation √(2 size).
+    log_probs = jax.nn.log_softmax(
+      2 * jax.random.normal(jax.random.key(size), (size,))
+    )
+    keys = jax.random.split(jax.random.key(1), 50_000)
+    drawn = jax.vmap(lambda key: sampling.sample(key, log_probs))(keys)
+    observed = np.bincount(np.asarray(drawn), minlength=size)
+    expected = 50_000 * np.exp(np.asarray(log_probs, np.float64))
+    chi2 = ((observed - expected) ** 2 / expected).sum()
+    self.assertLess(abs(chi2 - (size - 1)), 4 * np.sqrt(2 * size))
+
+  def test_sample_never_draws_what_is_impossible(self):
+    log_probs = jnp.log(jnp.array([0.0, 0.5, 0.0, 0.5, 0.0]))
+    keys = jax.random.split(jax.random.key(1), 2_000)
+    drawn = jax.vmap(lambda key: sampling.sample(key, log_probs))(keys)
+    self.assertEqual(set(np.asarray(drawn).tolist()), {1, 3})
+
+
+class OpponentTest(parameterized.TestCase):
+  @parameterized.parameters(-0.1, 1.5, float("nan"))
+  def test_mixture_outside_the_unit_interval(self, mixture):
+    with self.assertRaisesRegex(ValueError, "nash.mixture: got"):
+      opponents.make_lanes(opponent="mixture", mixture=mixture)
+
+  def test_unknown_opponent(self):
+    with self.assertRaisesRegex(ValueError, "nash.opponent: got 'nobody'"):
+      opponents.make_lanes(opponent="nobody", mixture=0.5)
+
+
+if __name__ == "__main__":
+  absltest.main()
