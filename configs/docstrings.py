@@ -25,7 +25,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     "vocab_size": 4096,
     "special_tokens": TEMPLATE_TOKENS,
   }
-  config.layout = {"prompt_buckets": (64, 96), "max_response": 24}
+  config.layout = {"prompt_buckets": (48, 72), "max_response": 24}
   config.model = {
     "family": "t5",
     "width": 128,
@@ -42,34 +42,36 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     "sharpness": {"coverage": 10.0, "brevity": 1.0, "grounding": 10.0},
   }
   config.comparisons = {
-    "prompts": 10_000,
-    "held_out_prompts": 400,
-    "pairs_per_prompt": 6,
-    "samples_per_prompt": 3,
-    "batch_size": 128,
-    "temperature": 1.0,
+    "prompts": {"train": 10_000, "validation": 400},
+    "drawing": {
+      "pairs_per_prompt": 6,
+      "votes_per_pair": 9,
+      "samples_per_prompt": 3,
+      "batch_size": 128,
+      "temperature": 0.7,
+    },
   }
-  config.sft = stage(batch_size=32, steps=700, learning_rate=2e-3)
-  config.preference = stage(batch_size=32, steps=800, learning_rate=1e-3)
+  config.sft = stage(batch_size=32, steps=500, learning_rate=2e-3)
+  config.preference = stage(batch_size=32, steps=700, learning_rate=1e-3)
   config.preference.start_from_sft = True
   config.preference.template = {
     "prompt": "{prompt}",
     "response": "<1>{first}<2>{second}<answer>",
     "answers": ("<1>", "<2>"),
   }
-  config.reward = stage(batch_size=32, steps=800, learning_rate=1e-3)
+  config.reward = stage(batch_size=32, steps=500, learning_rate=1e-3)
   config.reward.start_from_sft = True
   config.reward.template = {
     "prompt": "{prompt}",
     "response": "{first}<answer>",
     "answers": ("<1>", "<2>"),
   }
-  config.nash = stage(batch_size=32, steps=200, learning_rate=5e-4)
+  config.nash = stage(batch_size=32, steps=160, learning_rate=5e-4)
   config.nash.opponent = "mixture"
   config.nash.mixture = 0.125
   config.nash.judge = "preference"
-  config.nash.kl_coef = 0.02
-  config.nash.temperature = 1.0
+  config.nash.kl_coef = 0.05
+  config.nash.temperature = 0.7
   config.nash.runs = {
     "rlhf": {"judge": "reward", "opponent": "self", "kl_coef": 0.05},
     "self_play": {"opponent": "self"},
@@ -80,7 +82,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     "policies": ("sft", "rlhf", "self_play", "nash_md", "best_response"),
     "prompts": 500,
     "batch_size": 100,
-    "temperature": 1.0,
+    "temperature": 0.7,
     "confidence": 0.95,
   }
   if variant == "tiny":
@@ -109,8 +111,8 @@ def stage(
         "steps": steps,
         "ema_decay": 0.999,
         "log_every": 20,
-        "eval_every": 100,
-        "save_every": 100,
+        "eval_every": 80,
+        "save_every": 80,
       },
     }
   )
@@ -131,8 +133,8 @@ def make_tiny(config: ml_collections.ConfigDict) -> None:
       "decoder_layers": 1,
     }
   )
-  config.comparisons.update({"prompts": 16, "held_out_prompts": 8})
-  config.comparisons.batch_size = 8
+  config.comparisons.prompts.update({"train": 16, "validation": 8})
+  config.comparisons.drawing.batch_size = 8
   for section in (config.sft, config.preference, config.reward, config.nash):
     section.data.update({"batch_size": 8, "eval_examples": 8})
     section.optimizer.update({"warmup_steps": 1, "decay_steps": 4})

@@ -56,10 +56,11 @@ def make_template(
 
   def pieces(text):
     parts = re.split(r"\{(\w+)\}", text)
-    fixed = [tuple(encode(part)) if part else () for part in parts[0::2]]
-    both = [*fixed, *parts[1::2]]
-    both[0::2], both[1::2] = fixed, parts[1::2]
-    return tuple(piece for piece in both if piece)
+    slots_follow = [*parts[1::2], ""]
+    found = []
+    for fixed, slot in zip(parts[0::2], slots_follow, strict=True):
+      found += [tuple(encode(fixed)) if fixed else (), slot]
+    return tuple(piece for piece in found if piece)
 
   ids = [encode(answer) for answer in answers]
   if [len(i) for i in ids] != [1, 1] or ids[0] == ids[1]:
@@ -135,14 +136,16 @@ def _answer_logit(
 def _fill(pieces: tuple[Piece, ...], slots: Mapping[str, Segment]) -> Segment:
   """The pieces with their slots filled, without gaps between them."""
   rows = slots["prompt"][0].shape[0]
-  segments = []
-  for piece in pieces:
+
+  def segment(piece):
     if isinstance(piece, str):
-      segments.append(slots[piece])
-    else:
-      shape = (rows, len(piece))
-      fixed = jnp.broadcast_to(jnp.array(piece, jnp.int32), shape)
-      segments.append((fixed, jnp.ones(shape, bool)))
+      return slots[piece]
+    shape = (rows, len(piece))
+    fixed = jnp.broadcast_to(jnp.array(piece, jnp.int32), shape)
+    return fixed, jnp.ones(shape, bool)
+
+  nothing = segment(())
+  segments = [nothing, *(segment(piece) for piece in pieces)]
   tokens, masks = zip(*segments, strict=True)
   return arrays.left_justify(
     jnp.concatenate(tokens, axis=1), jnp.concatenate(masks, axis=1)

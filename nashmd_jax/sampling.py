@@ -117,62 +117,78 @@ def rollout(
     prompt_mask=(prompt_mask, "B P"),
     keys=(keys, "B L"),
   )
-  batch, num_lanes = sizes["B"], sizes["L"]
+  shape = (sizes["B"], sizes["L"])
   lanes = [_nonzero(lane) for lane in lanes]
-  names = sorted({name for lane in lanes for name in lane})
-  users = {
-    name: [i for i, lane in enumerate(lanes) if name in lane] for name in names
-  }
-  caches = {}
-  for name in names:
+  caches, first = {}, None
+  for name, users in _users(lanes).items():
     caches[name], first = model.prefill(
-      params_by_name[name], prompts, prompt_mask, len(users[name]), max_response
+      params_by_name[name], prompts, prompt_mask, len(users), max_response
     )
-  first = jnp.broadcast_to(first.reshape(batch, -1)[:, :1], (batch, num_lanes))
-  tokens = jnp.zeros((batch, num_lanes, max_response), jnp.int32)
-  empty = Rollout(tokens, tokens != 0, jnp.zeros(tokens.shape, jnp.float32))
+  first = jnp.broadcast_to(first.reshape(sizes["B"], -1)[:, :1], shape)
+  tokens = jnp.zeros((*shape, max_response), jnp.int32)
+  out = Rollout(tokens, tokens != 0, jnp.zeros(tokens.shape, jnp.float32))
 
   def step(state):
     t, fed, alive, caches, out = state
-    caches = dict(caches)
-    log_probs = [0.0] * num_lanes
-    for name in names:
-      rows = fed[:, jnp.array(users[name])].reshape(-1)
-      logits, caches[name] = model.decode(
-        params_by_name[name], caches[name], rows
-      )
-      by_lane = logits.reshape(batch, -1, model.vocab_size)
-      for j, i in enumerate(users[name]):
-        own = arrays.log_softmax(by_lane[:, j], temperature)
-        log_probs[i] = log_probs[i] + lanes[i][name] * own
-    log_probs = arrays.log_softmax(jnp.stack(log_probs, axis=1), 1.0)
-    step_keys = jax.vmap(jax.vmap(lambda k: jax.random.fold_in(k, t)))(keys)
-    chosen = jax.vmap(jax.vmap(choose))(step_keys, log_probs)
-    chosen_log_prob = jnp.take_along_axis(
-      log_probs, chosen[..., None], axis=-1
-    )[..., 0]
-    new = Rollout(
-      tokens=jnp.where(alive, chosen, 0),
-      mask=alive,
-      log_prob=jnp.where(alive, chosen_log_prob, 0).astype(jnp.float32),
+    log_probs, caches = _next_log_probs(
+      model, params_by_name, lanes, caches, fed, temperature
     )
-    out = jax.tree.map(
-      lambda all_, one: lax.dynamic_update_slice_in_dim(
-        all_, one[..., None], t, axis=2
-      ),
-      out,
-      new,
-    )
-    alive = alive & (chosen != eos_id)
-    return t + 1, new.tokens, alive, caches, out
+    new = _choose(keys, t, log_probs, alive, choose)
+    alive = alive & (new.tokens != eos_id)
+    return t + 1, new.tokens, alive, caches, _write(out, new, t)
 
   def unfinished(state):
-    t, _, alive, _, _ = state
-    return (t < max_response) & jnp.any(alive)
+    return (state[0] < max_response) & jnp.any(state[2])
 
-  alive = jnp.ones((batch, num_lanes), bool)
-  state = (jnp.int32(0), first, alive, caches, empty)
+  state = (jnp.int32(0), first, jnp.ones(shape, bool), caches, out)
   return lax.while_loop(unfinished, step, state)[-1]
+
+
+def _next_log_probs(model, params_by_name, lanes, caches, fed, temperature):
+  """Feeds tokens int[B, L] -> log-probs f32[B, L, V] of each lane, caches."""
+  batch, caches, mixed = fed.shape[0], dict(caches), [0.0] * len(lanes)
+  for name, users in _users(lanes).items():
+    logits, caches[name] = model.decode(
+      params_by_name[name], caches[name], fed[:, jnp.array(users)].reshape(-1)
+    )
+    by_user = logits.reshape(batch, len(users), model.vocab_size)
+    for j, i in enumerate(users):
+      log_probs = arrays.log_softmax(by_user[:, j], temperature)
+      mixed[i] = mixed[i] + lanes[i][name] * log_probs
+  return arrays.log_softmax(jnp.stack(mixed, axis=1), 1.0), caches
+
+
+def _choose(keys, t, log_probs, alive, choose) -> Rollout:
+  """One token of every row, arrays [B, L]; nothing of rows that ended."""
+
+  def row(key, log_probs, alive):
+    token = choose(jax.random.fold_in(key, t), log_probs)
+    return Rollout(
+      tokens=jnp.where(alive, token, 0),
+      mask=alive,
+      log_prob=jnp.where(alive, log_probs[token], 0).astype(jnp.float32),
+    )
+
+  return jax.vmap(jax.vmap(row))(keys, log_probs, alive)
+
+
+def _write(out: Rollout, new: Rollout, t: jax.Array) -> Rollout:
+  """Puts one token of every row, arrays [B, L], at position t."""
+  return jax.tree.map(
+    lambda filled, one: lax.dynamic_update_slice_in_dim(
+      filled, one[..., None], t, axis=2
+    ),
+    out,
+    new,
+  )
+
+
+def _users(lanes: Sequence[Lane]) -> dict[str, list[int]]:
+  """The lanes that use each parameter set, by name."""
+  names = sorted({name for lane in lanes for name in lane})
+  return {
+    name: [i for i, lane in enumerate(lanes) if name in lane] for name in names
+  }
 
 
 def _nonzero(lane: Lane) -> dict[str, float | jax.Array]:

@@ -2,17 +2,21 @@
 
 from collections.abc import Callable, Mapping, Sequence
 import functools
+import itertools
 import pathlib
 from typing import Any, NamedTuple
 
+import grain
 import jax
 import ml_collections
+import numpy as np
 
 from nashmd_jax import models, sampling
 from nashmd_jax.data import batches, docstrings, records
 from nashmd_jax.data import tokenizer as tokenizer_lib
 
 SPLITS = ("train", "validation", "test")
+TEXTS = ("prompt", "response")
 
 
 class Task(NamedTuple):
@@ -78,9 +82,6 @@ def load_task(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Task:
   )
 
 
-TEXTS = ("prompt", "response")
-
-
 def _prepare_docstrings(folder, packages):
   builder = docstrings.Docstrings(
     roots=docstrings.source_roots(), packages=packages, data_dir=folder
@@ -94,6 +95,57 @@ def _prepare_docstrings(folder, packages):
     ]
     for name in SPLITS
   }
+
+
+def training_batches(
+  task: Task,
+  source: Sequence[records.Record],
+  *,
+  batch_size: int,
+  seed: int,
+) -> grain.DatasetIterator:
+  """Endless shuffled batches of the records; see `batches`."""
+  return batches.training_batches(
+    source, task.encode, task.pad, batch_size=batch_size, seed=seed
+  )
+
+
+def held_out_mean(
+  task: Task,
+  source: Sequence[records.Record],
+  scores: Callable[[Mapping[str, Any], batches.Batch], Mapping[str, jax.Array]],
+  *,
+  batch_size: int,
+  examples: int,
+) -> Callable[[Mapping[str, Any]], dict[str, float]]:
+  """An evaluation: params_by_name -> mean scores over held-out records.
+
+  Args:
+    source: held-out records.
+    scores: (params_by_name, batch) -> scalars or f32[B]; run under jit.
+    batch_size: B, rows.
+    examples: how many of the first records, in whole batches.
+  Raises: ValueError if the source does not fill one batch.
+  """
+  if len(source) < batch_size:
+    raise ValueError(
+      f"batch_size: {len(source)} held-out records do not fill one batch of "
+      f"{batch_size}; lower it or give more data"
+    )
+  count = max(1, min(examples, len(source)) // batch_size)
+  scores = jax.jit(scores)
+
+  def evaluate(params_by_name):
+    ordered = batches.ordered_batches(
+      source, task.encode, task.pad, batch_size=batch_size
+    )
+    rows = [
+      jax.device_get(scores(params_by_name, batch))
+      for batch, _ in itertools.islice(ordered, count)
+    ]
+    return {key: float(np.mean([r[key] for r in rows])) for key in rows[0]}
+
+  return evaluate
 
 
 def write_responses(

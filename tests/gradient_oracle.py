@@ -8,9 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nashmd_jax import losses
-from nashmd_jax import opponents
-from nashmd_jax import policy
+from nashmd_jax import losses, opponents, policy
 from tests import enumeration
 
 TEMPERATURE, KL_COEF, MIXTURE = 0.8, 0.3, 0.25

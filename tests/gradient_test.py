@@ -4,15 +4,11 @@ from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
 
-from nashmd_jax import arrays
-from nashmd_jax import opponents
-from tests import enumeration
-from tests import gradient_oracle
+from nashmd_jax import arrays, opponents
+from tests import enumeration, gradient_oracle
 
 
-def same_token_kl_loss(
-  *, log_prob, ref_log_prob, win_prob, mask, kl_coef
-):
+def same_token_kl_loss(*, log_prob, ref_log_prob, win_prob, mask, kl_coef):
   """The biased form found elsewhere: each token pays its own log-ratio."""
   ratio = jnp.where(mask, log_prob - ref_log_prob, 0)
   bracket = jax.lax.stop_gradient(win_prob[:, None] - 0.5 - kl_coef * ratio)

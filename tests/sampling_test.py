@@ -5,12 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nashmd_jax import arrays
-from nashmd_jax import opponents
-from nashmd_jax import policy
-from nashmd_jax import sampling
-from tests import enumeration
-from tests import t5_test
+from nashmd_jax import arrays, opponents, policy, sampling
+from tests import enumeration, t5_test
 
 EOS = 1
 
@@ -124,17 +120,13 @@ class RolloutTest(parameterized.TestCase):
       )
 
     lanes = opponents.make_lanes(opponent=opponent, mixture=mixture)
-    play(
-      self.model._replace(prefill=prefill), self.sets, lanes, self.batch
-    )
+    play(self.model._replace(prefill=prefill), self.sets, lanes, self.batch)
     self.assertEqual(seen, expected)
 
   @parameterized.parameters(0.0, 0.3, 1.0)
   def test_greedy_is_the_argmax_of_the_mixed_forward_pass(self, mixture):
     lanes = opponents.make_lanes(opponent="mixture", mixture=mixture)
-    out = play(
-      self.model, self.sets, lanes, self.batch, choose=sampling.greedy
-    )
+    out = play(self.model, self.sets, lanes, self.batch, choose=sampling.greedy)
     tokens = out.tokens[:, 1]
     mixed = (1 - mixture) * self.teacher_forced("policy", tokens, 1.0)
     mixed += mixture * self.teacher_forced("reference", tokens, 1.0)
@@ -165,9 +157,7 @@ class RolloutTest(parameterized.TestCase):
     out = play(self.model, self.sets, [opponents.LEARNER], {
       name: jnp.repeat(x, 50, 0) for name, x in self.batch.items()
     })  # fmt: skip
-    expected = arrays.through_eos(
-      jnp.where(out.mask, out.tokens, EOS), EOS
-    )
+    expected = arrays.through_eos(jnp.where(out.mask, out.tokens, EOS), EOS)
     np.testing.assert_array_equal(out.mask, expected & out.mask)
     self.assertTrue(bool((out.tokens == EOS).any()))
     np.testing.assert_array_equal(out.tokens[~out.mask], 0)

@@ -85,15 +85,13 @@ class T5Test(parameterized.TestCase):
 
   def test_next_logits_are_those_of_the_asked_position(self):
     lengths = jnp.array([0, 2, 5, 3])
-    got = self.model.next_logits(
-      self.params, *self.batch.values(), lengths
-    )
+    got = self.model.next_logits(self.params, *self.batch.values(), lengths)
     expected = self.logits()[jnp.arange(4), lengths]
     np.testing.assert_allclose(got, expected, atol=2e-6)
 
   def test_distant_positions_are_told_apart(self):
-    swapped = self.batch["prompts"].at[:, :2].set(
-      self.batch["prompts"][:, 1::-1]
+    swapped = (
+      self.batch["prompts"].at[:, :2].set(self.batch["prompts"][:, 1::-1])
     )
     difference = jnp.abs(self.logits(prompts=swapped) - self.logits()).max()
     self.assertGreater(float(difference), 1e-4)

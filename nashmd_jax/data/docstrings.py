@@ -20,7 +20,7 @@ import tensorflow_datasets as tfds
 from nashmd_jax.data import records
 
 MIN_BODY_WORDS = 20
-MAX_BODY_WORDS = 40
+MAX_BODY_WORDS = 30
 SUMMARY_WORDS = (4, 25)
 SKIPPED_FOLDERS = frozenset({
   "__pycache__", "idlelib", "lib2to3", "site-packages", "test", "testing",

@@ -12,6 +12,7 @@ import re
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from nashmd_jax.data import docstrings, records
 
@@ -129,7 +130,7 @@ def candidates(
     record: a summary record.
     other: the summary of another object.
     samples: responses of the fine-tuned policy to this prompt.
-    rng: a NumPy generator, for the shuffle.
+    rng: a NumPy generator, for the cut and the shuffle.
   """
   written = record["response"]
   words = written.split()
@@ -137,7 +138,7 @@ def candidates(
   found = {
     "written": written,
     "lead": " ".join(re.split(r"(?<=[.!?])\s", body)[0].split()[:20]),
-    "truncated": " ".join(words[: max(3, len(words) // 2)]),
+    "truncated": " ".join(words[: rng.integers(1, max(2, len(words)))]),
     "shuffled": " ".join(rng.permutation(words)),
     "other": other,
   }
@@ -146,12 +147,12 @@ def candidates(
   return {kind: text for kind, text in found.items() if kinds[text] == kind}
 
 
-def has_cycle(probs: np.ndarray) -> bool:
-  """Whether three responses beat one another in a ring, each above ½.
-
-  Args:
-    probs: f64[Y, Y] of P(y ≻ y′).
-  """
+def has_cycle(
+  population: Population, record: records.Record, texts: Sequence[str]
+) -> bool:
+  """Whether three responses beat one another in a ring, each above ½."""
+  scores = score_matrix(population, record["prompt"], record["response"], texts)
+  probs = win_prob(population, scores[:, None], scores[None])
   beats = (probs > 0.5 + 1e-9).astype(int)
   return bool(np.trace(beats @ beats @ beats) > 0)
 
@@ -160,30 +161,46 @@ def draw_comparisons(
   population: Population,
   record: records.Record,
   texts: Sequence[str],
+  *,
   pairs: int,
+  votes: int,
   rng: np.random.Generator,
 ) -> Iterator[records.Record]:
-  """Comparisons of random pairs, each decided by one rater drawn at random.
+  """Comparisons of random pairs, each put to a panel of raters.
+
+  Every vote comes from a rater of a type drawn at random, so that the number
+  of votes for a is binomial with the population's P(a ≻ b).
 
   Args:
     texts: Y distinct candidate responses to the record's prompt.
     pairs: how many comparisons.
-  Yields: comparison records whose prob_a is 0 or 1, with the rater's name and
+    votes: raters on a panel.
+    rng: draws pairs and votes.
+  Yields: comparison records whose prob_a is the share of votes for a, with
     `population_prob_a`, the exact P(a ≻ b) that no model is shown.
   """
-  names = list(population)
-  weights = [rater.weight for rater in population.values()]
   scores = score_matrix(population, record["prompt"], record["response"], texts)
   for number in range(pairs):
     a, b = rng.choice(len(texts), 2, replace=False)
-    rater = rng.choice(len(names), p=weights)
-    chance = _sigmoid(scores[a, rater] - scores[b, rater])
+    exact = float(win_prob(population, scores[a], scores[b]))
     yield {
       "id": f"{record['id']}-{number}",
       "prompt": record["prompt"],
       "response_a": texts[a],
       "response_b": texts[b],
-      "prob_a": int(rng.random() < chance),
-      "rater": names[rater],
-      "population_prob_a": float(win_prob(population, scores[a], scores[b])),
+      "prob_a": rng.binomial(votes, exact) / votes,
+      "population_prob_a": exact,
     }
+
+
+def best_accuracy(exact: np.ndarray, votes: int) -> float:
+  """Accuracy against the panels' majorities of a judge that knows P exactly.
+
+  Args:
+    exact: f64[N] of P(a ≻ b).
+    votes: raters on a panel; a drawn vote counts one half.
+  """
+  side = np.maximum(exact, 1 - exact)
+  panel = stats.binom(votes, side)
+  half = votes / 2
+  return float(np.mean(panel.sf(half) + 0.5 * panel.pmf(half)))

@@ -5,15 +5,14 @@ preference model gives win probabilities, the reward model gives RLHF, where
 the opponent's response is the baseline.
 """
 
-from collections.abc import Mapping
-import itertools
+from collections.abc import Mapping, Sequence
+import functools
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax import lax
 import ml_collections
-import numpy as np
 
 from nashmd_jax import (
   judges,
@@ -24,7 +23,6 @@ from nashmd_jax import (
   sampling,
 )
 from nashmd_jax import task as task_lib
-from nashmd_jax.data import batches
 from nashmd_jax.training import checkpoints, loop
 from nashmd_jax.training import optimizer as optimizer_lib
 
@@ -32,17 +30,29 @@ JUDGES = ("preference", "reward")
 GAME = ("opponent", "mixture", "judge", "kl_coef", "temperature")
 
 
+class Game(NamedTuple):
+  """What is played, apart from who the opponent is.
+
+  Attributes:
+    judge: "preference" or "reward".
+    template: of that judge.
+    kl_coef: τ ≥ 0, in units of the judge's score a nat.
+    temperature: of sampling and of every log-prob.
+  """
+
+  judge: str
+  template: preference_model.Template
+  kl_coef: float
+  temperature: float
+
+
 def make_experiment(
   task: task_lib.Task,
+  game: Game,
   *,
+  lanes: Sequence[sampling.Lane],
   reference: pathlib.Path,
-  judge: str,
-  judge_checkpoints: pathlib.Path,
-  template: preference_model.Template,
-  opponent: str,
-  mixture: float,
-  kl_coef: float,
-  temperature: float,
+  judge: pathlib.Path,
   batch_size: int,
   eval_examples: int,
   seed: int,
@@ -50,128 +60,145 @@ def make_experiment(
   """The learner plays an opponent; a frozen judge scores the pair.
 
   Args:
+    lanes: the learner's and the opponent's.
     reference: checkpoints of μ, which the policy also starts from.
-    judge: "preference" or "reward".
-    judge_checkpoints: of that judge.
-    template: of that judge.
-    opponent: a key of `opponents.OPPONENTS`.
-    mixture: β in [0, 1], weight on the reference in the "mixture" opponent.
-    kl_coef: τ ≥ 0, in units of the judge's score a nat.
-    temperature: of sampling and of every log-prob.
+    judge: checkpoints of the judge.
     batch_size: prompts a step.
     eval_examples: held-out prompts an evaluation, whole batches of them.
     seed: of the order of the prompts and of the evaluation.
   """
-  lanes = opponents.make_lanes(opponent=opponent, mixture=mixture)
 
   def init(rng):
     shapes = jax.eval_shape(task.model.init, rng)
     start = checkpoints.load_params(reference, shapes)
-    scorer = checkpoints.load_params(judge_checkpoints, shapes)
-    return start, {"reference": start, "judge": scorer}
-
-  def play(params_by_name, lanes, batch, rng):
-    """One response a lane, and the judge's score of the first two lanes."""
-    play_rng, judge_rng = jax.random.split(rng)
-    written = sampling.rollout(
-      task.model,
-      params_by_name,
-      lanes,
-      prompts=batch["prompts"],
-      prompt_mask=batch["prompts_mask"],
-      keys=sampling.row_keys(play_rng, batch["example_ids"], len(lanes)),
-      max_response=task.max_response,
-      temperature=temperature,
-      eos_id=task.tokenizer.eos_id,
-    )
-    prompts = (batch["prompts"], batch["prompts_mask"])
-    y, y_opp = (
-      (written.tokens[:, lane], written.mask[:, lane]) for lane in (0, 1)
-    )
-    params = params_by_name["judge"]
-    if judge == "preference":
-      preference = judges.make_preference_judge(task.model, params, template)
-      return y, {"win_prob": preference(judge_rng, prompts, y, y_opp)}
-    reward, baseline = (
-      preference_model.reward(
-        task.model, params, template, prompts=prompts, responses=responses
-      )
-      for responses in (y, y_opp)
-    )
-    return y, {"reward": reward, "baseline": baseline}
-
-  def log_prob(params, batch):
-    return policy.response_log_probs(
-      task.model,
-      params,
-      prompts=batch["prompts"],
-      prompt_mask=batch["prompts_mask"],
-      responses=batch["responses"],
-      temperature=temperature,
-    )
-
-  def rollout(params_by_name, batch, rng):
-    (tokens, mask), score = play(params_by_name, lanes, batch, rng)
-    batch = {**batch, **score, "responses": tokens, "responses_mask": mask}
-    batch["ref_log_prob"] = log_prob(params_by_name["reference"], batch)
-    return lax.stop_gradient(batch)
-
-  def loss(params, batch, rng):
-    del rng
-    common = dict(
-      log_prob=log_prob(params, batch),
-      ref_log_prob=batch["ref_log_prob"],
-      mask=batch["responses_mask"],
-      kl_coef=kl_coef,
-    )
-    if judge == "preference":
-      return losses.nash_pg_loss(win_prob=batch["win_prob"], **common)
-    return losses.rlhf_pg_loss(
-      reward=batch["reward"], baseline=batch["baseline"], **common
-    )
-
-  def against_reference(params_by_name, batch, rng):
-    pair = [opponents.LEARNER, {"reference": 1.0}]
-    _, score = play(params_by_name, pair, batch, rng)
-    return score
+    frozen = {"reference": start}
+    return start, frozen | {"judge": checkpoints.load_params(judge, shapes)}
 
   return loop.Experiment(
     init=init,
-    rollout=rollout,
-    loss=loss,
-    batches=lambda: batches.training_batches(
+    rollout=functools.partial(rollout, task, game, lanes),
+    loss=functools.partial(loss, task, game),
+    batches=functools.partial(
+      task_lib.training_batches,
+      task,
       task.splits["train"],
-      task.encode,
-      task.pad,
       batch_size=batch_size,
       seed=seed,
     ),
-    evaluate=_evaluation(
-      against_reference, task, batch_size, eval_examples, seed
+    evaluate=task_lib.held_out_mean(
+      task,
+      task.splits["validation"],
+      functools.partial(_against_reference, task, game, seed),
+      batch_size=batch_size,
+      examples=eval_examples,
     ),
   )
 
 
-def _evaluation(against_reference, task, batch_size, eval_examples, seed):
-  """params_by_name -> mean scores of the policy against μ, held-out prompts."""
-  source = task.splits["validation"]
-  count = max(1, min(eval_examples, len(source)) // batch_size)
-  score = jax.jit(against_reference)
+def play(
+  task: task_lib.Task,
+  game: Game,
+  lanes: Sequence[sampling.Lane],
+  params_by_name: Mapping[str, Any],
+  batch: Mapping[str, jax.Array],
+  rng: jax.Array,
+) -> tuple[preference_model.Segment, dict[str, jax.Array]]:
+  """One response in each of two lanes, and the judge's score of the first.
 
-  def evaluate(params_by_name: Mapping[str, Any]) -> dict[str, float]:
-    ordered = batches.ordered_batches(
-      source, task.encode, task.pad, batch_size=batch_size
+  Returns: the first lane's responses, tokens and mask [B, R]; and "win_prob"
+    f32[B] from a preference model, or "reward" and "baseline" f32[B] from a
+    reward model, the baseline being the reward of the second lane.
+  """
+  play_rng, judge_rng = jax.random.split(rng)
+  prompts = (batch["prompts"], batch["prompts_mask"])
+  written = sampling.rollout(
+    task.model,
+    params_by_name,
+    lanes,
+    prompts=prompts[0],
+    prompt_mask=prompts[1],
+    keys=sampling.row_keys(play_rng, batch["example_ids"], len(lanes)),
+    max_response=task.max_response,
+    temperature=game.temperature,
+    eos_id=task.tokenizer.eos_id,
+  )
+  y, y_opp = (
+    (written.tokens[:, lane], written.mask[:, lane]) for lane in (0, 1)
+  )
+  params = params_by_name["judge"]
+  if game.judge == "preference":
+    judge = judges.make_preference_judge(task.model, params, game.template)
+    return y, {"win_prob": judge(judge_rng, prompts, y, y_opp)}
+  reward, baseline = (
+    preference_model.reward(
+      task.model, params, game.template, prompts=prompts, responses=responses
     )
-    rows = [
-      jax.device_get(score(params_by_name, batch, jax.random.key(seed)))
-      for batch, _ in itertools.islice(ordered, count)
-    ]
-    return {
-      f"{key}_against_reference": np.mean([row[key] for row in rows])
-      for key in rows[0]
-    }
+    for responses in (y, y_opp)
+  )
+  return y, {"reward": reward, "baseline": baseline}
 
-  return evaluate
+
+def rollout(
+  task: task_lib.Task,
+  game: Game,
+  lanes: Sequence[sampling.Lane],
+  params_by_name: Mapping[str, Any],
+  batch: Mapping[str, jax.Array],
+  rng: jax.Array,
+) -> dict[str, jax.Array]:
+  """The batch with responses, their scores and log μ; no gradient flows."""
+  (tokens, mask), score = play(task, game, lanes, params_by_name, batch, rng)
+  batch = {**batch, **score, "responses": tokens, "responses_mask": mask}
+  reference = params_by_name["reference"]
+  batch["ref_log_prob"] = log_prob(task, game, reference, batch)
+  return lax.stop_gradient(batch)
+
+
+def loss(
+  task: task_lib.Task,
+  game: Game,
+  params: Any,
+  batch: Mapping[str, jax.Array],
+  rng: jax.Array,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """The loss of the game on a batch that `rollout` filled in."""
+  del rng
+  common = {
+    "log_prob": log_prob(task, game, params, batch),
+    "ref_log_prob": batch["ref_log_prob"],
+    "mask": batch["responses_mask"],
+    "kl_coef": game.kl_coef,
+  }
+  if game.judge == "preference":
+    return losses.nash_pg_loss(win_prob=batch["win_prob"], **common)
+  return losses.rlhf_pg_loss(
+    reward=batch["reward"], baseline=batch["baseline"], **common
+  )
+
+
+def log_prob(
+  task: task_lib.Task,
+  game: Game,
+  params: Any,
+  batch: Mapping[str, jax.Array],
+) -> jax.Array:
+  """log π(y_n | x, y_<n) of the batch's responses, f32[B, R], nats."""
+  return policy.response_log_probs(
+    task.model,
+    params,
+    prompts=batch["prompts"],
+    prompt_mask=batch["prompts_mask"],
+    responses=batch["responses"],
+    temperature=game.temperature,
+  )
+
+
+def _against_reference(task, game, seed, params_by_name, batch):
+  """The judge's scores of the policy against μ."""
+  lanes = [opponents.LEARNER, {"reference": 1.0}]
+  rng = jax.random.key(seed)
+  _, score = play(task, game, lanes, params_by_name, batch, rng)
+  return {f"{name}_against_reference": x for name, x in score.items()}
 
 
 def check(
@@ -226,15 +253,23 @@ def run(
   """Trains one of `config.nash.runs` and returns its last evaluation."""
   section = run_section(config, name)
   task = task_lib.load_task(config, workdir)
-  experiment = make_experiment(
-    task,
-    reference=workdir / "sft" / "checkpoints",
-    judge_checkpoints=workdir / section.judge / "checkpoints",
+  game = Game(
+    judge=section.judge,
     template=preference_model.make_template(
       task.tokenizer.encode, **config[section.judge].template
     ),
+    kl_coef=section.kl_coef,
+    temperature=section.temperature,
+  )
+  experiment = make_experiment(
+    task,
+    game,
+    lanes=opponents.make_lanes(
+      opponent=section.opponent, mixture=section.mixture
+    ),
+    reference=workdir / "sft" / "checkpoints",
+    judge=workdir / section.judge / "checkpoints",
     seed=config.seed,
-    **{key: section[key] for key in GAME},
     **section.data,
   )
   return loop.train(

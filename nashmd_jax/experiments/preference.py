@@ -4,7 +4,9 @@ The comparisons are drawn once, after SFT, from simulated raters; both stages
 read the same files.
 """
 
+import functools
 import pathlib
+from typing import Any
 
 import jax
 import ml_collections
@@ -12,7 +14,7 @@ import numpy as np
 
 from nashmd_jax import losses, opponents, preference_model
 from nashmd_jax import task as task_lib
-from nashmd_jax.data import batches, raters, records
+from nashmd_jax.data import raters, records
 from nashmd_jax.experiments import sft
 from nashmd_jax.training import checkpoints, loop
 from nashmd_jax.training import optimizer as optimizer_lib
@@ -69,17 +71,14 @@ def make_experiment(
   """
   filled = preference_model.make_template(task.tokenizer.encode, **template)
 
-  def preference_loss(params, batch, rng):
+  def loss(params, batch, rng):
     del rng
-    logit = preference_logit(task.model, params, filled, batch)
-    return losses.preference_loss(logit=logit, prob_a=batch["prob_a"])
-
-  def reward_loss(params, batch, rng):
-    del rng
-    reward_a, reward_b = rewards(task.model, params, filled, batch)
-    return losses.bradley_terry_loss(
-      reward_a=reward_a, reward_b=reward_b, prob_a=batch["prob_a"]
-    )
+    prob_a = batch["prob_a"]
+    if kind == "preference":
+      logit = preference_logit(task.model, params, filled, batch)
+      return losses.preference_loss(logit=logit, prob_a=prob_a)
+    a, b = rewards(task.model, params, filled, batch)
+    return losses.bradley_terry_loss(reward_a=a, reward_b=b, prob_a=prob_a)
 
   def init(rng):
     params = jax.jit(task.model.init)(rng)
@@ -87,90 +86,113 @@ def make_experiment(
       params = checkpoints.load_params(start, params)
     return params, {}
 
-  loss = {"preference": preference_loss, "reward": reward_loss}[kind]
   return loop.Experiment(
     init=init,
     rollout=lambda params_by_name, batch, rng: batch,
     loss=loss,
-    batches=lambda: batches.training_batches(
+    batches=functools.partial(
+      task_lib.training_batches,
+      task,
       comparisons["train"],
-      task.encode,
-      task.pad,
       batch_size=batch_size,
       seed=seed,
     ),
-    evaluate=sft.held_out_mean(
-      loss,
-      comparisons["validation"],
+    evaluate=task_lib.held_out_mean(
       task,
+      comparisons["validation"],
+      sft.supervised_scores(loss),
       batch_size=batch_size,
       examples=eval_examples,
     ),
   )
 
 
-def prepare_comparisons(
+def draw_comparisons(
   task: task_lib.Task,
   population: raters.Population,
-  sft_checkpoints: pathlib.Path,
-  folder: pathlib.Path,
+  params: Any,
+  source: list[records.Record],
   *,
-  prompts: int,
-  held_out_prompts: int,
   pairs_per_prompt: int,
+  votes_per_pair: int,
   samples_per_prompt: int,
   batch_size: int,
   temperature: float,
   seed: int,
-) -> dict[str, list[records.Record]]:
-  """Comparisons by split, drawn once and then read from `folder`.
+) -> tuple[list[records.Record], list[bool]]:
+  """Comparisons of candidate summaries of each record.
 
   Args:
-    population: who decides.
-    sft_checkpoints: of the policy whose samples are among the candidates.
-    prompts: training prompts, at most as many as there are.
-    held_out_prompts: validation prompts, at most as many as there are.
-    pairs_per_prompt: comparisons a prompt.
+    population: who votes.
+    params: of the policy whose samples are among the candidates.
+    source: summary records.
+    pairs_per_prompt: comparisons a record.
+    votes_per_pair: simulated raters who vote on each.
     samples_per_prompt: samples of the policy among the candidates.
     batch_size: prompts sampled at a time.
     temperature: of the samples.
-    seed: of samples, pairs and raters.
+    seed: of samples, pairs and votes.
+  Returns: the comparisons, and for each record whether the population's
+    preference among its candidates has a cycle.
   """
-  paths = {
-    split: folder / f"{split}.jsonl" for split in ("train", "validation")
-  }
-  if not all(path.exists() for path in paths.values()):
-    shapes = jax.eval_shape(task.model.init, jax.random.key(0))
-    params = checkpoints.load_params(sft_checkpoints, shapes)
-    cyclic = []
-    for split, count in (("train", prompts), ("validation", held_out_prompts)):
-      source = task.splits[split][:count]
-      samples = task_lib.write_responses(
+  samples = task_lib.write_responses(
+    task,
+    {"policy": params},
+    [opponents.LEARNER] * samples_per_prompt,
+    source,
+    batch_size=batch_size,
+    temperature=temperature,
+    seed=seed,
+  )
+  rng = np.random.default_rng(seed)
+  drawn, cyclic = [], []
+  for row, found in zip(source, _candidates(source, samples, rng), strict=True):
+    cyclic.append(raters.has_cycle(population, row, found))
+    drawn += raters.draw_comparisons(
+      population,
+      row,
+      found,
+      pairs=pairs_per_prompt,
+      votes=votes_per_pair,
+      rng=rng,
+    )
+  return drawn, cyclic
+
+
+def _candidates(source, samples, rng) -> list[list[str]]:
+  """The candidate responses of every record, the others' summaries included."""
+  half = len(source) // 2
+  others = [row["response"] for row in source[half:] + source[:half]]
+  return [
+    list(raters.candidates(row, other, own, rng).values())
+    for row, other, own in zip(source, others, samples, strict=True)
+  ]
+
+
+def prepare_comparisons(
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  task: task_lib.Task,
+) -> dict[str, list[records.Record]]:
+  """Comparisons by split, drawn once and then read from the workdir."""
+  population = raters.make_population(**config.raters)
+  cyclic = []
+  paths = {}
+  for number, (split, count) in enumerate(config.comparisons.prompts.items()):
+    paths[split] = workdir / "comparisons" / f"{split}.jsonl"
+    if not paths[split].exists():
+      shapes = jax.eval_shape(task.model.init, jax.random.key(0))
+      drawn, rings = draw_comparisons(
         task,
-        {"policy": params},
-        [opponents.LEARNER] * samples_per_prompt,
-        source,
-        batch_size=batch_size,
-        temperature=temperature,
-        seed=seed,
+        population,
+        checkpoints.load_params(workdir / "sft" / "checkpoints", shapes),
+        task.splits[split][:count],
+        seed=config.seed + number,
+        **config.comparisons.drawing,
       )
-      drawn = []
-      rng = np.random.default_rng([seed, len(split)])
-      for i, (row, texts) in enumerate(zip(source, samples, strict=True)):
-        other = source[(i + len(source) // 2) % len(source)]["response"]
-        found = list(raters.candidates(row, other, texts, rng).values())
-        scores = raters.score_matrix(
-          population, row["prompt"], row["response"], found
-        )
-        cyclic.append(
-          raters.has_cycle(
-            raters.win_prob(population, scores[:, None], scores[None])
-          )
-        )
-        drawn += raters.draw_comparisons(
-          population, row, found, pairs_per_prompt, rng
-        )
       records.save_records(paths[split], drawn)
+      cyclic += rings
+  if cyclic:
     print(
       f"raters: the population's preference is cyclic among the candidates of "
       f"{np.mean(cyclic):.1%} of {len(cyclic)} prompts"
@@ -186,19 +208,12 @@ def run(
 ) -> dict[str, float]:
   """Trains one of the two judges and returns its last evaluation.
 
-  "eval/best_accuracy" is the accuracy of the population's own majority on the
-  same held-out choices: no judge can be expected to do better.
+  "eval/best_accuracy" is what a judge that knows the population exactly would
+  be expected to reach on the same held-out comparisons.
   """
   section = config[kind]
   task = task_lib.load_task(config, workdir)
-  comparisons = prepare_comparisons(
-    task,
-    raters.make_population(**config.raters),
-    workdir / "sft" / "checkpoints",
-    workdir / "comparisons",
-    seed=config.seed,
-    **config.comparisons,
-  )
+  comparisons = prepare_comparisons(config, workdir, task)
   experiment = make_experiment(
     task,
     kind,
@@ -219,9 +234,9 @@ def run(
   count = section.data.eval_examples
   held_out = comparisons["validation"][:count]
   exact = np.array([row["population_prob_a"] for row in held_out])
-  best = float(np.mean(np.maximum(exact, 1 - exact)))
+  best = raters.best_accuracy(exact, config.comparisons.drawing.votes_per_pair)
   print(
-    f"{kind}: accuracy on held-out choices {scores['eval/accuracy']:.3f}; the "
-    f"raters' noise allows {best:.3f}"
+    f"{kind}: accuracy on held-out comparisons "
+    f"{scores['eval/accuracy']:.3f}; the raters' noise allows {best:.3f}"
   )
   return scores | {"eval/best_accuracy": best}

@@ -1,15 +1,13 @@
 """Stage `sft`: maximum likelihood on written summaries; gives μ."""
 
-import itertools
+import functools
 import pathlib
 
 import jax
 import ml_collections
-import numpy as np
 
 from nashmd_jax import losses, policy
 from nashmd_jax import task as task_lib
-from nashmd_jax.data import batches
 from nashmd_jax.training import loop
 from nashmd_jax.training import optimizer as optimizer_lib
 
@@ -41,51 +39,31 @@ def make_experiment(
     init=lambda rng: (jax.jit(task.model.init)(rng), {}),
     rollout=lambda params_by_name, batch, rng: batch,
     loss=loss,
-    batches=lambda: batches.training_batches(
+    batches=functools.partial(
+      task_lib.training_batches,
+      task,
       task.splits["train"],
-      task.encode,
-      task.pad,
       batch_size=batch_size,
       seed=seed,
     ),
-    evaluate=held_out_mean(
-      loss,
-      task.splits["validation"],
+    evaluate=task_lib.held_out_mean(
       task,
+      task.splits["validation"],
+      supervised_scores(loss),
       batch_size=batch_size,
       examples=eval_examples,
     ),
   )
 
 
-def held_out_mean(loss, source, task, *, batch_size, examples):
-  """params_by_name -> mean loss and metrics over the first whole batches.
+def supervised_scores(loss):
+  """(params_by_name, batch) -> loss and metrics of the trained parameters."""
 
-  Raises: ValueError if the source does not fill one batch.
-  """
-  if len(source) < batch_size:
-    raise ValueError(
-      f"{len(source)} held-out records do not fill one batch of {batch_size}; "
-      "lower batch_size or give more data"
-    )
-  count = max(1, min(examples, len(source)) // batch_size)
-
-  @jax.jit
-  def scores(params, batch):
-    value, metrics = loss(params, batch, jax.random.key(0))
+  def scores(params_by_name, batch):
+    value, metrics = loss(params_by_name["policy"], batch, jax.random.key(0))
     return {"loss": value, **metrics}
 
-  def evaluate(params_by_name):
-    ordered = batches.ordered_batches(
-      source, task.encode, task.pad, batch_size=batch_size
-    )
-    rows = [
-      jax.device_get(scores(params_by_name["policy"], batch))
-      for batch, _ in itertools.islice(ordered, count)
-    ]
-    return {key: np.mean([row[key] for row in rows]) for key in rows[0]}
-
-  return evaluate
+  return scores
 
 
 def run(

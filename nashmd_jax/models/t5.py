@@ -183,7 +183,7 @@ class T5(nn.Module):
     return self._logits(self._decoded(prompts, prompt_mask, fed))
 
   def next_logits(self, prompts, prompt_mask, responses, lengths):
-    start = jnp.full_like(responses[:, :1], START_ID)
+    start = jnp.full((responses.shape[0], 1), START_ID, responses.dtype)
     fed = jnp.concatenate([start, responses], axis=1)
     x = self._decoded(prompts, prompt_mask, fed)
     x = jnp.take_along_axis(x, lengths[:, None, None], axis=1)

@@ -1,0 +1,148 @@
+"""The shape of the house: layers, sizes, the README's map, no TensorFlow."""
+
+import ast
+import pathlib
+import re
+import subprocess
+
+from absl.testing import absltest, parameterized
+
+ROOT = pathlib.Path(__file__).parent.parent
+PACKAGE = ROOT / "nashmd_jax"
+LAYERS = {
+  "arrays": 0,
+  "losses": 1,
+  "data": 1,
+  "training": 1,
+  "models": 2,
+  "sampling": 3,
+  "policy": 3,
+  "preference_model": 3,
+  "opponents": 4,
+  "judges": 4,
+  "task": 4,
+  "experiments": 5,
+  "evaluation": 5,
+  "main": 6,
+}
+LINEN = {"models"}
+FORBIDDEN = {"tensorflow", "pickle", "dill", "cloudpickle", "torch"}
+
+
+def modules() -> list[pathlib.Path]:
+  return sorted(PACKAGE.rglob("*.py"))
+
+
+def unit_of(path: pathlib.Path) -> str:
+  return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: pathlib.Path) -> set[str]:
+  """Dotted names of the modules that a file imports."""
+  found = set()
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      found |= {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom):
+      found |= {f"{node.module}.{alias.name}" for alias in node.names}
+  return found
+
+
+def own_imports(path: pathlib.Path) -> set[str]:
+  return {
+    name.removeprefix("nashmd_jax.")
+    for name in imports(path)
+    if name.startswith("nashmd_jax.")
+  }
+
+
+class LayersTest(parameterized.TestCase):
+  def test_every_unit_has_a_layer(self):
+    units = {unit_of(path) for path in modules()} - {"__init__"}
+    self.assertEqual(units, set(LAYERS))
+
+  def test_imports_go_strictly_down(self):
+    for path in modules():
+      unit = unit_of(path)
+      for name in own_imports(path):
+        other = name.split(".")[0]
+        if other != unit:
+          self.assertLess(
+            LAYERS[other], LAYERS[unit], msg=f"{path} imports {name}"
+          )
+
+  def test_no_cycle_inside_a_package(self):
+    edges = {}
+    for path in modules():
+      if path.name != "__init__.py" and path.parent != PACKAGE:
+        unit = unit_of(path)
+        edges[f"{unit}.{path.stem}"] = {
+          ".".join(name.split(".")[:2])
+          for name in own_imports(path)
+          if name.split(".")[0] == unit
+        }
+    done = set()
+    while edges:
+      ready = {name for name, below in edges.items() if not below - done}
+      self.assertNotEmpty(ready, msg=f"a cycle among {sorted(edges)}")
+      done |= ready
+      edges = {name: e for name, e in edges.items() if name not in ready}
+
+  def test_forbidden_imports(self):
+    for path in [*modules(), *(ROOT / "configs").glob("*.py")]:
+      tops = {name.split(".")[0] for name in imports(path)}
+      self.assertEmpty(tops & FORBIDDEN, msg=str(path))
+      if any(name.startswith("flax") for name in imports(path)):
+        self.assertIn(unit_of(path), LINEN)
+
+  def test_configs_import_nothing_of_the_library(self):
+    for path in (ROOT / "configs").glob("*.py"):
+      self.assertEqual(imports(path), {"ml_collections"}, msg=str(path))
+
+  def test_models_and_losses_know_no_device(self):
+    for path in modules():
+      if unit_of(path) in ("losses", "models"):
+        self.assertNotRegex(path.read_text(), r"psum|pmean|device_put|Mesh")
+
+
+class SizesTest(absltest.TestCase):
+  def test_files_and_functions_stay_small(self):
+    for path in [*modules(), *(ROOT / "tests").rglob("*.py")]:
+      text = path.read_text()
+      self.assertLessEqual(text.count("\n"), 400, msg=str(path))
+      for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef) and PACKAGE in path.parents:
+          limit = 150 if path.stem == "loop" else 60
+          lines = node.end_lineno - node.lineno + 1
+          self.assertLessEqual(lines, limit, msg=f"{path} {node.name}")
+
+
+class ReadmeTest(absltest.TestCase):
+  def test_map_names_every_file_once_and_no_other(self):
+    text = (ROOT / "README.md").read_text()
+    block = re.search(r"```\n(setup\.py.*?)```", text, re.DOTALL).group(1)
+    listed, folder = [], ""
+    for line in block.splitlines():
+      name = line.split()[0]
+      if not line.startswith(" "):
+        folder = ""
+      if name.endswith("/"):
+        folder = name
+        continue
+      listed.append(folder + name if line.startswith(" ") else name)
+    tracked = subprocess.run(
+      ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+      cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    expected = [
+      name
+      for name in tracked
+      if (ROOT / name).exists()
+      and not name.startswith("tests/")
+      and not name.endswith("__init__.py")
+    ]
+    self.assertCountEqual(listed, expected)
+
+
+if __name__ == "__main__":
+  absltest.main()

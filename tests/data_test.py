@@ -1,0 +1,296 @@
+"""Docstring filters, splits, tokenizer, records, and batches that resume."""
+
+import functools
+import json
+import pathlib
+import sys
+
+from absl.testing import absltest, parameterized
+import numpy as np
+import tensorflow_datasets as tfds
+
+from nashmd_jax.data import batches, docstrings, records
+from nashmd_jax.data import tokenizer as tokenizer_lib
+
+BODY = (
+  "The arguments are read in order and the first that is a mapping is used as "
+  "the base of the merged mapping that is returned to the caller of this."
+)
+SOURCE = f'''
+class Merger:
+  """Merge mappings in the order of the arguments.
+
+  {BODY}
+  """
+
+  def plain(self, base, *, order):
+    """Return the merged mapping to the caller.
+
+    {BODY.replace("first", "last")}
+    """
+
+def undocumented():
+  raise RuntimeError("parsed, never imported")
+
+raise SystemExit
+'''
+
+
+def encode_with(tokenizer):
+  return functools.partial(
+    batches.encode_record, tokenizer=tokenizer, max_prompt=8, max_response=4
+  )
+
+
+class DocstringsTest(parameterized.TestCase):
+  def test_signature_summary_and_body(self):
+    found = list(docstrings.documented(SOURCE))
+    self.assertEqual(
+      [row[:2] for row in found],
+      [
+        ("class Merger", "Merge mappings in the order of the arguments."),
+        ("plain(base, order)", "Return the merged mapping to the caller."),
+      ],
+    )
+    self.assertEqual(found[0][2], BODY)
+
+  @parameterized.named_parameters(
+    ("kept", BODY, "Merge mappings in the order of arguments.", None),
+    ("short_body", "Too short.", "Merge mappings by order.", "short body"),
+    ("short_summary", BODY, "Merge mappings.", "summary length"),
+    ("long_summary", BODY, "mapping " * 26, "summary length"),
+    (
+      "foreign",
+      "Les arguments sont lus dans cet ordre et le premier dictionnaire est "
+      "repris tel quel comme base du dictionnaire rendu ensuite ici même.",
+      "Rend le dictionnaire des arguments lus.",
+      "not English",
+    ),
+    ("code", "x=[1,2]; " * 25, "Return x of the list.", "not English"),
+    (
+      "ungrounded",
+      BODY,
+      "Solve sparse linear systems quickly.",
+      "little overlap",
+    ),
+  )
+  def test_filter(self, body, summary, expected):
+    self.assertEqual(docstrings.fault(body, body, summary), expected)
+
+  def test_half_of_the_content_words_is_enough(self):
+    self.assertEqual(docstrings.overlap(["merge", "order"], "the order"), 0.5)
+    self.assertIsNone(
+      docstrings.fault(BODY, BODY, "Quickly solve mapping of arguments.")
+    )
+
+  def test_find_drops_duplicates_tests_and_broken_files(self):
+    root = pathlib.Path(self.create_tempdir().full_path)
+    for name, text in {
+      "pkg/one.py": SOURCE,
+      "pkg/two.py": SOURCE,
+      "pkg/tests/three.py": SOURCE.replace("Merge", "Join"),
+      "pkg/broken.py": "def (",
+      "other/four.py": SOURCE.replace("order", "sequence"),
+    }.items():
+      (root / name).parent.mkdir(parents=True, exist_ok=True)
+      (root / name).write_text(text)
+    found = docstrings.find_records((root,), ())
+    self.assertEqual(
+      [module for module, _ in found], ["other.four"] * 2 + ["pkg.one"] * 1
+    )
+    only = docstrings.find_records((root,), ("pkg",))
+    self.assertEqual({module for module, _ in only}, {"pkg.one"})
+
+  def test_builder_splits_by_module_and_hashes_its_content(self):
+    root = pathlib.Path(self.create_tempdir().full_path)
+    where = {}
+    for i in range(40):
+      word = "abcdefghij"[i % 10] * 3 + "abcdefghij"[i // 10] * 3
+      text = SOURCE.replace("mapping", f"{word} mapping")
+      (root / f"module_{i}.py").write_text(text)
+      where[f"module_{i}"] = docstrings.split_of(f"module_{i}")
+    self.assertLen(set(where.values()), 3)
+    infos = []
+    for folder in ("a", "b"):
+      builder = docstrings.Docstrings(
+        roots=(root,), data_dir=self.create_tempdir(folder).full_path
+      )
+      builder.download_and_prepare(file_format="array_record")
+      infos.append(tfds.builder_from_directory(builder.data_dir).info)
+    found = docstrings.find_records((root,), ())
+    modules = {record["id"]: module for module, record in found}
+    for split in ("train", "validation", "test"):
+      source = builder.as_data_source(split)
+      self.assertGreater(len(source), 0)
+      for row in source:
+        self.assertEqual(where[modules[row["id"].decode()]], split)
+    self.assertLen(infos[0].metadata["content_hash"], 64)
+    self.assertEqual(infos[0].metadata, infos[1].metadata)
+
+  def test_the_standard_library_gives_about_a_thousand(self):
+    found = docstrings.find_records(docstrings.source_roots()[:1], ())
+    self.assertBetween(len(found), 500, 3000)
+
+  def test_no_tensorflow(self):
+    self.assertNotIn("tensorflow", sys.modules)
+
+
+class TokenizerTest(parameterized.TestCase):
+  def trained(self):
+    path = pathlib.Path(self.create_tempdir().full_path) / "tokenizer.json"
+    tokenizer_lib.train_tokenizer(
+      [BODY] * 3, path, vocab_size=300, special_tokens=("<answer>",)
+    )
+    return path
+
+  @parameterized.parameters(BODY, "naïve ünïcode → ok", "x")
+  def test_round_trip(self, text):
+    tokenizer = tokenizer_lib.load_tokenizer(self.trained())
+    self.assertEqual(tokenizer.decode(tokenizer.encode(text)), text)
+
+  def test_special_tokens_are_one_token(self):
+    tokenizer = tokenizer_lib.load_tokenizer(self.trained())
+    self.assertLen(tokenizer.encode("<answer>"), 1)
+    self.assertLessEqual(tokenizer.vocab_size, 300)
+    self.assertEqual(tokenizer.decode([tokenizer.eos_id]), "")
+
+  def test_mistakes_are_one_sentence(self):
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    with self.assertRaisesRegex(ValueError, "no such tokenizer file"):
+      tokenizer_lib.load_tokenizer(folder / "absent.json")
+    (folder / "broken.json").write_text("{")
+    with self.assertRaisesRegex(ValueError, "not a tokenizer.json"):
+      tokenizer_lib.load_tokenizer(folder / "broken.json")
+    with self.assertRaisesRegex(ValueError, "has no end token"):
+      tokenizer_lib.load_tokenizer(self.trained(), eos_token="<end>")
+
+
+class RecordsTest(parameterized.TestCase):
+  @parameterized.named_parameters(
+    ("broken", "summary", '{"id": "1", ', "line 2: not JSON"),
+    ("list", "summary", "[1]", "line 2: expected a JSON object"),
+    (
+      "field",
+      "summary",
+      '{"id": "1", "prompt": "x"}',
+      "line 2: a summary needs the text field 'response'",
+    ),
+    (
+      "prob",
+      "comparison",
+      '{"id": "1", "prompt": "x", "response_a": "y", "response_b": "z", '
+      '"prob_a": 1.5}',
+      "line 2: a comparison needs prob_a between 0 and 1, got 1.5",
+    ),
+  )
+  def test_bad_line_is_named(self, kind, line, message):
+    good = {
+      "id": "0", "prompt": "x", "response": "y", "response_a": "y",
+      "response_b": "z", "prob_a": 1,
+    }  # fmt: skip
+    path = pathlib.Path(self.create_tempdir().full_path) / "data.jsonl"
+    path.write_text(json.dumps(good) + "\n" + line + "\n")
+    with self.assertRaisesRegex(ValueError, message):
+      records.load_records(path, kind)
+
+  def test_round_trip_and_missing_or_empty_file(self):
+    path = pathlib.Path(self.create_tempdir().full_path) / "a" / "data.jsonl"
+    with self.assertRaisesRegex(ValueError, "no such file"):
+      records.load_records(path, "prompt")
+    rows = [{"id": "1", "prompt": "é\n"}]
+    records.save_records(path, rows)
+    self.assertEqual(records.load_records(path, "prompt"), rows)
+    records.save_records(path, [])
+    with self.assertRaisesRegex(ValueError, "no records"):
+      records.load_records(path, "prompt")
+
+
+class BatchesTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.tokenizer = tokenizer_lib.Tokenizer(
+      encode=lambda text: [int(part) for part in text.split()],
+      decode=lambda ids: " ".join(map(str, ids)),
+      vocab_size=100,
+      eos_id=1,
+    )
+    self.source = [
+      {"prompt": " ".join(["7"] * (i % 9 + 1)), "response": f"{i + 10}"}
+      for i in range(10)
+    ]
+    self.pad = functools.partial(
+      batches.pad_batch, prompt_buckets=(4, 8), max_response=4
+    )
+
+  def iterator(self, batch_size=4):
+    return batches.training_batches(
+      self.source,
+      encode_with(self.tokenizer),
+      self.pad,
+      batch_size=batch_size,
+      seed=0,
+    )
+
+  def test_encode_cuts_and_ends(self):
+    example = encode_with(self.tokenizer)(
+      {"prompt": "9 " * 20, "response": b"5 6", "prob_a": 0.25}
+    )
+    self.assertLen(example["prompts"], 8)
+    self.assertEqual(example["responses"], [5, 6, 1])
+    self.assertEqual(example["prob_a"], 0.25)
+    long = encode_with(self.tokenizer)({"prompt": "9", "response": "5 " * 9})
+    self.assertEqual(long["responses"], [5] * 4)
+
+  def test_smallest_bucket_that_fits(self):
+    for length, width in ((3, 4), (4, 4), (5, 8)):
+      batch = self.pad([{"prompts": [7] * length, "responses": [5, 1]}])
+      self.assertEqual(batch["prompts"].shape, (1, width))
+      self.assertEqual(batch["prompts_mask"].sum(), length)
+      np.testing.assert_array_equal(batch["responses"], [[5, 1, 0, 0]])
+
+  def test_every_epoch_holds_every_record_once_in_another_order(self):
+    iterator = self.iterator(batch_size=5)
+    epochs = [
+      np.concatenate([next(iterator)["responses"][:, 0] for _ in range(2)])
+      for _ in range(2)
+    ]
+    for epoch in epochs:
+      np.testing.assert_array_equal(np.sort(epoch), np.arange(10) + 10)
+    self.assertFalse((epochs[0] == epochs[1]).all())
+
+  def test_example_ids_are_positions_in_the_stream(self):
+    iterator = self.iterator()
+    ids = [next(iterator)["example_ids"] for _ in range(6)]
+    np.testing.assert_array_equal(np.concatenate(ids), np.arange(24))
+
+  def test_restored_state_goes_on_with_the_same_batches(self):
+    iterator = self.iterator()
+    for _ in range(3):
+      next(iterator)
+    state = iterator.get_state()
+    rest = [next(iterator) for _ in range(4)]
+    again = self.iterator()
+    again.set_state(state)
+    for batch in rest:
+      for name, values in next(again).items():
+        np.testing.assert_array_equal(values, batch[name])
+
+  def test_ordered_batches_fill_up_the_last(self):
+    out = list(
+      batches.ordered_batches(
+        self.source, encode_with(self.tokenizer), self.pad, batch_size=4
+      )
+    )
+    self.assertEqual([real for _, real in out], [4, 4, 2])
+    seen = [batch["responses"][:real, 0] for batch, real in out]
+    np.testing.assert_array_equal(np.concatenate(seen), np.arange(10) + 10)
+    self.assertLen(out[-1][0]["responses"], 4)
+
+  def test_empty_source(self):
+    self.source = []
+    with self.assertRaisesRegex(ValueError, "no training records"):
+      self.iterator()
+
+
+if __name__ == "__main__":
+  absltest.main()

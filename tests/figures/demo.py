@@ -1,0 +1,173 @@
+"""`make demo`: the main job, then the figures of it in out/demo.json."""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+import jax
+import jax.numpy as jnp
+
+from nashmd_jax import opponents, policy, sampling
+from tests import gradient_oracle, t5_test
+from tests.figures import rows
+
+CONFIG = "configs/docstrings.py"
+OUT = pathlib.Path("out") / "demo.json"
+
+
+def run_main(*flags: str, config: str = CONFIG, quiet: bool = False):
+  """The program in a process of its own, and the seconds that it took."""
+  began = time.monotonic()
+  out = subprocess.run(
+    [sys.executable, "-m", "nashmd_jax.main", f"--config={config}", *flags],
+    capture_output=quiet,
+    text=True,
+  )
+  return out, time.monotonic() - began
+
+
+def win_rows(workdir: pathlib.Path) -> list[rows.Row]:
+  """What the tournament and the judges' evaluations say."""
+  results = json.loads((workdir / "tournament" / "results.json").read_text())
+  names, table = results["policies"], results["judges"]["raters"]
+  i, j = names.index("nash_md"), names.index("sft")
+  rate = table["win_rate"][i][j]
+  found = [
+    rows.row(
+      f"Nash-MD beats SFT under the exact judge at {rate:.3f} over "
+      f"{results['prompts']} prompts: lower end of the 95 % interval",
+      table["low"][i][j],
+      ">",
+      0.5,
+    )
+  ]
+  for kind in ("preference", "reward"):
+    scores = json.loads((workdir / kind / "done.json").read_text())["results"]
+    accuracy, best = scores["eval/accuracy"], scores["eval/best_accuracy"]
+    found.append(
+      rows.row(
+        f"held-out accuracy of the {kind} model, above chance; the noise "
+        f"allows {best:.3f}",
+        accuracy,
+        ">",
+        0.5,
+      )
+    )
+  return found
+
+
+def gradient_rows() -> list[rows.Row]:
+  """The oracle at vocabulary 3, length 6, float64."""
+  with jax.enable_x64(True):
+    return [
+      rows.row(
+        f"relative error of the Nash gradient against enumeration, opponent "
+        f"{opponent}",
+        gradient_oracle.relative_error(opponent, 6),
+        "≤",
+        1e-9,
+      )
+      for opponent in opponents.OPPONENTS
+    ]
+
+
+def decode_rows() -> list[rows.Row]:
+  """Decode-loop log-probs against teacher forcing, float32."""
+  model = t5_test.tiny_model()
+  params, batch = model.init(jax.random.key(0)), t5_test.tiny_batch(rows=32)
+  found = []
+  for temperature in (1.0, 0.7):
+    out = sampling.rollout(
+      model,
+      {"policy": params},
+      [opponents.LEARNER],
+      prompts=batch["prompts"],
+      prompt_mask=batch["prompt_mask"],
+      keys=sampling.row_keys(jax.random.key(1), jnp.arange(32), 1),
+      max_response=24,
+      temperature=temperature,
+      eos_id=1,
+    )
+    tokens, mask = out.tokens[:, 0], out.mask[:, 0]
+    expected = policy.response_log_probs(
+      model,
+      params,
+      **(batch | {"responses": tokens}),
+      temperature=temperature,
+    )
+    error = jnp.abs(jnp.where(mask, expected - out.log_prob[:, 0], 0)).max()
+    found.append(
+      rows.row(
+        f"largest difference of decode-loop and teacher-forced log-probs, "
+        f"nats, temperature {temperature:g}",
+        float(error),
+        "≤",
+        1e-4,
+      )
+    )
+  return found
+
+
+def mistake_rows(workdir: pathlib.Path) -> list[rows.Row]:
+  """Users' mistakes: seconds to one sentence and exit status 2."""
+  found = []
+  with tempfile.TemporaryDirectory() as folder:
+    data = pathlib.Path(folder) / "data"
+    data.mkdir()
+    for split in ("train", "validation", "test"):
+      (data / f"{split}.jsonl").write_text('{"id": "1", \n')
+    new, old = f"--workdir={folder}/run", f"--workdir={workdir}"
+    cases = {
+      "--config.nash.mixtur=0.2": [new, "--config.nash.mixtur=0.2"],
+      "a τ below zero": [new, "--config.nash.kl_coef=-0.1"],
+      "a workdir of another config": [old, "--config.seed=9"],
+      "a broken JSON line": [new, f"--config.data.records={data}"],
+      "a missing config file": [new],
+    }
+    for name, flags in cases.items():
+      config = "absent.py" if "missing" in name else CONFIG
+      out, seconds = run_main(*flags, config=config, quiet=True)
+      one = len(out.stderr.strip().splitlines()) == 1
+      good = out.returncode == 2 and one and "Traceback" not in out.stderr
+      found.append(
+        rows.row(
+          f"seconds to one sentence and exit status 2 for {name}",
+          seconds if good else None,
+          "≤",
+          10,
+        )
+      )
+  return found
+
+
+def main() -> int:
+  """Runs the job; measures and writes the rows when it was not done yet."""
+  parser = argparse.ArgumentParser()
+  parser.add_argument("--started", type=float, required=True)
+  parser.add_argument("--workdir", type=pathlib.Path, required=True)
+  args = parser.parse_args()
+  done = (args.workdir / "report" / "done.json").exists() and OUT.exists()
+  out, _ = run_main(f"--workdir={args.workdir}")
+  if out.returncode:
+    return out.returncode
+  if done:
+    found = json.loads(OUT.read_text(encoding="utf-8"))
+    return rows.report(OUT, found)
+  minutes = (time.time() - args.started) / 60
+  _, again = run_main(f"--workdir={args.workdir}")
+  return rows.report(OUT, [
+    rows.row("minutes from make demo to the report page", minutes, "≤", 20),
+    rows.row("seconds of a second run of the job", again, "≤", 30),
+    *win_rows(args.workdir),
+    *gradient_rows(),
+    *decode_rows(),
+    *mistake_rows(args.workdir),
+  ])  # fmt: skip
+
+
+if __name__ == "__main__":
+  sys.exit(main())

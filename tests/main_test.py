@@ -1,0 +1,170 @@
+"""The whole path on the tiny config, its resumption, and users' mistakes."""
+
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+
+from absl.testing import absltest, parameterized
+import numpy as np
+
+from nashmd_jax.training import metrics
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def run_main(*flags: str, config: str = "configs/docstrings.py:tiny"):
+  """Runs the program as a user does, in a process of its own."""
+  return subprocess.run(
+    [sys.executable, "-m", "nashmd_jax.main", f"--config={config}", *flags],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=600,
+  )
+
+
+class WholePathTest(absltest.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.workdir = pathlib.Path(cls.create_tempdir_for_class()) / "run"
+    cls.first = run_main(f"--workdir={cls.workdir}")
+
+  @classmethod
+  def create_tempdir_for_class(cls) -> str:
+    folder = pathlib.Path(absltest.TEST_TMPDIR.value) / cls.__name__
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return str(folder)
+
+  def test_every_stage_leaves_what_it_should(self):
+    self.assertEqual(self.first.returncode, 0, msg=self.first.stderr[-3000:])
+    stages = ["sft", "preference", "reward", "tournament", "report"]
+    runs = ["rlhf", "self_play", "nash_md", "best_response"]
+    for stage in stages + [f"nash/{name}" for name in runs]:
+      self.assertTrue((self.workdir / stage / "done.json").exists(), stage)
+    for stage in stages[:3] + [f"nash/{name}" for name in runs]:
+      rows = metrics.load_metrics(self.workdir / stage / "metrics.jsonl")
+      self.assertEqual([row["step"] for row in rows], [1, 2, 3, 4])
+    results = json.loads(
+      (self.workdir / "tournament" / "results.json").read_text()
+    )
+    self.assertEqual(set(results["judges"]), {"raters", "preference_model"})
+    for table in results["judges"].values():
+      rate = np.array(table["win_rate"])
+      np.testing.assert_allclose(rate + rate.T, 1.0)
+      self.assertLess(table["order_gap"], 1e-5)
+
+  def test_page_is_self_contained_and_names_every_policy(self):
+    page = (self.workdir / "report" / "index.html").read_text()
+    for name in ("sft", "rlhf", "self_play", "nash_md", "best_response"):
+      self.assertIn(name, page)
+    self.assertEqual(page.count('class="sample"'), 8)
+    for outside in ("http://", "https://", "<script"):
+      self.assertNotIn(outside, page.replace("https&#", ""))
+    for plot in ("curves.png", "win_rates.png"):
+      self.assertGreater((self.workdir / "report" / plot).stat().st_size, 5000)
+
+  def test_judge_prints_the_best_that_noise_allows(self):
+    for kind in ("preference", "reward"):
+      self.assertRegex(
+        self.first.stdout,
+        rf"{kind}: accuracy on held-out comparisons 0\.\d+; the raters' "
+        r"noise allows 0\.\d+",
+      )
+    self.assertRegex(self.first.stdout, r"raters: .* cyclic .*%")
+
+  def test_second_run_says_that_all_is_done(self):
+    again = run_main(f"--workdir={self.workdir}")
+    self.assertEqual(again.returncode, 0)
+    self.assertIn("all is done already", again.stdout)
+
+  def test_cut_off_run_ends_as_the_whole_one(self):
+    copy = self.workdir.parent / "cut"
+    shutil.copytree(self.workdir, copy)
+    stage = copy / "nash" / "nash_md"
+    (stage / "done.json").unlink()
+    shutil.rmtree(stage / "checkpoints" / "4")
+    again = run_main(f"--workdir={copy}", "--stage=nash")
+    self.assertEqual(again.returncode, 0, msg=again.stderr[-3000:])
+    for name in ("metrics.jsonl", "done.json"):
+      whole, resumed = (
+        (folder / "nash" / "nash_md" / name).read_text()
+        for folder in (self.workdir, copy)
+      )
+      if name == "done.json":
+        whole, resumed = (
+          json.loads(text)["results"] for text in (whole, resumed)
+        )
+      self.assertEqual(whole, resumed)
+
+  def test_workdir_of_another_config(self):
+    out = run_main(f"--workdir={self.workdir}", "--config.nash.mixture=0.5")
+    self.assertEqual(out.returncode, 2)
+    self.assertIn("nash.mixture was 0.125 and is now 0.5", out.stderr)
+
+  def test_broken_line_in_the_comparisons(self):
+    copy = self.workdir.parent / "broken"
+    shutil.copytree(self.workdir, copy)
+    (copy / "preference" / "done.json").unlink()
+    path = copy / "comparisons" / "train.jsonl"
+    lines = path.read_text().splitlines()
+    lines[2] = lines[2][:20]
+    path.write_text("\n".join(lines))
+    out = run_main(f"--workdir={copy}", "--stage=preference")
+    self.assertEqual(out.returncode, 2)
+    self.assertIn("train.jsonl, line 3: not JSON", out.stderr)
+    self.assertNotIn("Traceback", out.stderr)
+
+
+class MistakesTest(parameterized.TestCase):
+  @parameterized.named_parameters(
+    ("typo", ["--config.nash.mixtur=0.2"], {}, "mixtur"),
+    ("tau", ["--config.nash.kl_coef=-0.1"], {}, "nash.kl_coef: got -0.1"),
+    ("beta", ["--config.nash.mixture=1.5"], {}, "nash.mixture: got 1.5"),
+    ("type", ["--config.nash.mixture=much"], {}, "mixture"),
+    ("opponent", ["--config.nash.opponent=me"], {}, "nash.opponent: got 'me'"),
+    ("judge", ["--config.nash.judge=me"], {}, "nash.judge: got 'me'"),
+    ("flag", ["--mixture=0.5"], {}, "mixture"),
+    ("stage", ["--stage=dance"], {}, "dance"),
+    ("file", [], {"config": "configs/absent.py"}, "configs/absent.py"),
+    ("variant", [], {"config": "configs/docstrings.py:huge"}, "huge"),
+    ("data", ["--config.data.records=absent"], {}, "absent/train.jsonl: no"),
+    ("model", ["--config.model.family=gru"], {}, "model.family: got 'gru'"),
+  )
+  def test_one_sentence_and_status_two(self, flags, kwargs, message):
+    workdir = pathlib.Path(self.create_tempdir().full_path) / "run"
+    began = time.monotonic()
+    out = run_main(f"--workdir={workdir}", *flags, **kwargs)
+    self.assertLess(time.monotonic() - began, 60)
+    self.assertEqual(out.returncode, 2, msg=out.stderr)
+    self.assertIn(message, out.stderr)
+    self.assertNotIn("Traceback", out.stderr)
+    self.assertLen(out.stderr.strip().splitlines(), 1)
+
+  def test_own_records_with_a_broken_line(self):
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    good = json.dumps({"id": "1", "prompt": "p", "response": "r"})
+    for split in ("train", "validation", "test"):
+      (folder / f"{split}.jsonl").write_text(f"{good}\n{good}\n")
+    (folder / "validation.jsonl").write_text(f'{good}\n{{"id": "2", \n')
+    out = run_main(
+      f"--workdir={folder / 'run'}", f"--config.data.records={folder}"
+    )
+    self.assertEqual(out.returncode, 2)
+    self.assertIn("validation.jsonl, line 2: not JSON", out.stderr)
+
+  def test_folder_that_is_no_workdir(self):
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    (folder / "thesis.tex").write_text("precious")
+    out = run_main(f"--workdir={folder}")
+    self.assertEqual(out.returncode, 2)
+    self.assertIn("holds no config.json", out.stderr)
+    self.assertEqual([p.name for p in folder.iterdir()], ["thesis.tex"])
+
+
+if __name__ == "__main__":
+  absltest.main()

@@ -1,0 +1,149 @@
+"""The judges: antisymmetry, padding, template, and learning a preference."""
+
+from absl.testing import absltest, parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nashmd_jax import judges, preference_model
+from tests import t5_test
+
+IN_RESPONSE = {"prompt": "{prompt}", "response": "2{first}3{second}4"}
+IN_PROMPT = {"prompt": "5{prompt}2{first}3{second}4", "response": ""}
+
+
+def encode(text):
+  return [int(character) for character in text]
+
+
+def make_template(**kwargs):
+  return preference_model.make_template(encode, answers=("6", "7"), **kwargs)
+
+
+class PreferenceModelTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.model = t5_test.tiny_model()
+    self.params = self.model.init(jax.random.key(0))
+    batch = t5_test.tiny_batch()
+    other = t5_test.tiny_batch(response=5)["responses"]
+    width = jnp.arange(6)[None, :]
+    self.slots = dict(
+      prompts=(batch["prompts"], batch["prompt_mask"]),
+      responses=(batch["responses"], width < jnp.array([[3], [6], [1], [4]])),
+      opponents=(
+        other + 1,
+        width[:, :5] < jnp.array([[5], [2], [4], [3]]),
+      ),
+    )
+
+  def logit(self, template, **changes):
+    return preference_model.win_logit(
+      self.model, self.params, make_template(**template), **self.slots
+      | changes,
+    )  # fmt: skip
+
+  @parameterized.parameters(IN_RESPONSE, IN_PROMPT)
+  def test_antisymmetric_to_the_last_bit(self, **template):
+    forward = self.logit(template)
+    backward = self.logit(
+      template,
+      responses=self.slots["opponents"],
+      opponents=self.slots["responses"],
+    )
+    np.testing.assert_array_equal(forward, -backward)
+    self.assertGreater(float(jnp.abs(forward).max()), 1e-4)
+    same = self.logit(template, opponents=self.slots["responses"])
+    np.testing.assert_array_equal(same, jnp.zeros(4))
+
+  @parameterized.parameters(IN_RESPONSE, IN_PROMPT)
+  def test_padding_does_not_matter(self, **template):
+    padded = {
+      name: (
+        jnp.pad(tokens, ((0, 0), (0, 3)), constant_values=9),
+        jnp.pad(mask, ((0, 0), (0, 3))),
+      )
+      for name, (tokens, mask) in self.slots.items()
+    }
+    np.testing.assert_allclose(
+      self.logit(template, **padded), self.logit(template), atol=2e-6
+    )
+
+  def test_template_is_read_in_order(self):
+    template = make_template(prompt="5{prompt}", response="2{first}3{second}4")
+    self.assertEqual(template.prompt, ((5,), "prompt"))
+    self.assertEqual(template.response, ((2,), "first", (3,), "second", (4,)))
+
+  def test_reward_depends_on_its_own_response_alone(self):
+    template = make_template(prompt="{prompt}", response="{first}4")
+    tokens, mask = self.slots["responses"]
+
+    def reward(tokens):
+      return preference_model.reward(
+        self.model,
+        self.params,
+        template,
+        prompts=self.slots["prompts"],
+        responses=(tokens, mask),
+      )
+
+    changed = reward(tokens.at[1].add(1))
+    same = np.array([True, False, True, True])
+    np.testing.assert_allclose(changed[same], reward(tokens)[same], atol=1e-6)
+    self.assertGreater(float(jnp.abs(changed - reward(tokens))[1]), 1e-5)
+
+  @parameterized.parameters((("6", "6"),), (("66", "7"),))
+  def test_answers_must_be_two_single_tokens(self, answers):
+    with self.assertRaisesRegex(ValueError, "template.answers"):
+      preference_model.make_template(
+        encode, prompt="{prompt}", response="", answers=answers
+      )
+
+  def test_token_and_text_judge_agree(self):
+    template = make_template(**IN_RESPONSE)
+
+    def make_judge(params):
+      return judges.make_preference_judge(self.model, params, template)
+
+    rows = [{"prompt": "3579"}, {"prompt": "86"}, {"prompt": "5"}]
+    first, second = ["22", "8", "999"], ["34", "56", "2"]
+
+    def example(record):
+      return {
+        "prompts": encode(record["prompt"]),
+        "responses_a": encode(record["response_a"]),
+        "responses_b": encode(record["response_b"]),
+      }
+
+    def pad(examples):
+      batch = {}
+      for name in ("prompts", "responses_a", "responses_b"):
+        tokens = np.zeros((len(examples), 5), np.int32)
+        for row, one in zip(tokens, examples, strict=True):
+          row[: len(one[name])] = one[name]
+        batch[name], batch[name + "_mask"] = tokens, tokens > 0
+      return batch
+
+    text_judge = judges.make_text_judge(
+      make_judge, self.params, encode=example, pad=pad, batch_size=2
+    )
+    got = text_judge(rows, first, second)
+    batch = pad(
+      [
+        example(row | {"response_a": a, "response_b": b})
+        for row, a, b in zip(rows, first, second, strict=True)
+      ]
+    )
+    expected = make_judge(self.params)(
+      jax.random.key(0),
+      *(
+        (batch[name], batch[name + "_mask"])
+        for name in ("prompts", "responses_a", "responses_b")
+      ),
+    )
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+    np.testing.assert_allclose(got + text_judge(rows, second, first), 1.0)
+
+
+if __name__ == "__main__":
+  absltest.main()

@@ -1,0 +1,75 @@
+"""Intervals and the win-rate matrix against hand values."""
+
+from absl.testing import absltest, parameterized
+import numpy as np
+from scipy import stats
+
+from nashmd_jax.evaluation import tournament
+
+ROWS = [{"id": str(i), "prompt": "p", "response": "r"} for i in range(10)]
+
+
+def length_judge(rows, responses, opponents):
+  del rows
+  longer = np.array([len(r) for r in responses], float)
+  return 0.5 + 0.5 * np.sign(longer - [len(o) for o in opponents])
+
+
+class IntervalTest(parameterized.TestCase):
+  def test_no_win_in_ten(self):
+    # (α/2)^(1/n) by hand: high = 1 - .025^(1/10) = .3085.
+    rate, low, high = tournament.win_rate_interval(np.zeros(10), 0.95)
+    self.assertEqual((rate, low), (0.0, 0.0))
+    self.assertAlmostEqual(high, 1 - 0.025**0.1)
+
+  def test_whole_wins_are_clopper_pearson(self):
+    wins = np.array([1.0] * 7 + [0.0] * 3)
+    _, low, high = tournament.win_rate_interval(wins, 0.95)
+    self.assertAlmostEqual(low, stats.beta.ppf(0.025, 7, 4))
+    self.assertAlmostEqual(high, stats.beta.ppf(0.975, 8, 3))
+
+  def test_fractions_are_rounded_outwards(self):
+    rate, low, high = tournament.win_rate_interval(np.full(10, 0.55), 0.95)
+    self.assertAlmostEqual(rate, 0.55)
+    self.assertAlmostEqual(low, stats.beta.ppf(0.025, 5, 6))
+    self.assertAlmostEqual(high, stats.beta.ppf(0.975, 7, 4))
+
+  def test_coverage_is_at_least_nominal(self):
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(400):
+      scores = rng.beta(0.6, 0.4, size=50)
+      _, low, high = tournament.win_rate_interval(scores, 0.95)
+      hits += low <= 0.6 <= high
+    self.assertGreaterEqual(hits, 380)
+
+
+class PlayTest(parameterized.TestCase):
+  def test_matrix_is_antisymmetric_and_reads_row_against_column(self):
+    responses = {
+      "short": ["a"] * 10,
+      "long": ["aaa"] * 10,
+      "mixed": ["aaaa"] * 4 + [""] * 6,
+    }
+    table = tournament.play(responses, ROWS, length_judge, confidence=0.95)
+    expected = [[0.5, 0, 0.6], [1, 0.5, 0.6], [0.4, 0.4, 0.5]]
+    np.testing.assert_allclose(table["win_rate"], expected)
+    low, high = np.array(table["low"]), np.array(table["high"])
+    off = ~np.eye(3, dtype=bool)
+    np.testing.assert_allclose((low + high.T)[off], 1.0)
+    self.assertTrue((low <= table["win_rate"]).all())
+    self.assertEqual(table["order_gap"], 0.0)
+
+  def test_a_judge_that_likes_the_first_place_is_averaged_and_shown(self):
+    table = tournament.play(
+      {"a": ["x"] * 10, "b": ["y"] * 10},
+      ROWS,
+      lambda rows, responses, opponents: np.full(10, 0.7),
+      confidence=0.95,
+    )
+    np.testing.assert_allclose(table["win_rate"], 0.5)
+    self.assertAlmostEqual(table["order_gap"], 0.4)
+
+
+if __name__ == "__main__":
+  absltest.main()

@@ -1,0 +1,239 @@
+"""The loop: equal on one and many devices, resumes bit for bit, stops on NaN.
+
+The experiment is least squares, so that the update is known by hand.
+"""
+
+import json
+import pathlib
+
+from absl.testing import absltest, parameterized
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from nashmd_jax.training import (
+  checkpoints,
+  loop,
+  metrics,
+  optimizer,
+  sharding,
+  state,
+)
+
+TARGET = np.arange(8.0, dtype=np.float32)
+
+
+def make_batches():
+  def row(index):
+    rng = np.random.default_rng(index)
+    x = rng.normal(size=8).astype(np.float32)
+    return {"x": x, "y": np.float32(x @ TARGET)}
+
+  dataset = grain.MapDataset.range(100).seed(0).shuffle().repeat().map(row)
+  return iter(dataset.batch(16).to_iter_dataset())
+
+
+def loss(params, batch, rng):
+  noise = 0.1 * jax.random.normal(rng, batch["y"].shape)
+  error = batch["x"] @ params["w"] - batch["y"] - batch["shift"] + noise
+  return jnp.mean(error**2), {"error": jnp.mean(jnp.abs(error))}
+
+
+def rollout(params_by_name, batch, rng):
+  del rng
+  return {**batch, "shift": batch["x"] @ params_by_name["anchor"]["w"]}
+
+
+def least_squares(poison_from: float = np.inf) -> loop.Experiment:
+  def poisoned(params, batch, rng):
+    value, extra = loss(params, batch, rng)
+    return jnp.where(jnp.sum(params["w"]) > poison_from, jnp.nan, value), extra
+
+  return loop.Experiment(
+    init=lambda rng: ({"w": jnp.zeros(8)}, {"anchor": {"w": jnp.ones(8)}}),
+    rollout=rollout,
+    loss=poisoned,
+    batches=make_batches,
+    evaluate=lambda sets: {"w0": float(sets["policy"]["w"][0])},
+  )
+
+
+def cut_at_evaluation(number: int) -> loop.Experiment:
+  """Dies in the given evaluation, after training past the last checkpoint."""
+  calls = []
+
+  def evaluate(sets):
+    calls.append(sets)
+    if len(calls) == number:
+      raise KeyboardInterrupt
+    return {"w0": float(sets["policy"]["w"][0])}
+
+  return least_squares()._replace(evaluate=evaluate)
+
+
+def adamw(**changes):
+  kwargs = dict(
+    name="adamw", learning_rate=0.1, warmup_steps=2, decay_steps=0,
+    max_grad_norm=10.0, b1=0.9, b2=0.99, weight_decay=0.0,
+  )  # fmt: skip
+  return optimizer.make_optimizer(**(kwargs | changes))
+
+
+def train(folder, steps, experiment=None, **changes):
+  kwargs = dict(
+    name="test", seed=0, ema_decay=0.9, log_every=2, eval_every=4, save_every=4
+  )
+  return loop.train(
+    experiment or least_squares(),
+    adamw(),
+    folder=pathlib.Path(folder),
+    steps=steps,
+    **(kwargs | changes),
+  )
+
+
+class LoopTest(parameterized.TestCase):
+  def saved(self, folder):
+    like = {"w": jnp.zeros(8)}
+    return checkpoints.load_params(pathlib.Path(folder) / "checkpoints", like)
+
+  def test_resumed_run_is_the_uninterrupted_one_bit_for_bit(self):
+    whole = self.create_tempdir("whole").full_path
+    parts = self.create_tempdir("parts").full_path
+    expected = train(whole, 12)
+    with self.assertRaises(KeyboardInterrupt):
+      train(parts, 12, cut_at_evaluation(2))
+    self.assertEqual(train(parts, 12), expected)
+    np.testing.assert_array_equal(
+      self.saved(parts)["w"], self.saved(whole)["w"]
+    )
+    first, second = (
+      (pathlib.Path(folder) / "metrics.jsonl").read_bytes()
+      for folder in (whole, parts)
+    )
+    self.assertEqual(first, second)
+
+  def test_it_learns(self):
+    folder = self.create_tempdir().full_path
+    train(folder, 400)
+    np.testing.assert_allclose(self.saved(folder)["w"], TARGET + 1, atol=0.2)
+
+  def test_finished_run_trains_no_further(self):
+    folder = self.create_tempdir().full_path
+    self.assertEqual(train(folder, 4), train(folder, 4))
+
+  def test_rows_behind_the_checkpoint_are_written_anew(self):
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    train(folder, 4)
+    with (folder / "metrics.jsonl").open("a") as file:
+      file.write(json.dumps({"step": 6, "loss": 0.0}) + '\n{"step": 8, "lo')
+    train(folder, 8)
+    rows = metrics.load_metrics(folder / "metrics.jsonl")
+    self.assertEqual([row["step"] for row in rows], [2, 4, 6, 8])
+    self.assertNotEqual(rows[2]["loss"], 0.0)
+
+  def test_non_finite_loss_stops_before_it_is_saved(self):
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    with self.assertRaisesRegex(
+      FloatingPointError, r"test: the loss is nan .* last good checkpoint is "
+    ):
+      train(folder, 100, least_squares(poison_from=12.0))
+    self.assertTrue(np.isfinite(self.saved(folder)["w"]).all())
+
+  def test_intervals_must_nest(self):
+    with self.assertRaisesRegex(ValueError, "save_every is 5, expected a mult"):
+      train(self.create_tempdir().full_path, 4, save_every=5)
+
+  def test_events_are_written(self):
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    train(folder, 4)
+    self.assertNotEmpty(list((folder / "events").glob("events.out.*")))
+
+
+class StepTest(parameterized.TestCase):
+  def run_steps(self, wrap):
+    tx = adamw()
+    now = state.init_state(*least_squares().init(None), tx)
+    step = loop.make_train_step(least_squares(), tx, seed=0, ema_decay=0.9)
+    batches = make_batches()
+    for _ in range(5):
+      now, out = wrap(step)(now, next(batches))
+    return now, out
+
+  def test_all_devices_give_the_single_device_update(self):
+    mesh = sharding.make_mesh()
+    self.assertEqual(mesh.shape["data"], 8)
+
+    def sharded(step):
+      def run(now, batch):
+        return jax.jit(step)(
+          sharding.replicate(now, mesh), sharding.shard_batch(batch, mesh)
+        )
+
+      return run
+
+    one, one_out = self.run_steps(jax.jit)
+    many, many_out = self.run_steps(sharded)
+    for a, b in ((one.params, many.params), (one.ema_params, many.ema_params)):
+      np.testing.assert_allclose(a["w"], b["w"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(one_out["loss"], many_out["loss"], rtol=1e-5)
+
+  def test_frozen_sets_do_not_move_and_share_no_memory(self):
+    params = {"w": jnp.ones(8)}
+    now = state.init_state(params, {"anchor": params}, adamw())
+    step = loop.make_train_step(least_squares(), adamw(), seed=0, ema_decay=0.9)
+    step = jax.jit(step, donate_argnums=0)
+    batches = make_batches()
+    for _ in range(3):
+      now, _ = step(now, next(batches))
+    np.testing.assert_array_equal(now.frozen["anchor"]["w"], np.ones(8))
+    np.testing.assert_array_equal(params["w"], np.ones(8))
+
+  def test_moving_average_by_hand(self):
+    tx = optax.sgd(1.0)
+    now = state.init_state(*least_squares().init(None), tx)
+    step = loop.make_train_step(least_squares(), tx, seed=0, ema_decay=0.75)
+    new, _ = step(now, next(make_batches()))
+    np.testing.assert_allclose(
+      new.ema_params["w"], 0.25 * new.params["w"], rtol=1e-6
+    )
+
+  def test_rows_must_split_evenly(self):
+    with self.assertRaisesRegex(ValueError, "12 rows cannot be split evenly"):
+      sharding.shard_batch({"x": np.zeros(12)}, sharding.make_mesh())
+
+
+class OptimizerTest(parameterized.TestCase):
+  @parameterized.parameters(
+    (dict(name="sgd9"), "optimizer.name: got 'sgd9'"),
+    (dict(learning_rate=0.0), "optimizer.learning_rate: got 0.0"),
+    (dict(decay_steps=1), "optimizer.decay_steps: got 1"),
+  )
+  def test_mistakes(self, changes, message):
+    with self.assertRaisesRegex(ValueError, message):
+      adamw(**changes)
+
+  def test_adafactor_trains(self):
+    tx = optimizer.make_optimizer(
+      name="adafactor", learning_rate=0.1, warmup_steps=0, decay_steps=0,
+      max_grad_norm=1.0, decay_rate=0.8,
+    )  # fmt: skip
+    params = {"w": jnp.ones(3)}
+    updates, _ = tx.update({"w": jnp.ones(3)}, tx.init(params), params)
+    self.assertTrue((np.asarray(updates["w"]) < 0).all())
+
+
+class CheckpointTest(parameterized.TestCase):
+  def test_missing_and_misfitting(self):
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    with self.assertRaisesRegex(ValueError, "run that stage first"):
+      checkpoints.load_params(folder / "absent", {})
+    train(folder, 2)
+    with self.assertRaisesRegex(ValueError, "do not fit the model"):
+      checkpoints.load_params(folder / "checkpoints", {"w": jnp.zeros(9)})
+
+
+if __name__ == "__main__":
+  absltest.main()
