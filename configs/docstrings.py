@@ -52,7 +52,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     },
   }
   config.sft = stage(batch_size=32, steps=500, learning_rate=2e-3)
-  config.preference = stage(batch_size=32, steps=700, learning_rate=1e-3)
+  config.preference = stage(batch_size=32, steps=900, learning_rate=1e-3)
   config.preference.start_from_sft = True
   config.preference.template = {
     "prompt": "{prompt}",
@@ -66,18 +66,21 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     "response": "{first}<answer>",
     "answers": ("<1>", "<2>"),
   }
-  config.nash = stage(batch_size=32, steps=160, learning_rate=5e-4)
+  config.nash = stage(batch_size=32, steps=200, learning_rate=5e-4)
   config.nash.opponent = "mixture"
   config.nash.mixture = 0.125
   config.nash.judge = "preference"
   config.nash.kl_coef = 0.05
   config.nash.temperature = 0.7
   config.nash.runs = {
-    "rlhf": {"judge": "reward", "opponent": "self", "kl_coef": 0.05},
+    # Log-odds have four times the slope of a probability at one half.
+    "rlhf": {"judge": "reward", "opponent": "self", "kl_coef": 0.2},
     "self_play": {"opponent": "self"},
     "nash_md": {},
     "best_response": {"opponent": "reference"},
+    "nash_ema": {"opponent": "moving_average"},
   }
+  # These are trained and played; nash_ema waits to be named here.
   config.tournament = {
     "policies": ("sft", "rlhf", "self_play", "nash_md", "best_response"),
     "prompts": 500,

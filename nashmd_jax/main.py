@@ -9,9 +9,11 @@ run failed, 2 a mistake in flags, config, data or workdir.
 
 from collections.abc import Callable
 import functools
+import inspect
 import json
 import os
 import pathlib
+import re
 import sys
 import time
 import traceback
@@ -21,11 +23,11 @@ import jax
 import ml_collections
 from ml_collections import config_flags
 
-from nashmd_jax import models
-from nashmd_jax.data import raters
+from nashmd_jax import models, preference_model
+from nashmd_jax.data import batches, raters
 from nashmd_jax.evaluation import report, tournament
 from nashmd_jax.experiments import nash, preference, sft
-from nashmd_jax.training import optimizer
+from nashmd_jax.training import loop, optimizer
 
 STAGES = ("sft", "preference", "reward", "nash", "tournament", "report")
 
@@ -43,7 +45,7 @@ STAGE = flags.DEFINE_enum(
 def jobs(
   config: ml_collections.ConfigDict, workdir: pathlib.Path
 ) -> dict[str, Callable[[], dict]]:
-  """The jobs of the run in order, by folder: one a stage, one a Nash run."""
+  """The jobs in order, by folder: one a stage, one a policy of `nash`."""
   job = functools.partial
   return {
     "sft": job(sft.run, config, workdir),
@@ -51,7 +53,8 @@ def jobs(
     "reward": job(preference.run, "reward", config, workdir),
     **{
       f"nash/{name}": job(nash.run, config, workdir, name)
-      for name in config.nash.runs
+      for name in config.tournament.policies
+      if name != tournament.START
     },
     "tournament": job(tournament.run, config, workdir),
     "report": job(report.run, config, workdir),
@@ -69,6 +72,20 @@ def check_config(config: ml_collections.ConfigDict) -> None:
       f"config: missing {sorted(expected - set(config))}, unknown "
       f"{sorted(set(config) - expected)}"
     )
+  check = functools.partial(check_keywords, config)
+  check("layout", batches.pad_batch)
+  check("comparisons.drawing", preference.draw_comparisons, ("seed",))
+  seed = ("seed",)
+  check("sft.data", sft.make_experiment, seed)
+  for kind in ("preference", "reward"):
+    own = ("template", "start", *seed)
+    check(f"{kind}.data", preference.make_experiment, own)
+    check(f"{kind}.template", preference_model.make_template)
+  own = ("lanes", "reference", "judge", *seed)
+  check("nash.data", nash.make_experiment, own)
+  for stage in ("sft", "preference", "reward", "nash"):
+    check(f"{stage}.train", loop.train, ("name", "folder", *seed))
+    check(f"{stage}.optimizer", optimizer.make_optimizer)
   raters.make_population(**config.raters)
   models.make_language_model(vocab_size=1, **config.model)
   sections = [config.sft, config.preference, config.reward]
@@ -77,6 +94,37 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     optimizer.make_optimizer(**section.optimizer)
   for name in config.tournament.policies:
     tournament.policy_checkpoints(config, pathlib.Path(), name)
+
+
+def check_keywords(
+  config: ml_collections.ConfigDict,
+  path: str,
+  function: Callable,
+  given: tuple[str, ...] = (),
+) -> None:
+  """Raises ValueError unless a section is a function's keyword arguments.
+
+  Args:
+    path: dotted name of the section.
+    function: what it is unpacked into.
+    given: keyword arguments that the program adds by itself.
+  """
+  section = config
+  for part in path.split("."):
+    if part not in section:
+      raise ValueError(f"config.{path}: is missing")
+    section = section[part]
+  parameters = inspect.signature(function).parameters.values()
+  expected = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+  expected -= set(given)
+  open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
+  missing = sorted(expected - set(section))
+  unknown = [] if open_ended else sorted(set(section) - expected)
+  if missing or unknown:
+    raise ValueError(
+      f"config.{path}: missing {missing}, unknown {unknown}; expected "
+      f"{sorted(expected)}"
+    )
 
 
 def claim_workdir(
@@ -160,18 +208,30 @@ def run(
 
 
 def _one_sentence(error: BaseException) -> str:
-  text = " ".join(str(error).split())
-  return text or type(error).__name__
+  text = str(error)
+  if "Traceback" in text:  # a config file that failed: what it said last
+    text = text.strip().splitlines()[-1]
+  typo = re.search(r'Did you mean "(.+)" instead of "(.+)"', text)
+  if typo:
+    text = (
+      f"--config: there is no setting {typo[2]!r}; did you mean {typo[1]!r}?"
+    )
+  return " ".join(text.split()) or type(error).__name__
 
 
 def _parse(argv: list[str]) -> list[str]:
   """Flags, with every mistake in them as one sentence and exit status 2."""
   try:
+    given = [arg.partition("=") for arg in argv]
+    for file in [value for name, _, value in given if name == "--config"]:
+      if not os.path.isfile(file.split(":")[0]):
+        raise ValueError(f"--config: there is no file {file.split(':')[0]!r}")
     rest = flags.FLAGS(argv)
     if len(rest) > 1:
-      raise ValueError(f"unknown arguments {rest[1:]}")
+      raise ValueError(f"{rest[1:]} are no flags")
     if CONFIG.value is None:
-      raise ValueError("flag --config must be given: configs/docstrings.py")
+      raise ValueError("--config: must be given, configs/docstrings.py for one")
+    CONFIG.value.to_dict()  # raises what the config file raised
     return rest
   except Exception as error:  # config files can raise anything
     print(f"nashmd_jax: {_one_sentence(error)}", file=sys.stderr)

@@ -1,7 +1,9 @@
 """What all stages share: data, tokenizer, model, and text out of a policy."""
 
 from collections.abc import Callable, Mapping, Sequence
+import contextlib
 import functools
+import io
 import itertools
 import pathlib
 from typing import Any, NamedTuple
@@ -10,6 +12,7 @@ import grain
 import jax
 import ml_collections
 import numpy as np
+import tensorflow_datasets as tfds
 
 from nashmd_jax import models, sampling
 from nashmd_jax.data import batches, docstrings, records
@@ -86,7 +89,16 @@ def _prepare_docstrings(folder, packages):
   builder = docstrings.Docstrings(
     roots=docstrings.source_roots(), packages=packages, data_dir=folder
   )
-  builder.download_and_prepare(file_format="array_record")
+  if not pathlib.Path(builder.data_dir).exists():
+    # The builder speaks of a download; there is none.
+    tfds.disable_progress_bar()
+    with contextlib.redirect_stdout(io.StringIO()):
+      builder.download_and_prepare(file_format="array_record")
+    counts = {name: builder.info.splits[name].num_examples for name in SPLITS}
+    print(
+      f"data: summaries of documented code on this machine {counts}, content "
+      f"hash {builder.info.metadata['content_hash'][:12]}"
+    )
   sources = builder.as_data_source()
   return {
     name: [

@@ -122,7 +122,12 @@ class WholePathTest(absltest.TestCase):
 
 class MistakesTest(parameterized.TestCase):
   @parameterized.named_parameters(
-    ("typo", ["--config.nash.mixtur=0.2"], {}, "mixtur"),
+    (
+      "typo",
+      ["--config.nash.mixtur=0.2"],
+      {},
+      "there is no setting 'mixtur'; did you mean 'mixture'?",
+    ),
     ("tau", ["--config.nash.kl_coef=-0.1"], {}, "nash.kl_coef: got -0.1"),
     ("beta", ["--config.nash.mixture=1.5"], {}, "nash.mixture: got 1.5"),
     ("type", ["--config.nash.mixture=much"], {}, "mixture"),
@@ -130,9 +135,20 @@ class MistakesTest(parameterized.TestCase):
     ("judge", ["--config.nash.judge=me"], {}, "nash.judge: got 'me'"),
     ("flag", ["--mixture=0.5"], {}, "mixture"),
     ("stage", ["--stage=dance"], {}, "dance"),
-    ("file", [], {"config": "configs/absent.py"}, "configs/absent.py"),
-    ("variant", [], {"config": "configs/docstrings.py:huge"}, "huge"),
+    ("file", [], {"config": "absent.py"}, "there is no file 'absent.py'"),
+    (
+      "variant",
+      [],
+      {"config": "configs/docstrings.py:huge"},
+      "no variant 'huge'",
+    ),
     ("data", ["--config.data.records=absent"], {}, "absent/train.jsonl: no"),
+    (
+      "config",
+      [],
+      {"config": "tests/odd_config.py"},
+      "config.sft.train: missing ['log_every'], unknown ['log_evry']",
+    ),
     ("model", ["--config.model.family=gru"], {}, "model.family: got 'gru'"),
   )
   def test_one_sentence_and_status_two(self, flags, kwargs, message):

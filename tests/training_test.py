@@ -3,6 +3,7 @@
 The experiment is least squares, so that the update is known by hand.
 """
 
+import functools
 import json
 import pathlib
 
@@ -137,7 +138,8 @@ class LoopTest(parameterized.TestCase):
   def test_non_finite_loss_stops_before_it_is_saved(self):
     folder = pathlib.Path(self.create_tempdir().full_path)
     with self.assertRaisesRegex(
-      FloatingPointError, r"test: the loss is nan .* last good checkpoint is "
+      FloatingPointError,
+      r"test: (loss|grad_norm) is nan .* last good checkpoint is ",
     ):
       train(folder, 100, least_squares(poison_from=12.0))
     self.assertTrue(np.isfinite(self.saved(folder)["w"]).all())
@@ -179,6 +181,32 @@ class StepTest(parameterized.TestCase):
     for a, b in ((one.params, many.params), (one.ema_params, many.ema_params)):
       np.testing.assert_allclose(a["w"], b["w"], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(one_out["loss"], many_out["loss"], rtol=1e-5)
+
+  def test_pmap_with_pmean_gives_the_single_device_update(self):
+    def quiet(params, batch, rng):
+      del rng
+      error = batch["x"] @ params["w"] - batch["y"] - batch["shift"]
+      return jnp.mean(error**2), {"error": jnp.mean(jnp.abs(error))}
+
+    experiment, tx = least_squares()._replace(loss=quiet), adamw()
+    start = state.init_state(*experiment.init(None), tx)
+    make = functools.partial(
+      loop.make_train_step, experiment, tx, seed=0, ema_decay=0.9
+    )
+    mean = functools.partial(jax.lax.pmean, axis_name="data")
+    one, many = start, jax.tree.map(lambda x: jnp.stack([x] * 8), start)
+    one_step = jax.jit(make())
+    many_step = jax.pmap(make(reduce=mean), axis_name="data")
+    batches = make_batches()
+    for _ in range(5):
+      batch = next(batches)
+      parts = {k: x.reshape(8, 2, *x.shape[1:]) for k, x in batch.items()}
+      one, one_out = one_step(one, batch)
+      many, many_out = many_step(many, parts)
+    for a, b in ((one.params, many.params), (one.ema_params, many.ema_params)):
+      for copy in np.asarray(b["w"]):
+        np.testing.assert_allclose(copy, a["w"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(many_out["loss"], one_out["loss"], rtol=1e-5)
 
   def test_frozen_sets_do_not_move_and_share_no_memory(self):
     params = {"w": jnp.ones(8)}

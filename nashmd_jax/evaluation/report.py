@@ -250,12 +250,14 @@ def _save_plots(config, workdir, results, folder) -> None:
         label="best possible" if name == "preference" else None,
       )
   axis.set(title="Judges, held-out choices", ylabel="accuracy")
-  for name in config.nash.runs:
-    nash = workdir / "nash" / name
-    axes[1, 0].plot(
-      *_series(nash, "eval/win_prob_against_reference"), label=name
-    )
-    axes[1, 1].plot(*_series(nash, "kl"), label=name)
+  for name in results["policies"]:
+    for axis, key in (
+      (axes[1, 0], "eval/win_prob_against_reference"),
+      (axes[1, 1], "kl"),
+    ):
+      steps, values = _series(workdir / "nash" / name, key)
+      if steps:
+        axis.plot(steps, values, label=name)
   axes[1, 0].set(
     title="Against SFT, by the preference model", ylabel="win probability"
   )

@@ -21,6 +21,8 @@ from nashmd_jax import task as task_lib
 from nashmd_jax.data import raters, records
 from nashmd_jax.training import checkpoints
 
+START = "sft"
+
 
 def win_rate_interval(
   win_prob: np.ndarray, confidence: float
@@ -92,12 +94,12 @@ def policy_checkpoints(
 
   Raises: ValueError for a policy that the config does not train.
   """
-  if name == "sft":
+  if name == START:
     return workdir / "sft" / "checkpoints"
   if name not in config.nash.runs:
     raise ValueError(
-      f"tournament.policies: {name!r} is neither 'sft' nor one of nash.runs "
-      f"({sorted(config.nash.runs)})"
+      f"tournament.policies: {name!r} is neither {START!r} nor one of "
+      f"nash.runs ({sorted(config.nash.runs)})"
     )
   return workdir / "nash" / name / "checkpoints"
 
@@ -159,4 +161,16 @@ def run(
   (workdir / "tournament" / "results.json").write_text(
     json.dumps(results, indent=1) + "\n", encoding="utf-8"
   )
+  _print_against_start(results)
   return {"prompts": len(rows)}
+
+
+def _print_against_start(results) -> None:
+  names, table = results["policies"], results["judges"]["raters"]
+  for i, name in enumerate(names):
+    if START in names and name != START:
+      j = names.index(START)
+      print(
+        f"tournament: {name} beats {START} with {table['win_rate'][i][j]:.3f} "
+        f"({table['low'][i][j]:.3f} to {table['high'][i][j]:.3f}) by the raters"
+      )

@@ -4,6 +4,7 @@ rollout → loss and gradient → reduce → optax → EMA → metrics
 """
 
 from collections.abc import Callable, Mapping
+import contextlib
 import pathlib
 from typing import Any, NamedTuple
 
@@ -125,49 +126,58 @@ def train(
   )
   state = sharding.replicate(state, mesh)
   batches = experiment.batches()
-  checkpointer = checkpoints.make_checkpointer(
-    folder / "checkpoints", save_every=save_every
-  )
-  state = checkpoints.restore(checkpointer, state, batches)
-  start = int(state.step)
-  writer = metrics_lib.MetricWriter(folder, start_step=start)
-  progress = metrics_lib.Progress(name, start=start, total=steps)
   train_step = jax.jit(
     make_train_step(experiment, optimizer, seed=seed, ema_decay=ema_decay),
     donate_argnums=0,
   )
 
-  window, evaluation = [], {}
-  for step in range(start + 1, steps + 1):
-    batch = sharding.shard_batch(next(batches), mesh)
-    state, metrics = train_step(state, batch)
-    window.append(metrics)
-    last = step == steps
-    if step % log_every and not last:
-      continue
-    row = _mean(window)
-    window = []
-    if not np.isfinite(row["loss"]):
-      latest = checkpointer.latest
-      raise FloatingPointError(
-        f"{name}: the loss is {row['loss']} in the steps up to {step}; the "
-        f"last good checkpoint is "
-        f"{'none' if latest is None else f'step {latest.step}'} in {folder}"
-      )
-    if last or step % eval_every == 0:
-      scores = experiment.evaluate(state_lib.params_by_name(state))
-      evaluation = {f"eval/{k}": float(v) for k, v in scores.items()}
-      row |= evaluation
-    writer.write(step, row)
-    checkpoints.save(checkpointer, step, state, batches, last=last)
-    progress.update(step, f"loss {row['loss']:.3f}")
-  if not evaluation:
+  def evaluate():
     scores = experiment.evaluate(state_lib.params_by_name(state))
-    evaluation = {f"eval/{k}": float(v) for k, v in scores.items()}
-  progress.close()
-  writer.close()
-  checkpointer.close()
-  return evaluation
+    return {f"eval/{key}": float(value) for key, value in scores.items()}
+
+  with contextlib.ExitStack() as stack:
+    checkpointer = stack.enter_context(
+      checkpoints.make_checkpointer(
+        folder / "checkpoints", save_every=save_every
+      )
+    )
+    state = checkpoints.restore(checkpointer, state, batches)
+    start = int(state.step)
+    writer = stack.enter_context(
+      metrics_lib.MetricWriter(folder, start_step=start)
+    )
+    progress = stack.enter_context(
+      metrics_lib.Progress(name, start=start, total=steps)
+    )
+    window, evaluation = [], {}
+    for step in range(start + 1, steps + 1):
+      batch = sharding.shard_batch(next(batches), mesh)
+      state, metrics = train_step(state, batch)
+      window.append(metrics)
+      last = step == steps
+      if step % log_every and not last:
+        continue
+      row = _mean(window)
+      window = []
+      _check_finite(name, step, row, checkpointer)
+      if last or step % eval_every == 0:
+        evaluation = evaluate()
+        row |= evaluation
+      writer.write(step, row)
+      checkpoints.save(checkpointer, step, state, batches, last=last)
+      progress.update(step, f"loss {row['loss']:.3f}")
+    return evaluation or evaluate()
+
+
+def _check_finite(name, step, row, checkpointer) -> None:
+  for key in ("loss", "grad_norm"):
+    if not np.isfinite(row[key]):
+      latest = checkpointer.latest
+      good = "none" if latest is None else f"step {latest.step}"
+      raise FloatingPointError(
+        f"{name}: {key} is {row[key]} in the steps up to {step}; the last good "
+        f"checkpoint is {good} in {checkpointer.directory}"
+      )
 
 
 def _mean(window: list[dict[str, jax.Array]]) -> dict[str, float]:

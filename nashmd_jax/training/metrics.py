@@ -48,7 +48,10 @@ class MetricWriter:
     for name, value in scalars.items():
       self._events.add_scalar(name, float(value), step)
 
-  def close(self) -> None:
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *error) -> None:
     """Flushes and closes both files."""
     if self._active:
       self._file.close()
@@ -101,7 +104,10 @@ class Progress:
       )
       print(meter, file=sys.stderr, flush=True)
 
-  def close(self) -> None:
-    """Leaves the finished bar on the screen."""
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *error) -> None:
+    """Leaves the bar on the screen as it is."""
     if self._bar is not None:
       self._bar.close()
