@@ -67,6 +67,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     "answers": ("<1>", "<2>"),
   }
   config.nash = stage(batch_size=32, steps=200, learning_rate=5e-4)
+  config.nash.train.eval_every = 40
   config.nash.opponent = "mixture"
   config.nash.mixture = 0.125
   config.nash.judge = "preference"

@@ -216,6 +216,8 @@ def _one_sentence(error: BaseException) -> str:
     text = (
       f"--config: there is no setting {typo[2]!r}; did you mean {typo[1]!r}?"
     )
+  elif isinstance(error, KeyError | AttributeError):
+    text = f"--config: there is no setting {error.args[0]}"
   return " ".join(text.split()) or type(error).__name__
 
 

@@ -50,6 +50,7 @@ figure { margin: 0; } img { max-width: 100%; height: auto; }
 .sample { border-top: 1px solid #e6e9ef; padding-top: .75rem;
   margin-top: .75rem; }
 .sample table { width: 100%; } .sample th { width: 9rem; }
+h3 { font-size: 1rem; margin: 1rem 0 .25rem; }
 .sample td, .sample th { padding: .2rem .5rem .2rem 0; }
 code { font-size: .9em; overflow-wrap: anywhere; }
 </style></head><body><main>
@@ -68,7 +69,8 @@ people.</p></section>
 <section><h2>Training</h2><figure><img alt="Training curves" src="$curves">
 </figure></section>
 <section><h2>Side by side</h2>
-<p class="note">The first $samples test prompts, one sample of each policy.</p>
+<p class="note">The first $samples test prompts, what the author wrote
+and one sample of each policy.</p>
 $side_by_side</section>
 <section><h2>Stages</h2>$stages</section>
 </main></body></html>
@@ -179,10 +181,10 @@ def _judges(workdir) -> str:
 
 
 def _side_by_side(names, workdir) -> str:
+  names = ["written", *names]
+  folder = workdir / "tournament" / "responses"
   columns = {
-    name: records.load_records(
-      workdir / "tournament" / "responses" / f"{name}.jsonl", "summary"
-    )[:SAMPLES]
+    name: records.load_records(folder / f"{name}.jsonl", "summary")[:SAMPLES]
     for name in names
   }
   blocks = []

@@ -112,6 +112,8 @@ def run(
   task = task_lib.load_task(config, workdir)
   rows = task.splits["test"][: section.prompts]
   shapes = jax.eval_shape(task.model.init, jax.random.key(0))
+  folder = workdir / "tournament" / "responses"
+  records.save_records(folder / "written.jsonl", rows)
   responses = {}
   for number, name in enumerate(section.policies):
     params = checkpoints.load_params(
@@ -128,7 +130,7 @@ def run(
     )
     responses[name] = [texts[0] for texts in written]
     records.save_records(
-      workdir / "tournament" / "responses" / f"{name}.jsonl",
+      folder / f"{name}.jsonl",
       [
         {"id": row["id"], "prompt": row["prompt"], "response": text}
         for row, text in zip(rows, responses[name], strict=True)
