@@ -74,18 +74,18 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     )
   check = functools.partial(check_keywords, config)
   check("layout", batches.pad_batch)
-  check("comparisons.drawing", preference.draw_comparisons, ("seed",))
-  seed = ("seed",)
-  check("sft.data", sft.make_experiment, seed)
+  check("raters", raters.make_population)
+  check("comparisons.drawing", preference.draw_comparisons, "seed")
+  check("sft.data", sft.make_experiment, "seed")
   for kind in ("preference", "reward"):
-    own = ("template", "start", *seed)
-    check(f"{kind}.data", preference.make_experiment, own)
+    given = ("template", "start", "seed")
+    check(f"{kind}.data", preference.make_experiment, *given)
     check(f"{kind}.template", preference_model.make_template)
-  own = ("lanes", "reference", "judge", *seed)
-  check("nash.data", nash.make_experiment, own)
+  given = ("lanes", "reference", "judge", "seed")
+  check("nash.data", nash.make_experiment, *given)
   for stage in ("sft", "preference", "reward", "nash"):
-    check(f"{stage}.train", loop.train, ("name", "folder", *seed))
-    check(f"{stage}.optimizer", optimizer.make_optimizer)
+    check(f"{stage}.train", loop.train, "name", "folder", "seed")
+    loop.check_intervals(stage, **config[stage].train)
   raters.make_population(**config.raters)
   models.make_language_model(vocab_size=1, **config.model)
   sections = [config.sft, config.preference, config.reward]
@@ -100,14 +100,14 @@ def check_keywords(
   config: ml_collections.ConfigDict,
   path: str,
   function: Callable,
-  given: tuple[str, ...] = (),
+  *given: str,
 ) -> None:
   """Raises ValueError unless a section is a function's keyword arguments.
 
   Args:
     path: dotted name of the section.
     function: what it is unpacked into.
-    given: keyword arguments that the program adds by itself.
+    *given: keyword arguments that the program adds by itself.
   """
   section = config
   for part in path.split("."):
@@ -117,9 +117,8 @@ def check_keywords(
   parameters = inspect.signature(function).parameters.values()
   expected = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
   expected -= set(given)
-  open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
   missing = sorted(expected - set(section))
-  unknown = [] if open_ended else sorted(set(section) - expected)
+  unknown = sorted(set(section) - expected)
   if missing or unknown:
     raise ValueError(
       f"config.{path}: missing {missing}, unknown {unknown}; expected "

@@ -18,7 +18,9 @@ RECORD = {
 class RatersTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
-    self.population = raters.make_population(WEIGHTS, SHARPNESS)
+    self.population = raters.make_population(
+      weights=WEIGHTS, sharpness=SHARPNESS
+    )
 
   def test_hand_value(self):
     # a "sort items": coverage 1 (both words, the pair), 2 words count as 5,
@@ -119,9 +121,11 @@ class RatersTest(parameterized.TestCase):
 
   def test_shares_must_sum_to_one(self):
     with self.assertRaisesRegex(ValueError, "shares that sum to 1"):
-      raters.make_population(WEIGHTS | {"brevity": 0.4}, SHARPNESS)
+      raters.make_population(
+        weights=WEIGHTS | {"brevity": 0.4}, sharpness=SHARPNESS
+      )
     with self.assertRaisesRegex(ValueError, "raters.sharpness: got"):
-      raters.make_population(WEIGHTS, {"coverage": 1.0})
+      raters.make_population(weights=WEIGHTS, sharpness={"coverage": 1.0})
 
 
 if __name__ == "__main__":

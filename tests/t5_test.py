@@ -112,6 +112,10 @@ class T5Test(parameterized.TestCase):
   def test_unknown_family(self):
     with self.assertRaisesRegex(ValueError, "model.family: got 'bert'"):
       models.make_language_model(family="bert")
+    with self.assertRaisesRegex(ValueError, "model: .*'heads'"):
+      models.make_language_model(family="t5", vocab_size=3, heads=2, **SIZES)
+    with self.assertRaisesRegex(ValueError, "model: .*'width'"):
+      models.make_language_model(family="t5", vocab_size=3)
 
 
 if __name__ == "__main__":

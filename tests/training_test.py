@@ -144,9 +144,19 @@ class LoopTest(parameterized.TestCase):
       train(folder, 100, least_squares(poison_from=12.0))
     self.assertTrue(np.isfinite(self.saved(folder)["w"]).all())
 
-  def test_intervals_must_nest(self):
-    with self.assertRaisesRegex(ValueError, "save_every is 5, expected a mult"):
-      train(self.create_tempdir().full_path, 4, save_every=5)
+  @parameterized.parameters(
+    (dict(save_every=5), "sft.train.save_every: got 5, expected a multiple"),
+    (dict(eval_every=0), "sft.train.eval_every: got 0"),
+    (dict(steps=0), "sft.train: got steps 0"),
+    (dict(ema_decay=1.0), "sft.train.ema_decay: got 1.0"),
+  )
+  def test_settings_that_cannot_work(self, changes, message):
+    kwargs = dict(
+      steps=8, ema_decay=0.9, log_every=2, eval_every=4, save_every=4
+    )
+    loop.check_intervals("sft", **kwargs)
+    with self.assertRaisesRegex(ValueError, message):
+      loop.check_intervals("sft", **(kwargs | changes))
 
   def test_events_are_written(self):
     folder = pathlib.Path(self.create_tempdir().full_path)
@@ -238,6 +248,7 @@ class OptimizerTest(parameterized.TestCase):
     (dict(name="sgd9"), "optimizer.name: got 'sgd9'"),
     (dict(learning_rate=0.0), "optimizer.learning_rate: got 0.0"),
     (dict(decay_steps=1), "optimizer.decay_steps: got 1"),
+    (dict(decay_rate=0.8), "optimizer: .*'decay_rate'"),
   )
   def test_mistakes(self, changes, message):
     with self.assertRaisesRegex(ValueError, message):

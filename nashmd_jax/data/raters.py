@@ -70,7 +70,7 @@ CRITERIA = {
 
 
 def make_population(
-  weights: Mapping[str, float], sharpness: Mapping[str, float]
+  *, weights: Mapping[str, float], sharpness: Mapping[str, float]
 ) -> dict[str, Rater]:
   """A population from the shares and the sharpness of each criterion.
 

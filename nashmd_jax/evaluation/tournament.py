@@ -107,7 +107,7 @@ def policy_checkpoints(
 def run(
   config: ml_collections.ConfigDict, workdir: pathlib.Path
 ) -> dict[str, Any]:
-  """Plays the tournament and returns what `play` found, by judge."""
+  """Plays the tournament; leaves responses and `results.json` behind."""
   section = config.tournament
   task = task_lib.load_task(config, workdir)
   rows = task.splits["test"][: section.prompts]
@@ -116,12 +116,10 @@ def run(
   records.save_records(folder / "written.jsonl", rows)
   responses = {}
   for number, name in enumerate(section.policies):
-    params = checkpoints.load_params(
-      policy_checkpoints(config, workdir, name), shapes
-    )
+    place = policy_checkpoints(config, workdir, name)
     written = task_lib.write_responses(
       task,
-      {"policy": params},
+      {"policy": checkpoints.load_params(place, shapes)},
       [opponents.LEARNER],
       rows,
       batch_size=section.batch_size,
@@ -132,25 +130,11 @@ def run(
     records.save_records(
       folder / f"{name}.jsonl",
       [
-        {"id": row["id"], "prompt": row["prompt"], "response": text}
+        row | {"response": text}
         for row, text in zip(rows, responses[name], strict=True)
       ],
     )
-  template = preference_model.make_template(
-    task.tokenizer.encode, **config.preference.template
-  )
-  panel = {
-    "raters": judges.make_rater_judge(raters.make_population(**config.raters)),
-    "preference_model": judges.make_text_judge(
-      functools.partial(
-        judges.make_preference_judge, task.model, template=template
-      ),
-      checkpoints.load_params(workdir / "preference" / "checkpoints", shapes),
-      encode=task.encode,
-      pad=task.pad,
-      batch_size=section.batch_size,
-    ),
-  }
+  panel = make_panel(config, workdir, task)
   results = {
     "policies": list(section.policies),
     "prompts": len(rows),
@@ -160,11 +144,34 @@ def run(
       for name, judge in panel.items()
     },
   }
-  (workdir / "tournament" / "results.json").write_text(
-    json.dumps(results, indent=1) + "\n", encoding="utf-8"
-  )
+  path = workdir / "tournament" / "results.json"
+  path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
   _print_against_start(results)
   return {"prompts": len(rows)}
+
+
+def make_panel(
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  task: task_lib.Task,
+) -> dict[str, judges.TextJudge]:
+  """The judges by name: the exact raters and the learned preference model."""
+  template = preference_model.make_template(
+    task.tokenizer.encode, **config.preference.template
+  )
+  shapes = jax.eval_shape(task.model.init, jax.random.key(0))
+  return {
+    "raters": judges.make_rater_judge(raters.make_population(**config.raters)),
+    "preference_model": judges.make_text_judge(
+      functools.partial(
+        judges.make_preference_judge, task.model, template=template
+      ),
+      checkpoints.load_params(workdir / "preference" / "checkpoints", shapes),
+      encode=task.encode,
+      pad=task.pad,
+      batch_size=config.tournament.batch_size,
+    ),
+  }
 
 
 def _print_against_start(results) -> None:

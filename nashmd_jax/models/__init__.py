@@ -12,13 +12,17 @@ def make_language_model(*, family: str, **kwargs) -> LanguageModel:
   Args:
     family: a key of `FAMILIES`.
     **kwargs: the arguments of that family's maker.
-  Raises: ValueError for a family that does not exist.
+  Raises: ValueError for a family that does not exist, or sizes that are
+    missing or not its own.
   """
   if family not in FAMILIES:
     raise ValueError(
       f"model.family: got {family!r}, expected one of {sorted(FAMILIES)}"
     )
-  return FAMILIES[family](**kwargs)
+  try:
+    return FAMILIES[family](**kwargs)
+  except TypeError as error:
+    raise ValueError(f"model: {error}") from None
 
 
 __all__ = ["FAMILIES", "LanguageModel", "make_language_model"]

@@ -86,6 +86,37 @@ def make_train_step(
   return train_step
 
 
+def check_intervals(
+  name: str,
+  *,
+  steps: int,
+  ema_decay: float,
+  log_every: int,
+  eval_every: int,
+  save_every: int,
+) -> None:
+  """Raises ValueError for settings of `train` that cannot work.
+
+  Evaluations and saves happen where a row of metrics is written, so that no
+  half-filled row is lost when a run is cut off.
+  """
+  if min(steps, log_every) < 1:
+    raise ValueError(
+      f"{name}.train: got steps {steps} and log_every {log_every}, expected "
+      "1 or more"
+    )
+  if not 0 <= ema_decay < 1:
+    raise ValueError(
+      f"{name}.train.ema_decay: got {ema_decay}, expected 0 ≤ decay < 1"
+    )
+  for key, value in (("save_every", save_every), ("eval_every", eval_every)):
+    if value < 1 or value % log_every:
+      raise ValueError(
+        f"{name}.train.{key}: got {value}, expected a multiple of log_every "
+        f"({log_every})"
+      )
+
+
 def train(
   experiment: Experiment,
   optimizer: optax.GradientTransformation,
@@ -111,15 +142,17 @@ def train(
     eval_every: steps between evaluations; the last step is always evaluated.
     save_every: steps between checkpoints; the last step is always saved.
   Returns: the metrics of the last evaluation, prefixed with "eval/".
-  Raises: ValueError for intervals that do not nest; FloatingPointError when
-    the loss is not finite, before anything of it is saved.
+  Raises: ValueError for settings that cannot work; FloatingPointError when
+    the loss or its gradient is not finite, before anything of it is saved.
   """
-  for key, value in (("save_every", save_every), ("eval_every", eval_every)):
-    if value % log_every:
-      raise ValueError(
-        f"{name}: {key} is {value}, expected a multiple of log_every "
-        f"({log_every})"
-      )
+  check_intervals(
+    name,
+    steps=steps,
+    ema_decay=ema_decay,
+    log_every=log_every,
+    eval_every=eval_every,
+    save_every=save_every,
+  )
   mesh = sharding.make_mesh()
   state = state_lib.init_state(
     *experiment.init(jax.random.key(seed)), optimizer

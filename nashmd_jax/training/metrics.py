@@ -31,9 +31,11 @@ class MetricWriter:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "metrics.jsonl"
     kept = [row for row in load_metrics(path) if row["step"] <= start_step]
-    self._file = path.open("w", encoding="utf-8")
-    for row in kept:
-      self._file.write(json.dumps(row) + "\n")
+    partial = path.with_name(path.name + ".partial")
+    lines = "".join(json.dumps(row) + "\n" for row in kept)
+    partial.write_text(lines, encoding="utf-8")
+    partial.replace(path)
+    self._file = path.open("a", encoding="utf-8")
     self._events = tensorboardX.SummaryWriter(
       str(folder / "events"), purge_step=start_step + 1, write_to_disk=True
     )

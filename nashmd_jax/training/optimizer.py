@@ -47,10 +47,11 @@ def make_optimizer(
     schedule = optax.warmup_constant_schedule(
       start, learning_rate, warmup_steps
     )
-  return optax.chain(
-    optax.clip_by_global_norm(max_grad_norm),
-    OPTIMIZERS[name](schedule, **kwargs),
-  )
+  try:
+    update = OPTIMIZERS[name](schedule, **kwargs)
+  except TypeError as error:
+    raise ValueError(f"optimizer: {error}") from None
+  return optax.chain(optax.clip_by_global_norm(max_grad_norm), update)
 
 
 def _adamw(schedule, *, b1, b2, weight_decay):
