@@ -146,3 +146,4 @@ def make_tiny(config: ml_collections.ConfigDict) -> None:
       "steps": 4, "log_every": 1, "eval_every": 2, "save_every": 2
     })  # fmt: skip
   config.tournament.update({"prompts": 8, "batch_size": 8})
+  config.tournament.policies = ("sft", "rlhf", "nash_md")

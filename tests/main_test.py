@@ -43,7 +43,7 @@ class WholePathTest(absltest.TestCase):
   def test_every_stage_leaves_what_it_should(self):
     self.assertEqual(self.first.returncode, 0, msg=self.first.stderr[-3000:])
     stages = ["sft", "preference", "reward", "tournament", "report"]
-    runs = ["rlhf", "self_play", "nash_md", "best_response"]
+    runs = ["rlhf", "nash_md"]
     for stage in stages + [f"nash/{name}" for name in runs]:
       self.assertTrue((self.workdir / stage / "done.json").exists(), stage)
     for stage in stages[:3] + [f"nash/{name}" for name in runs]:
@@ -60,7 +60,7 @@ class WholePathTest(absltest.TestCase):
 
   def test_page_is_self_contained_and_names_every_policy(self):
     page = (self.workdir / "report" / "index.html").read_text()
-    for name in ("sft", "rlhf", "self_play", "nash_md", "best_response"):
+    for name in ("written", "sft", "rlhf", "nash_md"):
       self.assertIn(name, page)
     self.assertEqual(page.count('class="sample"'), 8)
     for outside in ("http://", "https://", "<script"):

@@ -251,7 +251,7 @@ def _save_plots(config, workdir, results, folder) -> None:
         linestyle=":",
         label="best possible" if name == "preference" else None,
       )
-  axis.set(title="Judges, held-out choices", ylabel="accuracy")
+  axis.set(title="Judges, held-out comparisons", ylabel="accuracy")
   for name in results["policies"]:
     for axis, key in (
       (axes[1, 0], "eval/win_prob_against_reference"),
