@@ -23,6 +23,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   config.tokenizer = {
     "file": ml_collections.config_dict.placeholder(str),
     "vocab_size": 4096,
+    "eos_token": "</s>",
     "special_tokens": TEMPLATE_TOKENS,
   }
   config.layout = {"prompt_buckets": (48, 72), "max_response": 24}
@@ -52,22 +53,27 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     },
   }
   config.sft = stage(batch_size=32, steps=500, learning_rate=2e-3)
-  config.preference = stage(batch_size=32, steps=900, learning_rate=1e-3)
+  config.preference = stage(batch_size=32, steps=700, learning_rate=4e-4)
   config.preference.start_from_sft = True
   config.preference.template = {
     "prompt": "{prompt}",
     "response": "<1>{first}<2>{second}<answer>",
     "answers": ("<1>", "<2>"),
   }
-  config.reward = stage(batch_size=32, steps=500, learning_rate=1e-3)
+  config.reward = stage(batch_size=32, steps=500, learning_rate=4e-4)
   config.reward.start_from_sft = True
   config.reward.template = {
     "prompt": "{prompt}",
     "response": "{first}<answer>",
     "answers": ("<1>", "<2>"),
   }
+  for judge in (config.preference, config.reward):
+    judge.data.eval_examples = 1920
+    judge.train.eval_every = 160
   config.nash = stage(batch_size=32, steps=200, learning_rate=5e-4)
   config.nash.train.eval_every = 40
+  # The paper's .999 at 10,000 steps, at the same share of the run.
+  config.nash.train.ema_decay = 0.95
   config.nash.opponent = "mixture"
   config.nash.mixture = 0.125
   config.nash.judge = "preference"
@@ -140,7 +146,7 @@ def make_tiny(config: ml_collections.ConfigDict) -> None:
   config.comparisons.prompts.update({"train": 16, "validation": 8})
   config.comparisons.drawing.batch_size = 8
   for section in (config.sft, config.preference, config.reward, config.nash):
-    section.data.update({"batch_size": 8, "eval_examples": 8})
+    section.data.update({"batch_size": 8, "eval_examples": 16})
     section.optimizer.update({"warmup_steps": 1, "decay_steps": 4})
     section.train.update({
       "steps": 4, "log_every": 1, "eval_every": 2, "save_every": 2

@@ -94,15 +94,3 @@ def left_justify(
   mask = jnp.take_along_axis(mask, order, axis=-1)
   tokens = jnp.take_along_axis(tokens, order, axis=-1)
   return jnp.where(mask, tokens, 0), mask
-
-
-def through_eos(tokens: jax.Array, eos_id: int) -> jax.Array:
-  """Mask that is true up to and including the first `eos_id` of each row.
-
-  Args:
-    tokens: int[..., T].
-    eos_id: token that ends a response.
-  Returns: bool[..., T]; all true in a row that has no `eos_id`.
-  """
-  ended = (tokens == eos_id).astype(jnp.int32)
-  return lax.cumsum(ended, axis=ended.ndim - 1) - ended == 0

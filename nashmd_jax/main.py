@@ -7,7 +7,7 @@ on from its last checkpoint when it was cut off. Exit status: 0 done, 1 the
 run failed, 2 a mistake in flags, config, data or workdir.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 import functools
 import inspect
 import json
@@ -23,12 +23,40 @@ import jax
 import ml_collections
 from ml_collections import config_flags
 
-from nashmd_jax import models, preference_model
-from nashmd_jax.data import batches, raters
+from nashmd_jax import files, models, preference_model, task
+from nashmd_jax.data import raters
 from nashmd_jax.evaluation import report, tournament
 from nashmd_jax.experiments import nash, preference, sft
 from nashmd_jax.training import loop, optimizer
 
+TRAINED = {
+  "sft": sft,
+  "preference": preference,
+  "reward": preference,
+  "nash": nash,
+}
+STAGE_KEYS = ("data", "optimizer", "train")
+JUDGE_KEYS = (*STAGE_KEYS, "template", "start_from_sft")
+SECTIONS = {
+  "seed": None,
+  "data": ("records", "packages"),
+  "tokenizer": ("file", "vocab_size", "eos_token", "special_tokens"),
+  "layout": ("prompt_buckets", "max_response"),
+  "model": None,
+  "raters": ("weights", "sharpness"),
+  "comparisons": ("prompts", "drawing"),
+  "sft": STAGE_KEYS,
+  "preference": JUDGE_KEYS,
+  "reward": JUDGE_KEYS,
+  "nash": (*STAGE_KEYS, *nash.GAME, "runs"),
+  "tournament": (
+    "policies",
+    "prompts",
+    "batch_size",
+    "temperature",
+    "confidence",
+  ),
+}
 STAGES = ("sft", "preference", "reward", "nash", "tournament", "report")
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -57,73 +85,76 @@ def jobs(
       if name != tournament.START
     },
     "tournament": job(tournament.run, config, workdir),
-    "report": job(report.run, config, workdir),
+    "report": job(report.run, workdir),
   }
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
   """Raises ValueError for what would fail later, before anything runs."""
-  expected = {
-    "seed", "data", "tokenizer", "layout", "model", "raters", "comparisons",
-    "sft", "preference", "reward", "nash", "tournament",
-  }  # fmt: skip
-  if set(config) != expected:
-    raise ValueError(
-      f"config: missing {sorted(expected - set(config))}, unknown "
-      f"{sorted(set(config) - expected)}"
-    )
-  check = functools.partial(check_keywords, config)
-  check("layout", batches.pad_batch)
-  check("raters", raters.make_population)
-  check("comparisons.drawing", preference.draw_comparisons, "seed")
-  check("sft.data", sft.make_experiment, "seed")
-  for kind in ("preference", "reward"):
-    given = ("template", "start", "seed")
-    check(f"{kind}.data", preference.make_experiment, *given)
-    check(f"{kind}.template", preference_model.make_template)
-  given = ("lanes", "reference", "judge", "seed")
-  check("nash.data", nash.make_experiment, *given)
-  for stage in ("sft", "preference", "reward", "nash"):
-    check(f"{stage}.train", loop.train, "name", "folder", "seed")
+  check = functools.partial(check_keys, config)
+  check("", SECTIONS)
+  for path, keys in SECTIONS.items():
+    if keys:
+      check(path, keys)
+  check("comparisons.drawing", keywords(preference.draw_comparisons) - {"seed"})
+  own = {"seed", "start", "lanes", "reference", "judge"}
+  template = keywords(preference_model.make_template) - {"barred"}
+  for stage, module in TRAINED.items():
+    check(f"{stage}.data", keywords(module.make_experiment) - own)
+    check(f"{stage}.train", keywords(loop.train) - {"name", "folder", "seed"})
     loop.check_intervals(stage, **config[stage].train)
+    at_least_one(config, f"{stage}.data", "batch_size", "eval_examples")
+    if "template" in config[stage]:
+      check(f"{stage}.template", template)
+  at_least_one(config, "comparisons.prompts", *task.SPLITS[:2])
+  counts = ("pairs_per_prompt", "votes_per_pair", "batch_size")
+  at_least_one(config, "comparisons.drawing", *counts)
+  at_least_one(config, "tournament", "prompts", "batch_size")
+  at_least_one(config, "layout", "max_response")
   raters.make_population(**config.raters)
   models.make_language_model(vocab_size=1, **config.model)
   sections = [config.sft, config.preference, config.reward]
   sections += [nash.run_section(config, name) for name in config.nash.runs]
   for section in sections:
     optimizer.make_optimizer(**section.optimizer)
-  for name in config.tournament.policies:
-    tournament.policy_checkpoints(config, pathlib.Path(), name)
+  tournament.check(config)
+  task.own_records(config)
 
 
-def check_keywords(
-  config: ml_collections.ConfigDict,
-  path: str,
-  function: Callable,
-  *given: str,
-) -> None:
-  """Raises ValueError unless a section is a function's keyword arguments.
-
-  Args:
-    path: dotted name of the section.
-    function: what it is unpacked into.
-    *given: keyword arguments that the program adds by itself.
-  """
-  section = config
-  for part in path.split("."):
-    if part not in section:
-      raise ValueError(f"config.{path}: is missing")
-    section = section[part]
+def keywords(function: Callable) -> set[str]:
+  """The keyword-only arguments of a function."""
   parameters = inspect.signature(function).parameters.values()
-  expected = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
-  expected -= set(given)
-  missing = sorted(expected - set(section))
-  unknown = sorted(set(section) - expected)
+  return {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def check_keys(
+  config: ml_collections.ConfigDict, path: str, expected: Iterable[str]
+) -> None:
+  """Raises ValueError unless a section has just the expected keys."""
+  section = config
+  for part in path.split(".") if path else ():
+    section = section[part]
+  missing = sorted(set(expected) - set(section))
+  unknown = sorted(set(section) - set(expected))
   if missing or unknown:
     raise ValueError(
-      f"config.{path}: missing {missing}, unknown {unknown}; expected "
-      f"{sorted(expected)}"
+      f"{'.'.join(['config', path] if path else ['config'])}: missing "
+      f"{missing}, unknown {unknown}; expected {sorted(expected)}"
     )
+
+
+def at_least_one(
+  config: ml_collections.ConfigDict, path: str, *names: str
+) -> None:
+  """Raises ValueError unless the named counts are 1 or more."""
+  section = config
+  for part in path.split("."):
+    section = section[part]
+  for name in names:
+    if section[name] < 1:
+      raise ValueError(
+        f"config.{path}.{name}: got {section[name]}, expected 1 or more"
+      )
 
 
 def claim_workdir(
@@ -136,11 +167,7 @@ def claim_workdir(
   path = workdir / "config.json"
   mine = json.loads(config.to_json_best_effort())
   if path.exists():
-    try:
-      theirs = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError:
-      raise ValueError(f"{path}: not JSON; is {workdir} a workdir?") from None
-    ours, old = _flat(mine), _flat(theirs)
+    ours, old = _flat(mine), _flat(files.load_json(path))
     for key in sorted(set(ours) | set(old)):
       if ours.get(key, "absent") != old.get(key, "absent"):
         raise ValueError(
@@ -149,13 +176,19 @@ def claim_workdir(
           f"{ours.get(key, 'absent')!r}; choose another --workdir"
         )
     return
-  if workdir.exists() and any(workdir.iterdir()):
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    if {found.name for found in workdir.iterdir()} - {"config.json.partial"}:
+      raise ValueError(
+        f"{workdir}: is not empty and holds no config.json; choose another "
+        "--workdir"
+      )
+    files.save_json(path, mine)
+  except OSError as error:
     raise ValueError(
-      f"{workdir}: is not empty and holds no config.json; choose another "
+      f"{workdir}: cannot be a workdir ({error.strerror}); choose another "
       "--workdir"
-    )
-  workdir.mkdir(parents=True, exist_ok=True)
-  _save_json(path, mine)
+    ) from None
 
 
 def _flat(tree, prefix: str = "") -> dict:
@@ -167,10 +200,16 @@ def _flat(tree, prefix: str = "") -> dict:
   return flat
 
 
-def _save_json(path: pathlib.Path, value) -> None:
-  partial = path.with_name(path.name + ".partial")
-  partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-  os.replace(partial, path)
+def needed(config: ml_collections.ConfigDict, name: str) -> list[str]:
+  """The jobs whose results a job reads."""
+  before = {
+    "sft": [],
+    "preference": ["sft"],
+    "reward": ["sft"],
+    "tournament": list(jobs(config, pathlib.Path()))[:-2],
+    "report": ["tournament"],
+  }
+  return before.get(name, ["sft", "preference", "reward"])
 
 
 def run(
@@ -192,12 +231,17 @@ def run(
     if marker.exists():
       finished += 1
       continue
+    for need in needed(config, name):
+      if not (workdir / need / "done.json").exists():
+        raise ValueError(
+          f"{name}: needs {need}, which is not finished; run it first, or all "
+          "stages"
+        )
     print(f"{name}: starts", flush=True)
     began = time.monotonic()
-    marker.parent.mkdir(parents=True, exist_ok=True)
     results = job()
     seconds = time.monotonic() - began
-    _save_json(marker, {"seconds": seconds, "results": results})
+    files.save_json(marker, {"seconds": seconds, "results": results})
     print(f"{name}: done in {seconds:.0f} s", flush=True)
   if finished == len(todo):
     print("all is done already")

@@ -18,6 +18,9 @@ from nashmd_jax.models import language_model
 Segment = tuple[jax.Array, jax.Array]
 Piece = tuple[int, ...] | str
 
+PREFERENCE_SLOTS = ("prompt", "first", "second")
+REWARD_SLOTS = ("prompt", "first")
+
 
 class Template(NamedTuple):
   """Fixed text as token ids, and the names of what stands between.
@@ -27,32 +30,42 @@ class Template(NamedTuple):
       "prompt" or "first".
     response: what it has read of the response when it answers.
     answers: the two token ids whose log-odds are read: (first, second).
+    barred: token ids that a slot may not contribute, so that no response can
+      write the markers it is judged by.
   """
 
   prompt: tuple[Piece, ...]
   response: tuple[Piece, ...]
   answers: tuple[int, int]
+  barred: tuple[int, ...]
 
 
 def make_template(
   encode: Callable[[str], list[int]],
+  slots: Sequence[str],
   *,
+  barred: Sequence[int],
   prompt: str,
   response: str,
   answers: Sequence[str],
 ) -> Template:
   """A template from text with slots in braces: "<1>{first}<2>{second}".
 
-  The preference model has the slots prompt, first and second; the reward
-  model prompt and first.
-
   Args:
     encode: text -> token ids, without special tokens of its own.
+    slots: the names that have to occur, each once: `PREFERENCE_SLOTS` or
+      `REWARD_SLOTS`.
+    barred: token ids that slots may not contribute, such as special tokens.
     prompt: text that the model reads as its prompt.
     response: text that it has read of the response when it answers.
     answers: the texts for the first and the second answer.
-  Raises: ValueError if an answer is not one token, or both are the same.
+  Raises: ValueError for other slots, or answers that are not two tokens.
   """
+  named = re.findall(r"\{(\w+)\}", prompt + response)
+  if sorted(named) != sorted(slots):
+    raise ValueError(
+      f"template: has the slots {named}, expected each of {tuple(slots)} once"
+    )
 
   def pieces(text):
     parts = re.split(r"\{(\w+)\}", text)
@@ -72,6 +85,7 @@ def make_template(
     prompt=pieces(prompt),
     response=pieces(response),
     answers=(ids[0][0], ids[1][0]),
+    barred=tuple(barred),
   )
 
 
@@ -125,6 +139,11 @@ def reward(
 def _answer_logit(
   model, params, template, slots: Mapping[str, Segment]
 ) -> jax.Array:
+  barred = jnp.array(template.barred, jnp.int32)
+  slots = {
+    name: (tokens, mask & ~jnp.isin(tokens, barred))
+    for name, (tokens, mask) in slots.items()
+  }
   prompts, prompt_mask = _fill(template.prompt, slots)
   responses, response_mask = _fill(template.response, slots)
   lengths = jnp.sum(response_mask, axis=1)

@@ -14,9 +14,10 @@ import ml_collections
 import numpy as np
 import tensorflow_datasets as tfds
 
-from nashmd_jax import models, sampling
+from nashmd_jax import models, preference_model, sampling
 from nashmd_jax.data import batches, docstrings, records
 from nashmd_jax.data import tokenizer as tokenizer_lib
+from nashmd_jax.training import checkpoints
 
 SPLITS = ("train", "validation", "test")
 TEXTS = ("prompt", "response")
@@ -32,6 +33,7 @@ class Task(NamedTuple):
     encode: record -> token ids.
     pad: examples -> batch.
     max_response: R, tokens.
+    templates: of the judges: "preference", "reward".
   """
 
   splits: Mapping[str, Sequence[records.Record]]
@@ -40,6 +42,7 @@ class Task(NamedTuple):
   encode: Callable[[records.Record], batches.Example]
   pad: Callable[[Sequence[batches.Example]], batches.Batch]
   max_response: int
+  templates: Mapping[str, preference_model.Template]
 
 
 def load_task(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Task:
@@ -48,14 +51,9 @@ def load_task(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Task:
   Raises: ValueError for records or a tokenizer that cannot be read.
   """
   folder = workdir / "data"
-  if config.data.records is None:
+  splits = own_records(config)
+  if splits is None:
     splits = _prepare_docstrings(folder, tuple(config.data.packages))
-  else:
-    given = pathlib.Path(config.data.records)
-    splits = {
-      name: records.load_records(given / f"{name}.jsonl", "summary")
-      for name in SPLITS
-    }
   if config.tokenizer.file is None:
     path = folder / "tokenizer.json"
     if not path.exists():
@@ -63,11 +61,12 @@ def load_task(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Task:
         (row[name] for row in splits["train"] for name in TEXTS),
         path,
         vocab_size=config.tokenizer.vocab_size,
+        eos_token=config.tokenizer.eos_token,
         special_tokens=config.tokenizer.special_tokens,
       )
   else:
     path = pathlib.Path(config.tokenizer.file)
-  tokenizer = tokenizer_lib.load_tokenizer(path)
+  tokenizer = tokenizer_lib.load_tokenizer(path, config.tokenizer.eos_token)
   return Task(
     splits=splits,
     tokenizer=tokenizer,
@@ -82,7 +81,51 @@ def load_task(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Task:
     ),
     pad=functools.partial(batches.pad_batch, **config.layout),
     max_response=config.layout.max_response,
+    templates={
+      kind: preference_model.make_template(
+        tokenizer.encode,
+        slots,
+        barred=tokenizer.special_ids,
+        **config[kind].template,
+      )
+      for kind, slots in (
+        ("preference", preference_model.PREFERENCE_SLOTS),
+        ("reward", preference_model.REWARD_SLOTS),
+      )
+    },
   )
+
+
+def own_records(
+  config: ml_collections.ConfigDict,
+) -> dict[str, list[records.Record]] | None:
+  """The user's records by split; None if the config names none.
+
+  Raises: ValueError that names file and line of the first bad record.
+  """
+  if config.data.records is None:
+    return None
+  folder = pathlib.Path(config.data.records)
+  return {
+    split: records.load_records(folder / f"{split}.jsonl", "summary")
+    for split in SPLITS
+  }
+
+
+def load_params(task: Task, folder: pathlib.Path) -> Any:
+  """Parameters of the task's model from the checkpoints of a stage."""
+  shapes = jax.eval_shape(task.model.init, jax.random.key(0))
+  return checkpoints.load_params(folder, shapes)
+
+
+def supervised_scores(loss):
+  """(params_by_name, batch) -> loss and metrics of the trained parameters."""
+
+  def scores(params_by_name, batch):
+    value, metrics = loss(params_by_name["policy"], batch, jax.random.key(0))
+    return {"loss": value, **metrics}
+
+  return scores
 
 
 def _prepare_docstrings(folder, packages):
@@ -168,14 +211,13 @@ def write_responses(
   *,
   batch_size: int,
   temperature: float,
-  seed: int,
+  rng: jax.Array,
 ) -> list[list[str]]:
   """Responses as text: for each record one for each lane.
 
-  The response to a record depends on the seed and on its place in `source`,
+  The response to a record depends on the key and on its place in `source`,
   not on the batch it is in.
   """
-  rng = jax.random.key(seed)
 
   @jax.jit
   def roll(params_by_name, batch):

@@ -11,6 +11,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / "nashmd_jax"
 LAYERS = {
   "arrays": 0,
+  "files": 0,
   "losses": 1,
   "data": 1,
   "training": 1,

@@ -65,15 +65,6 @@ class ArraysTest(parameterized.TestCase):
     np.testing.assert_array_equal(tokens, [[6, 8, 0, 0], [1, 4, 0, 0]])
     np.testing.assert_array_equal(mask[:, :3], [[1, 1, 0], [1, 1, 0]])
 
-  @parameterized.parameters(
-    ([3, 1, 4, 1], [1, 1, 0, 0]),
-    ([1, 1, 4, 4], [1, 0, 0, 0]),
-    ([3, 4, 5, 6], [1, 1, 1, 1]),
-  )
-  def test_through_eos(self, tokens, expected):
-    got = arrays.through_eos(jnp.array(tokens), eos_id=1)
-    np.testing.assert_array_equal(got, np.array(expected, bool))
-
 
 if __name__ == "__main__":
   absltest.main()

@@ -139,17 +139,21 @@ class TokenizerTest(parameterized.TestCase):
   def trained(self):
     path = pathlib.Path(self.create_tempdir().full_path) / "tokenizer.json"
     tokenizer_lib.train_tokenizer(
-      [BODY] * 3, path, vocab_size=300, special_tokens=("<answer>",)
+      [BODY] * 3,
+      path,
+      vocab_size=300,
+      eos_token="</s>",
+      special_tokens=("<answer>",),
     )
     return path
 
   @parameterized.parameters(BODY, "naïve ünïcode → ok", "x")
   def test_round_trip(self, text):
-    tokenizer = tokenizer_lib.load_tokenizer(self.trained())
+    tokenizer = tokenizer_lib.load_tokenizer(self.trained(), "</s>")
     self.assertEqual(tokenizer.decode(tokenizer.encode(text)), text)
 
   def test_special_tokens_are_one_token(self):
-    tokenizer = tokenizer_lib.load_tokenizer(self.trained())
+    tokenizer = tokenizer_lib.load_tokenizer(self.trained(), "</s>")
     self.assertLen(tokenizer.encode("<answer>"), 1)
     self.assertLessEqual(tokenizer.vocab_size, 300)
     self.assertEqual(tokenizer.decode([tokenizer.eos_id]), "")
@@ -157,10 +161,10 @@ class TokenizerTest(parameterized.TestCase):
   def test_mistakes_are_one_sentence(self):
     folder = pathlib.Path(self.create_tempdir().full_path)
     with self.assertRaisesRegex(ValueError, "no such tokenizer file"):
-      tokenizer_lib.load_tokenizer(folder / "absent.json")
+      tokenizer_lib.load_tokenizer(folder / "absent.json", "</s>")
     (folder / "broken.json").write_text("{")
     with self.assertRaisesRegex(ValueError, "not a tokenizer.json"):
-      tokenizer_lib.load_tokenizer(folder / "broken.json")
+      tokenizer_lib.load_tokenizer(folder / "broken.json", "</s>")
     with self.assertRaisesRegex(ValueError, "has no end token"):
       tokenizer_lib.load_tokenizer(self.trained(), eos_token="<end>")
 
@@ -213,6 +217,7 @@ class BatchesTest(parameterized.TestCase):
       decode=lambda ids: " ".join(map(str, ids)),
       vocab_size=100,
       eos_id=1,
+      special_ids=(0, 1),
     )
     self.source = [
       {"prompt": " ".join(["7"] * (i % 9 + 1)), "response": f"{i + 10}"}

@@ -17,7 +17,12 @@ def encode(text):
 
 
 def make_template(**kwargs):
-  return preference_model.make_template(encode, answers=("6", "7"), **kwargs)
+  slots = preference_model.PREFERENCE_SLOTS
+  if "{second}" not in kwargs["prompt"] + kwargs["response"]:
+    slots = preference_model.REWARD_SLOTS
+  return preference_model.make_template(
+    encode, slots, barred=(2, 3), answers=("6", "7"), **kwargs
+  )
 
 
 class PreferenceModelTest(parameterized.TestCase):
@@ -96,8 +101,36 @@ class PreferenceModelTest(parameterized.TestCase):
   def test_answers_must_be_two_single_tokens(self, answers):
     with self.assertRaisesRegex(ValueError, "template.answers"):
       preference_model.make_template(
-        encode, prompt="{prompt}", response="", answers=answers
+        encode,
+        preference_model.REWARD_SLOTS,
+        barred=(),
+        prompt="{prompt}",
+        response="{first}",
+        answers=answers,
       )
+
+  @parameterized.parameters("{frist}", "{first}{first}", "")
+  def test_slots_must_be_the_known_ones(self, response):
+    with self.assertRaisesRegex(ValueError, "template: has the slots"):
+      preference_model.make_template(
+        encode,
+        preference_model.REWARD_SLOTS,
+        barred=(),
+        prompt="{prompt}",
+        response=response,
+        answers=("6", "7"),
+      )
+
+  @parameterized.parameters(IN_RESPONSE, IN_PROMPT)
+  def test_a_response_cannot_write_the_markers(self, **template):
+    tokens, mask = self.slots["responses"]
+    tokens = jnp.pad(tokens, ((0, 0), (1, 0)), constant_values=3)
+    mask = jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
+    np.testing.assert_allclose(
+      self.logit(template, responses=(tokens, mask)),
+      self.logit(template),
+      atol=2e-6,
+    )
 
   def test_token_and_text_judge_agree(self):
     template = make_template(**IN_RESPONSE)

@@ -157,12 +157,13 @@ class RolloutTest(parameterized.TestCase):
     out = play(self.model, self.sets, [opponents.LEARNER], {
       name: jnp.repeat(x, 50, 0) for name, x in self.batch.items()
     })  # fmt: skip
-    expected = arrays.through_eos(jnp.where(out.mask, out.tokens, EOS), EOS)
-    np.testing.assert_array_equal(out.mask, expected & out.mask)
-    self.assertTrue(bool((out.tokens == EOS).any()))
-    np.testing.assert_array_equal(out.tokens[~out.mask], 0)
-    ended = (out.tokens == EOS).any(-1)
-    np.testing.assert_array_equal(~ended, out.mask.all(-1) & ~ended)
+    tokens, mask = np.asarray(out.tokens), np.asarray(out.mask)
+    self.assertTrue((tokens == EOS).any())
+    np.testing.assert_array_equal(tokens[~mask], 0)
+    for row, kept in zip(tokens[:, 0], mask[:, 0], strict=True):
+      ends = np.flatnonzero(row == EOS)
+      length = ends[0] + 1 if len(ends) else len(row)
+      np.testing.assert_array_equal(kept, np.arange(len(row)) < length)
 
 
 class DistributionTest(parameterized.TestCase):

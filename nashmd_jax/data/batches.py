@@ -111,7 +111,11 @@ def training_batches(
     .map_with_index(with_id)
     .batch(batch_size, batch_fn=pad)
   )
-  return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=1)))
+  return iter(
+    dataset.to_iter_dataset(
+      grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
+    )
+  )
 
 
 def ordered_batches(

@@ -1,8 +1,9 @@
 """Real text found on any machine: summaries of documented Python code.
 
-prompt = name, arguments and docstring body; response = the summary line its
-author wrote. Sources are parsed, never imported. What is found depends on the
-installed packages, so the data set carries its own content hash.
+prompt = name, arguments and the first 30 words of the docstring body;
+response = the summary line its author wrote. Sources are parsed, never
+imported. What is found depends on the installed packages, so the data set
+carries its own content hash.
 """
 
 import ast
@@ -14,6 +15,7 @@ import pathlib
 import re
 import sys
 import sysconfig
+import warnings
 
 import tensorflow_datasets as tfds
 
@@ -81,7 +83,10 @@ def documented(source: str) -> Iterator[tuple[str, str, str]]:
 
   Raises: SyntaxError or ValueError if the source does not parse.
   """
-  for node in ast.walk(ast.parse(source)):
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of other people's escape sequences
+    tree = ast.parse(source)
+  for node in ast.walk(tree):
     if not isinstance(
       node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
     ):
@@ -127,7 +132,7 @@ def find_records(
         continue
       try:
         definitions = list(documented(path.read_text(encoding="utf-8")))
-      except (SyntaxError, ValueError, OSError):
+      except (SyntaxError, ValueError, OSError, RecursionError, MemoryError):
         continue
       for signature, summary, body in definitions:
         prompt = f"{signature}: {body}"
@@ -183,6 +188,12 @@ class Docstrings(tfds.core.GeneratorBasedBuilder):
     self.info.metadata["content_hash"] = hashlib.sha256(content).hexdigest()
     self.info.metadata["python"] = sys.version.split()[0]
     splits = ("train", "validation", "test")
+    for split in splits:
+      if split not in {split_of(module) for module, _ in self._found}:
+        raise ValueError(
+          f"data.packages: no documented code for the {split} split in "
+          f"{self._packages or 'any package'}; name more packages"
+        )
     return {split: self._generate_examples(split) for split in splits}
 
   def _generate_examples(self, split: str):

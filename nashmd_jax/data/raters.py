@@ -77,13 +77,17 @@ def make_population(
   Raises: ValueError for unknown criteria, or shares that do not sum to one.
   """
   for name, given in (("weights", weights), ("sharpness", sharpness)):
-    if sorted(given) != sorted(CRITERIA):
+    if set(given) != set(CRITERIA):
       raise ValueError(
         f"raters.{name}: got {sorted(given)}, expected {sorted(CRITERIA)}"
       )
   if min(weights.values()) < 0 or abs(sum(weights.values()) - 1) > 1e-9:
     raise ValueError(
       f"raters.weights: got {dict(weights)}, expected shares that sum to 1"
+    )
+  if not min(sharpness.values()) > 0:
+    raise ValueError(
+      f"raters.sharpness: got {dict(sharpness)}, expected more than 0"
     )
   return {
     name: Rater(weights[name], sharpness[name], CRITERIA[name])
@@ -134,7 +138,8 @@ def candidates(
   """
   written = record["response"]
   words = written.split()
-  body = record["prompt"].partition(": ")[2]
+  signature, colon, body = record["prompt"].partition(": ")
+  body = body if colon else signature
   found = {
     "written": written,
     "lead": " ".join(re.split(r"(?<=[.!?])\s", body)[0].split()[:20]),
@@ -143,8 +148,8 @@ def candidates(
     "other": other,
   }
   found |= {f"sample {i}": text for i, text in enumerate(samples)}
-  kinds = {text: kind for kind, text in reversed(found.items())}
-  return {kind: text for kind, text in found.items() if kinds[text] == kind}
+  kinds = {text: kind for kind, text in reversed(found.items()) if text}
+  return {kind: text for kind, text in found.items() if kinds.get(text) == kind}
 
 
 def has_cycle(
@@ -177,8 +182,10 @@ def draw_comparisons(
     votes: raters on a panel.
     rng: draws pairs and votes.
   Yields: comparison records whose prob_a is the share of votes for a, with
-    `population_prob_a`, the exact P(a ≻ b) that no model is shown.
+    `population_prob_a`, the exact P(a ≻ b) that no model is shown, and
+  `prompt_is_cyclic`, see `has_cycle`.
   """
+  cyclic = has_cycle(population, record, texts)
   scores = score_matrix(population, record["prompt"], record["response"], texts)
   for number in range(pairs):
     a, b = rng.choice(len(texts), 2, replace=False)
@@ -190,6 +197,7 @@ def draw_comparisons(
       "response_b": texts[b],
       "prob_a": rng.binomial(votes, exact) / votes,
       "population_prob_a": exact,
+      "prompt_is_cyclic": cyclic,
     }
 
 

@@ -6,9 +6,10 @@ response_a, response_b, prob_a, rater?}, prob_a in [0, 1] that a is preferred.
 
 from collections.abc import Iterable
 import json
-import os
 import pathlib
 from typing import Any
+
+from nashmd_jax import files
 
 Record = dict[str, Any]
 
@@ -21,14 +22,8 @@ TEXT_FIELDS = {
 
 def save_records(path: pathlib.Path, records: Iterable[Record]) -> None:
   """Writes JSON lines; the file appears whole or not at all."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(path.name + ".partial")
-  with partial.open("w", encoding="utf-8") as file:
-    for record in records:
-      file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    file.flush()
-    os.fsync(file.fileno())
-  partial.replace(path)
+  lines = (json.dumps(record, ensure_ascii=False) for record in records)
+  files.save_text(path, "".join(f"{line}\n" for line in lines))
 
 
 def load_records(path: pathlib.Path, kind: str) -> list[Record]:
@@ -40,14 +35,14 @@ def load_records(path: pathlib.Path, kind: str) -> list[Record]:
   Raises: ValueError that names file, line and field of the first bad record.
   """
   if not path.is_file():
-    raise ValueError(f"{path}: no such file; expected JSON lines of {kind}s")
+    raise ValueError(f"{path}: no such file; expected one {kind} a line")
   records = []
   with path.open(encoding="utf-8", errors="replace") as file:
     for number, line in enumerate(file, start=1):
       if line.strip():
         records.append(_parse(line, kind, f"{path}, line {number}"))
   if not records:
-    raise ValueError(f"{path}: no records in it; expected {kind}s")
+    raise ValueError(f"{path}: no records in it; expected one {kind} a line")
   return records
 
 

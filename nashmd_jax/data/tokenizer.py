@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 import tokenizers
 
-PAD, EOS = "<pad>", "</s>"
+from nashmd_jax import files
+
+PAD = "<pad>"
 
 
 class Tokenizer(NamedTuple):
@@ -17,12 +19,14 @@ class Tokenizer(NamedTuple):
     decode: token ids -> text, special tokens left out, spaces trimmed.
     vocab_size: V, one more than the largest id.
     eos_id: the token that ends a response.
+    special_ids: tokens that are no text; a response may not contain them.
   """
 
   encode: Callable[[str], list[int]]
   decode: Callable[[Sequence[int]], str]
   vocab_size: int
   eos_id: int
+  special_ids: tuple[int, ...]
 
 
 def train_tokenizer(
@@ -30,6 +34,7 @@ def train_tokenizer(
   path: pathlib.Path,
   *,
   vocab_size: int,
+  eos_token: str,
   special_tokens: Sequence[str],
 ) -> None:
   """Trains a byte-level BPE and writes it as `tokenizer.json`.
@@ -40,6 +45,7 @@ def train_tokenizer(
     texts: of the training split only.
     path: file to write; it appears whole or not at all.
     vocab_size: V, an upper limit, at least 256 + the special tokens.
+    eos_token: ends a response.
     special_tokens: further tokens that text itself can name in full.
   """
   byte_level = tokenizers.pre_tokenizers.ByteLevel
@@ -48,19 +54,16 @@ def train_tokenizer(
   tokenizer.decoder = tokenizers.decoders.ByteLevel()
   trainer = tokenizers.trainers.BpeTrainer(
     vocab_size=vocab_size,
-    special_tokens=[PAD, EOS, *special_tokens],
+    special_tokens=[PAD, eos_token, *special_tokens],
     initial_alphabet=byte_level.alphabet(),
     show_progress=False,
   )
   tokenizer.train_from_iterator(texts, trainer)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(path.name + ".partial")
-  tokenizer.save(str(partial))
-  partial.replace(path)
+  files.save_text(path, tokenizer.to_str(pretty=True))
 
 
-def load_tokenizer(path: pathlib.Path, eos_token: str = EOS) -> Tokenizer:
-  """Loads a `tokenizer.json`.
+def load_tokenizer(path: pathlib.Path, eos_token: str) -> Tokenizer:
+  """Loads a `tokenizer.json`, whose `eos_token` ends a response.
 
   Raises: ValueError if the file is missing, broken or has no `eos_token`.
   """
@@ -78,4 +81,7 @@ def load_tokenizer(path: pathlib.Path, eos_token: str = EOS) -> Tokenizer:
     decode=lambda ids: loaded.decode(list(ids)).strip(),
     vocab_size=max(loaded.get_vocab().values()) + 1,
     eos_id=eos_id,
+    special_ids=tuple(
+      i for i, t in loaded.get_added_tokens_decoder().items() if t.special
+    ),
   )

@@ -5,14 +5,13 @@ Reads only what the other stages left in the workdir; computes no result.
 
 import base64
 import html
-import json
 import pathlib
 import string
 
 import matplotlib
 import matplotlib.figure
-import ml_collections
 
+from nashmd_jax import files
 from nashmd_jax.data import records
 from nashmd_jax.training import metrics
 
@@ -77,9 +76,7 @@ $side_by_side</section>
 """)
 
 
-def run(
-  config: ml_collections.ConfigDict, workdir: pathlib.Path
-) -> dict[str, str]:
+def run(workdir: pathlib.Path) -> dict[str, str]:
   """Writes `report/index.html`, `report/curves.png`, `report/win_rates.png`.
 
   Raises: ValueError if the tournament has not been played.
@@ -87,10 +84,10 @@ def run(
   results_path = workdir / "tournament" / "results.json"
   if not results_path.exists():
     raise ValueError(f"{results_path}: no results; run --stage=tournament")
-  results = json.loads(results_path.read_text(encoding="utf-8"))
+  results = files.load_json(results_path)
   folder = workdir / "report"
   folder.mkdir(parents=True, exist_ok=True)
-  _save_plots(config, workdir, results, folder)
+  _save_plots(workdir, results, folder)
   image = base64.b64encode((folder / "curves.png").read_bytes()).decode()
   page = PAGE.substitute(
     title="Nash learning from human feedback: a run",
@@ -104,19 +101,19 @@ def run(
     ),
     judges=_judges(workdir),
     curves=f"data:image/png;base64,{image}",
-    samples=SAMPLES,
+    samples=min(SAMPLES, results["prompts"]),
     side_by_side=_side_by_side(results["policies"], workdir),
     stages=_stages(workdir),
   )
-  (folder / "index.html").write_text(page, encoding="utf-8")
+  files.save_text(folder / "index.html", page)
   return {"page": str(folder / "index.html")}
 
 
 def _headline(results) -> str:
-  """What the exact judge says of the first Nash run against SFT."""
+  """What the exact judge says of Nash-MD, or the last policy, against SFT."""
   names, table = results["policies"], results["judges"]["raters"]
   name = "nash_md" if "nash_md" in names else names[-1]
-  i, j = names.index(name), names.index("sft") if "sft" in names else 0
+  i, j = names.index(name), names.index("sft")
   rate, low, high = (table[key][i][j] for key in ("win_rate", "low", "high"))
   verdict = (
     "above one half" if low > 0.5
@@ -164,11 +161,15 @@ def _heat(rate: float) -> tuple[str, str]:
 
 
 def _judges(workdir) -> str:
-  rows = []
+  rows, cyclic = [], ""
   for name in ("preference", "reward"):
     done = _done(workdir / name)
     if done:
       scores = done["results"]
+      cyclic = (
+        "<p>The raters’ preference is cyclic among the candidate summaries of "
+        f"{scores['cyclic_prompts']:.1%} of the prompts.</p>"
+      )
       rows.append(
         f"<tr><td>{name} model</td><td>{scores['eval/accuracy']:.3f}</td>"
         f"<td>{scores['eval/best_accuracy']:.3f}</td></tr>"
@@ -176,7 +177,7 @@ def _judges(workdir) -> str:
   return (
     '<table class="plain"><tr><th>Judge</th><th>Held-out accuracy</th>'
     "<th>Best that the raters’ noise allows</th></tr>"
-    f"{''.join(rows)}</table>"
+    f"{''.join(rows)}</table>{cyclic}"
   )
 
 
@@ -208,7 +209,7 @@ def _stages(workdir) -> str:
     workdir.rglob("done.json"), key=lambda path: path.stat().st_mtime
   ):
     name = path.parent.relative_to(workdir)
-    seconds = json.loads(path.read_text(encoding="utf-8"))["seconds"]
+    seconds = files.load_json(path)["seconds"]
     rows.append(
       f"<tr><td>{html.escape(str(name))}</td><td>{seconds:.0f} s</td></tr>"
     )
@@ -220,7 +221,7 @@ def _stages(workdir) -> str:
 
 def _done(folder: pathlib.Path):
   path = folder / "done.json"
-  return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+  return files.load_json(path) if path.exists() else None
 
 
 def _series(folder: pathlib.Path, key: str) -> tuple[list, list]:
@@ -230,7 +231,7 @@ def _series(folder: pathlib.Path, key: str) -> tuple[list, list]:
   return [row["step"] for row in rows], [row[key] for row in rows]
 
 
-def _save_plots(config, workdir, results, folder) -> None:
+def _save_plots(workdir, results, folder) -> None:
   # The object interface draws without a display and without global state.
   figure = matplotlib.figure.Figure(figsize=(11, 6.4), layout="constrained")
   axes = figure.subplots(2, 2)

@@ -7,7 +7,6 @@ own; every pair is judged in both orders by every judge.
 from collections.abc import Mapping, Sequence
 import functools
 import itertools
-import json
 import pathlib
 from typing import Any
 
@@ -16,12 +15,12 @@ import ml_collections
 import numpy as np
 from scipy import stats
 
-from nashmd_jax import judges, opponents, preference_model
+from nashmd_jax import files, judges, opponents
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import raters, records
-from nashmd_jax.training import checkpoints
 
 START = "sft"
+SALT = 0x7001  # keys of the tournament, apart from those of training steps
 
 
 def win_rate_interval(
@@ -104,6 +103,28 @@ def policy_checkpoints(
   return workdir / "nash" / name / "checkpoints"
 
 
+def check(config: ml_collections.ConfigDict) -> None:
+  """Raises ValueError for a tournament that cannot be played."""
+  section = config.tournament
+  names = list(section.policies)
+  if START not in names or len(set(names)) < len(names):
+    raise ValueError(
+      f"tournament.policies: got {names}, expected {START!r} and others, each "
+      "once"
+    )
+  for name in names:
+    policy_checkpoints(config, pathlib.Path(), name)
+  if not 0 < section.confidence < 1:
+    raise ValueError(
+      f"tournament.confidence: got {section.confidence}, expected a level "
+      "between 0 and 1"
+    )
+  if not section.temperature > 0:
+    raise ValueError(
+      f"tournament.temperature: got {section.temperature}, expected more than 0"
+    )
+
+
 def run(
   config: ml_collections.ConfigDict, workdir: pathlib.Path
 ) -> dict[str, Any]:
@@ -111,7 +132,7 @@ def run(
   section = config.tournament
   task = task_lib.load_task(config, workdir)
   rows = task.splits["test"][: section.prompts]
-  shapes = jax.eval_shape(task.model.init, jax.random.key(0))
+  rng = jax.random.fold_in(jax.random.key(config.seed), SALT)
   folder = workdir / "tournament" / "responses"
   records.save_records(folder / "written.jsonl", rows)
   responses = {}
@@ -119,12 +140,12 @@ def run(
     place = policy_checkpoints(config, workdir, name)
     written = task_lib.write_responses(
       task,
-      {"policy": checkpoints.load_params(place, shapes)},
+      {"policy": task_lib.load_params(task, place)},
       [opponents.LEARNER],
       rows,
       batch_size=section.batch_size,
       temperature=section.temperature,
-      seed=config.seed + number,
+      rng=jax.random.fold_in(rng, number),
     )
     responses[name] = [texts[0] for texts in written]
     records.save_records(
@@ -144,8 +165,7 @@ def run(
       for name, judge in panel.items()
     },
   }
-  path = workdir / "tournament" / "results.json"
-  path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+  files.save_json(workdir / "tournament" / "results.json", results)
   _print_against_start(results)
   return {"prompts": len(rows)}
 
@@ -156,17 +176,14 @@ def make_panel(
   task: task_lib.Task,
 ) -> dict[str, judges.TextJudge]:
   """The judges by name: the exact raters and the learned preference model."""
-  template = preference_model.make_template(
-    task.tokenizer.encode, **config.preference.template
-  )
-  shapes = jax.eval_shape(task.model.init, jax.random.key(0))
+  template = task.templates["preference"]
   return {
     "raters": judges.make_rater_judge(raters.make_population(**config.raters)),
     "preference_model": judges.make_text_judge(
       functools.partial(
         judges.make_preference_judge, task.model, template=template
       ),
-      checkpoints.load_params(workdir / "preference" / "checkpoints", shapes),
+      task_lib.load_params(task, workdir / "preference" / "checkpoints"),
       encode=task.encode,
       pad=task.pad,
       batch_size=config.tournament.batch_size,
@@ -177,7 +194,7 @@ def make_panel(
 def _print_against_start(results) -> None:
   names, table = results["policies"], results["judges"]["raters"]
   for i, name in enumerate(names):
-    if START in names and name != START:
+    if name != START:
       j = names.index(START)
       print(
         f"tournament: {name} beats {START} with {table['win_rate'][i][j]:.3f} "

@@ -23,7 +23,7 @@ from nashmd_jax import (
   sampling,
 )
 from nashmd_jax import task as task_lib
-from nashmd_jax.training import checkpoints, loop
+from nashmd_jax.training import loop
 from nashmd_jax.training import optimizer as optimizer_lib
 
 JUDGES = ("preference", "reward")
@@ -69,10 +69,10 @@ def make_experiment(
   """
 
   def init(rng):
-    shapes = jax.eval_shape(task.model.init, rng)
-    start = checkpoints.load_params(reference, shapes)
-    frozen = {"reference": start}
-    return start, frozen | {"judge": checkpoints.load_params(judge, shapes)}
+    del rng
+    start = task_lib.load_params(task, reference)
+    scorer = task_lib.load_params(task, judge)
+    return start, {"reference": start, "judge": scorer}
 
   return loop.Experiment(
     init=init,
@@ -255,9 +255,7 @@ def run(
   task = task_lib.load_task(config, workdir)
   game = Game(
     judge=section.judge,
-    template=preference_model.make_template(
-      task.tokenizer.encode, **config[section.judge].template
-    ),
+    template=task.templates[section.judge],
     kl_coef=section.kl_coef,
     temperature=section.temperature,
   )

@@ -15,8 +15,7 @@ import numpy as np
 from nashmd_jax import losses, opponents, preference_model
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import raters, records
-from nashmd_jax.experiments import sft
-from nashmd_jax.training import checkpoints, loop
+from nashmd_jax.training import loop
 from nashmd_jax.training import optimizer as optimizer_lib
 
 
@@ -52,7 +51,6 @@ def make_experiment(
   kind: str,
   comparisons: dict[str, list[records.Record]],
   *,
-  template: ml_collections.ConfigDict,
   start: pathlib.Path | None,
   batch_size: int,
   eval_examples: int,
@@ -63,28 +61,26 @@ def make_experiment(
   Args:
     kind: "preference" or "reward".
     comparisons: by split: "train", "validation".
-    template: keyword arguments of `make_template`.
     start: checkpoints of the policy to start from; None for a random start.
     batch_size: comparisons a step.
     eval_examples: held-out comparisons an evaluation, whole batches of them.
     seed: of the order of the data.
   """
-  filled = preference_model.make_template(task.tokenizer.encode, **template)
+  template = task.templates[kind]
 
   def loss(params, batch, rng):
     del rng
     prob_a = batch["prob_a"]
     if kind == "preference":
-      logit = preference_logit(task.model, params, filled, batch)
+      logit = preference_logit(task.model, params, template, batch)
       return losses.preference_loss(logit=logit, prob_a=prob_a)
-    a, b = rewards(task.model, params, filled, batch)
+    a, b = rewards(task.model, params, template, batch)
     return losses.bradley_terry_loss(reward_a=a, reward_b=b, prob_a=prob_a)
 
   def init(rng):
-    params = jax.jit(task.model.init)(rng)
-    if start is not None:
-      params = checkpoints.load_params(start, params)
-    return params, {}
+    if start is None:
+      return jax.jit(task.model.init)(rng), {}
+    return task_lib.load_params(task, start), {}
 
   return loop.Experiment(
     init=init,
@@ -100,7 +96,7 @@ def make_experiment(
     evaluate=task_lib.held_out_mean(
       task,
       comparisons["validation"],
-      sft.supervised_scores(loss),
+      task_lib.supervised_scores(loss),
       batch_size=batch_size,
       examples=eval_examples,
     ),
@@ -118,8 +114,8 @@ def draw_comparisons(
   samples_per_prompt: int,
   batch_size: int,
   temperature: float,
-  seed: int,
-) -> tuple[list[records.Record], list[bool]]:
+  seed: tuple[int, int],
+) -> list[records.Record]:
   """Comparisons of candidate summaries of each record.
 
   Args:
@@ -131,9 +127,7 @@ def draw_comparisons(
     samples_per_prompt: samples of the policy among the candidates.
     batch_size: prompts sampled at a time.
     temperature: of the samples.
-    seed: of samples, pairs and votes.
-  Returns: the comparisons, and for each record whether the population's
-    preference among its candidates has a cycle.
+    seed: of samples, pairs and votes: the run's and the split's.
   """
   samples = task_lib.write_responses(
     task,
@@ -142,12 +136,11 @@ def draw_comparisons(
     source,
     batch_size=batch_size,
     temperature=temperature,
-    seed=seed,
+    rng=jax.random.fold_in(jax.random.key(seed[0]), seed[1]),
   )
   rng = np.random.default_rng(seed)
-  drawn, cyclic = [], []
+  drawn = []
   for row, found in zip(source, _candidates(source, samples, rng), strict=True):
-    cyclic.append(raters.has_cycle(population, row, found))
     drawn += raters.draw_comparisons(
       population,
       row,
@@ -156,7 +149,7 @@ def draw_comparisons(
       votes=votes_per_pair,
       rng=rng,
     )
-  return drawn, cyclic
+  return drawn
 
 
 def _candidates(source, samples, rng) -> list[list[str]]:
@@ -176,27 +169,19 @@ def prepare_comparisons(
 ) -> dict[str, list[records.Record]]:
   """Comparisons by split, drawn once and then read from the workdir."""
   population = raters.make_population(**config.raters)
-  cyclic = []
   paths = {}
   for number, (split, count) in enumerate(config.comparisons.prompts.items()):
     paths[split] = workdir / "comparisons" / f"{split}.jsonl"
     if not paths[split].exists():
-      shapes = jax.eval_shape(task.model.init, jax.random.key(0))
-      drawn, rings = draw_comparisons(
+      drawn = draw_comparisons(
         task,
         population,
-        checkpoints.load_params(workdir / "sft" / "checkpoints", shapes),
+        task_lib.load_params(task, workdir / "sft" / "checkpoints"),
         task.splits[split][:count],
-        seed=config.seed + number,
+        seed=(config.seed, number),
         **config.comparisons.drawing,
       )
       records.save_records(paths[split], drawn)
-      cyclic += rings
-  if cyclic:
-    print(
-      f"raters: the population's preference is cyclic among the candidates of "
-      f"{np.mean(cyclic):.1%} of {len(cyclic)} prompts"
-    )
   return {
     split: records.load_records(path, "comparison")
     for split, path in paths.items()
@@ -218,7 +203,6 @@ def run(
     task,
     kind,
     comparisons,
-    template=section.template,
     start=workdir / "sft" / "checkpoints" if section.start_from_sft else None,
     seed=config.seed,
     **section.data,
@@ -231,12 +215,18 @@ def run(
     seed=config.seed,
     **section.train,
   )
-  count = section.data.eval_examples
-  held_out = comparisons["validation"][:count]
-  exact = np.array([row["population_prob_a"] for row in held_out])
+  size = section.data.batch_size
+  count = min(section.data.eval_examples, len(comparisons["validation"]))
+  judged = comparisons["validation"][: max(1, count // size) * size]
+  exact = np.array([row["population_prob_a"] for row in judged])
   best = raters.best_accuracy(exact, config.comparisons.drawing.votes_per_pair)
+  rows = comparisons["train"] + comparisons["validation"]
+  cyclic = {row["prompt"]: row["prompt_is_cyclic"] for row in rows}
+  share = float(np.mean(list(cyclic.values())))
   print(
+    f"raters: the population's preference is cyclic among the candidates of "
+    f"{share:.1%} of {len(cyclic)} prompts\n"
     f"{kind}: accuracy on held-out comparisons "
     f"{scores['eval/accuracy']:.3f}; the raters' noise allows {best:.3f}"
   )
-  return scores | {"eval/best_accuracy": best}
+  return scores | {"eval/best_accuracy": best, "cyclic_prompts": share}

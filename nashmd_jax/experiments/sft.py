@@ -49,21 +49,11 @@ def make_experiment(
     evaluate=task_lib.held_out_mean(
       task,
       task.splits["validation"],
-      supervised_scores(loss),
+      task_lib.supervised_scores(loss),
       batch_size=batch_size,
       examples=eval_examples,
     ),
   )
-
-
-def supervised_scores(loss):
-  """(params_by_name, batch) -> loss and metrics of the trained parameters."""
-
-  def scores(params_by_name, batch):
-    value, metrics = loss(params_by_name["policy"], batch, jax.random.key(0))
-    return {"loss": value, **metrics}
-
-  return scores
 
 
 def run(

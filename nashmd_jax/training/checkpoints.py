@@ -11,6 +11,7 @@ import grain
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from nashmd_jax.training import sharding
 from nashmd_jax.training import state as state_lib
 
 policies = ocp.training.save_decision_policies
@@ -93,7 +94,8 @@ def load_params(folder: pathlib.Path, like: Any) -> Any:
 
   Args:
     folder: the checkpoints of that stage.
-    like: arrays or shapes of the tree, with shardings if they matter.
+    like: arrays or shapes of the tree; leaves without a sharding are put
+      whole on every device.
   Raises: ValueError if there is no checkpoint or its shapes are others.
   """
   if not folder.is_dir():
@@ -113,8 +115,10 @@ def load_params(folder: pathlib.Path, like: Any) -> Any:
 
 
 def _abstract(tree: Any) -> Any:
+  everywhere = sharding.replicated(sharding.make_mesh())
+
   def leaf(x):
-    sharding = getattr(x, "sharding", None)
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+    place = getattr(x, "sharding", None) or everywhere
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
 
   return jax.tree.map(leaf, tree)

@@ -14,6 +14,8 @@ import jax
 import tensorboardX
 import tqdm
 
+from nashmd_jax import files
+
 
 class MetricWriter:
   """Writes one row of scalars a step to `metrics.jsonl` and an event file."""
@@ -28,13 +30,9 @@ class MetricWriter:
     self._active = jax.process_index() == 0
     if not self._active:
       return
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "metrics.jsonl"
     kept = [row for row in load_metrics(path) if row["step"] <= start_step]
-    partial = path.with_name(path.name + ".partial")
-    lines = "".join(json.dumps(row) + "\n" for row in kept)
-    partial.write_text(lines, encoding="utf-8")
-    partial.replace(path)
+    files.save_text(path, "".join(json.dumps(row) + "\n" for row in kept))
     self._file = path.open("a", encoding="utf-8")
     self._events = tensorboardX.SummaryWriter(
       str(folder / "events"), purge_step=start_step + 1, write_to_disk=True

@@ -18,9 +18,14 @@ def make_mesh() -> jax.sharding.Mesh:
   return jax.sharding.Mesh(devices, ("data",), axis_types=(AxisType.Auto,))
 
 
+def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
+  """The sharding of an array that is whole on every device."""
+  return NamedSharding(mesh, P())
+
+
 def replicate(tree: Any, mesh: jax.sharding.Mesh) -> Any:
   """The tree with every leaf whole on every device of the mesh."""
-  return jax.device_put(tree, NamedSharding(mesh, P()))
+  return jax.device_put(tree, replicated(mesh))
 
 
 def shard_batch(batch: Any, mesh: jax.sharding.Mesh) -> Any:

@@ -144,24 +144,35 @@ def mistake_rows(workdir: pathlib.Path) -> list[rows.Row]:
   return found
 
 
+def minutes_taken(workdir: pathlib.Path, started: float, fresh: bool) -> float:
+  """Wall-clock minutes since make started; of a resumed job, its own time."""
+  if fresh:
+    return (time.time() - started) / 60
+  done = [json.loads(path.read_text()) for path in workdir.rglob("done.json")]
+  return sum(one["seconds"] for one in done) / 60
+
+
 def main() -> int:
-  """Runs the job; measures and writes the rows when it was not done yet."""
+  """Runs the job; measures and writes the rows unless all hold already."""
   parser = argparse.ArgumentParser()
   parser.add_argument("--started", type=float, required=True)
   parser.add_argument("--workdir", type=pathlib.Path, required=True)
   args = parser.parse_args()
-  done = (args.workdir / "report" / "done.json").exists() and OUT.exists()
-  out, _ = run_main(f"--workdir={args.workdir}")
+  finished = (args.workdir / "report" / "done.json").exists()
+  fresh = not args.workdir.exists()
+  out, seconds = run_main(f"--workdir={args.workdir}")
   if out.returncode:
     return out.returncode
-  if done:
+  if finished and OUT.exists():
     found = json.loads(OUT.read_text(encoding="utf-8"))
-    return rows.report(OUT, found)
-  minutes = (time.time() - args.started) / 60
-  _, again = run_main(f"--workdir={args.workdir}")
+    if all(one["holds"] for one in found):
+      return rows.report(OUT, found)
+  minutes = minutes_taken(args.workdir, args.started, fresh)
+  if not finished:
+    _, seconds = run_main(f"--workdir={args.workdir}")
   return rows.report(OUT, [
     rows.row("minutes from make demo to the report page", minutes, "≤", 20),
-    rows.row("seconds of a second run of the job", again, "≤", 30),
+    rows.row("seconds of a second run of the job", seconds, "≤", 30),
     *win_rows(args.workdir),
     *gradient_rows(),
     *decode_rows(),

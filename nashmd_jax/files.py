@@ -1,0 +1,33 @@
+"""Files that appear whole or not at all."""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+
+def save_text(path: pathlib.Path, text: str) -> None:
+  """Writes a file under another name first, so that no half of it is seen."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_name(path.name + ".partial")
+  with partial.open("w", encoding="utf-8") as file:
+    file.write(text)
+    file.flush()
+    os.fsync(file.fileno())
+  partial.replace(path)
+
+
+def save_json(path: pathlib.Path, value: Any) -> None:
+  """Writes a value as JSON, see `save_text`."""
+  save_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def load_json(path: pathlib.Path) -> Any:
+  """Reads a value that `save_json` wrote.
+
+  Raises: ValueError if the file is missing or not JSON.
+  """
+  try:
+    return json.loads(path.read_text(encoding="utf-8"))
+  except (OSError, json.JSONDecodeError) as error:
+    raise ValueError(f"{path}: cannot be read ({error})") from None
