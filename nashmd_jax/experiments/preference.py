@@ -5,6 +5,7 @@ read the same files.
 """
 
 import functools
+import itertools
 import pathlib
 from typing import Any
 
@@ -220,13 +221,18 @@ def run(
   judged = comparisons["validation"][: max(1, count // size) * size]
   exact = np.array([row["population_prob_a"] for row in judged])
   best = raters.best_accuracy(exact, config.comparisons.drawing.votes_per_pair)
-  rows = comparisons["train"] + comparisons["validation"]
-  cyclic = {row["prompt"]: row["prompt_is_cyclic"] for row in rows}
-  share = float(np.mean(list(cyclic.values())))
+  cyclic = cyclic_share(comparisons)
   print(
     f"raters: the population's preference is cyclic among the candidates of "
-    f"{share:.1%} of {len(cyclic)} prompts\n"
+    f"{cyclic:.1%} of the prompts\n"
     f"{kind}: accuracy on held-out comparisons "
     f"{scores['eval/accuracy']:.3f}; the raters' noise allows {best:.3f}"
   )
-  return scores | {"eval/best_accuracy": best, "cyclic_prompts": share}
+  return scores | {"eval/best_accuracy": best, "cyclic_prompts": cyclic}
+
+
+def cyclic_share(comparisons: dict[str, list[records.Record]]) -> float:
+  """Share of the prompts whose candidates the population prefers in a ring."""
+  rows = itertools.chain.from_iterable(comparisons.values())
+  cyclic = {row["prompt"]: row["prompt_is_cyclic"] for row in rows}
+  return float(np.mean(list(cyclic.values())))
