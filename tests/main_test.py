@@ -149,6 +149,21 @@ class MistakesTest(parameterized.TestCase):
       {"config": "tests/odd_config.py"},
       "config.sft.train: missing ['log_every'], unknown ['log_evry']",
     ),
+    ("section", ["--config.zzz.a=1"], {}, "there is no setting 'zzz'"),
+    ("unfinished", ["--stage=nash"], {}, "needs sft, which is not finished"),
+    ("size", ["--config.sft.data.batch_size=0"], {}, "batch_size: got 0"),
+    (
+      "confidence",
+      ["--config.tournament.confidence=95"],
+      {},
+      "tournament.confidence: got 95.0",
+    ),
+    (
+      "answers",
+      ["--config.reward.template.answers=('yes sir', 'no')"],
+      {},
+      "template.answers",
+    ),
     ("model", ["--config.model.family=gru"], {}, "model.family: got 'gru'"),
   )
   def test_one_sentence_and_status_two(self, flags, kwargs, message):
@@ -172,6 +187,14 @@ class MistakesTest(parameterized.TestCase):
     )
     self.assertEqual(out.returncode, 2)
     self.assertIn("validation.jsonl, line 2: not JSON", out.stderr)
+
+  def test_file_for_a_workdir(self):
+    path = pathlib.Path(self.create_tempdir().full_path) / "notes.txt"
+    path.write_text("precious")
+    out = run_main(f"--workdir={path}")
+    self.assertEqual(out.returncode, 2)
+    self.assertIn("cannot be a workdir", out.stderr)
+    self.assertEqual(path.read_text(), "precious")
 
   def test_folder_that_is_no_workdir(self):
     folder = pathlib.Path(self.create_tempdir().full_path)
