@@ -2,7 +2,10 @@
 
   python -m nashmd_jax.main --config=configs/docstrings.py --workdir=DIR
 
-`:tiny` after the file name runs the same path in under a minute.
+About 11 minutes on 2 CPU cores. Expected, with some 6,400 records: Nash-MD is
+preferred to SFT by the simulated raters with probability 0.58, 95 % interval
+0.53 to 0.63; held-out accuracy of both judges 0.67, where the raters' noise
+allows 0.85. `:tiny` after the file name runs the same path in under a minute.
 """
 
 import ml_collections

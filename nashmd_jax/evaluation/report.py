@@ -253,14 +253,14 @@ def _save_plots(workdir, results, folder) -> None:
         label="best possible" if name == "preference" else None,
       )
   axis.set(title="Judges, held-out comparisons", ylabel="accuracy")
-  for name in results["policies"]:
+  for number, name in enumerate(results["policies"]):
     for axis, key in (
       (axes[1, 0], "eval/win_prob_against_reference"),
       (axes[1, 1], "kl"),
     ):
       steps, values = _series(workdir / "nash" / name, key)
       if steps:
-        axis.plot(steps, values, label=name)
+        axis.plot(steps, values, label=name, color=f"C{number}")
   axes[1, 0].set(
     title="Against SFT, by the preference model", ylabel="win probability"
   )
