@@ -90,7 +90,7 @@ def make_text_judge(
   @jax.jit
   def win_prob(params, batch):
     segments = (
-      (batch[name], batch[name + "_mask"])
+      preference_model.segment(batch, name)
       for name in ("prompts", "responses_a", "responses_b")
     )
     return make_token_judge(params)(jax.random.key(0), *segments)

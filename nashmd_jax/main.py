@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 import functools
 import inspect
 import json
+import operator
 import os
 import pathlib
 import re
@@ -24,10 +25,17 @@ import ml_collections
 from ml_collections import config_flags
 
 from nashmd_jax import files, models, preference_model, task
-from nashmd_jax.data import raters
+from nashmd_jax.data import batches, raters
 from nashmd_jax.evaluation import report, tournament
 from nashmd_jax.experiments import nash, preference, sft
 from nashmd_jax.training import loop, optimizer
+
+
+def keywords(function: Callable) -> set[str]:
+  """The keyword-only arguments of a function."""
+  parameters = inspect.signature(function).parameters.values()
+  return {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+
 
 TRAINED = {
   "sft": sft,
@@ -41,9 +49,9 @@ SECTIONS = {
   "seed": None,
   "data": ("records", "packages"),
   "tokenizer": ("file", "vocab_size", "eos_token", "special_tokens"),
-  "layout": ("prompt_buckets", "max_response"),
+  "layout": keywords(batches.pad_batch),
   "model": None,
-  "raters": ("weights", "sharpness"),
+  "raters": keywords(raters.make_population),
   "comparisons": ("prompts", "drawing"),
   "sft": STAGE_KEYS,
   "preference": JUDGE_KEYS,
@@ -121,19 +129,17 @@ def check_config(config: ml_collections.ConfigDict) -> None:
   task.own_records(config)
 
 
-def keywords(function: Callable) -> set[str]:
-  """The keyword-only arguments of a function."""
-  parameters = inspect.signature(function).parameters.values()
-  return {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+def section_at(config: ml_collections.ConfigDict, path: str):
+  """The part of a config with a dotted name; the whole for an empty one."""
+  keys = path.split(".") if path else ()
+  return functools.reduce(operator.getitem, keys, config)
 
 
 def check_keys(
   config: ml_collections.ConfigDict, path: str, expected: Iterable[str]
 ) -> None:
   """Raises ValueError unless a section has just the expected keys."""
-  section = config
-  for part in path.split(".") if path else ():
-    section = section[part]
+  section = section_at(config, path)
   missing = sorted(set(expected) - set(section))
   unknown = sorted(set(section) - set(expected))
   if missing or unknown:
@@ -147,9 +153,7 @@ def at_least_one(
   config: ml_collections.ConfigDict, path: str, *names: str
 ) -> None:
   """Raises ValueError unless the named counts are 1 or more."""
-  section = config
-  for part in path.split("."):
-    section = section[part]
+  section = section_at(config, path)
   for name in names:
     if section[name] < 1:
       raise ValueError(

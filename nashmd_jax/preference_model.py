@@ -22,6 +22,11 @@ PREFERENCE_SLOTS = ("prompt", "first", "second")
 REWARD_SLOTS = ("prompt", "first")
 
 
+def segment(batch: Mapping[str, jax.Array], name: str) -> Segment:
+  """The tokens of a batch under `name`, with their mask."""
+  return batch[name], batch[name + "_mask"]
+
+
 class Template(NamedTuple):
   """Fixed text as token ids, and the names of what stands between.
 
@@ -156,15 +161,15 @@ def _fill(pieces: tuple[Piece, ...], slots: Mapping[str, Segment]) -> Segment:
   """The pieces with their slots filled, without gaps between them."""
   rows = slots["prompt"][0].shape[0]
 
-  def segment(piece):
+  def filled(piece):
     if isinstance(piece, str):
       return slots[piece]
     shape = (rows, len(piece))
     fixed = jnp.broadcast_to(jnp.array(piece, jnp.int32), shape)
     return fixed, jnp.ones(shape, bool)
 
-  nothing = segment(())
-  segments = [nothing, *(segment(piece) for piece in pieces)]
+  nothing = filled(())
+  segments = [nothing, *(filled(piece) for piece in pieces)]
   tokens, masks = zip(*segments, strict=True)
   return arrays.left_justify(
     jnp.concatenate(tokens, axis=1), jnp.concatenate(masks, axis=1)

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import functools
 import io
-import itertools
 import pathlib
 from typing import Any, NamedTuple
 
@@ -113,7 +112,7 @@ def own_records(
 
 
 def load_params(task: Task, folder: pathlib.Path) -> Any:
-  """Parameters of the task's model from the checkpoints of a stage."""
+  """Parameters of the task's model from the folder of a stage."""
   shapes = jax.eval_shape(task.model.init, jax.random.key(0))
   return checkpoints.load_params(folder, shapes)
 
@@ -165,6 +164,22 @@ def training_batches(
   )
 
 
+def held_out(
+  source: Sequence[records.Record], *, batch_size: int, examples: int
+) -> Sequence[records.Record]:
+  """The first of the held-out records, up to `examples`, in whole batches.
+
+  Raises: ValueError if the source does not fill one batch.
+  """
+  if len(source) < batch_size:
+    raise ValueError(
+      f"batch_size: {len(source)} held-out records do not fill one batch of "
+      f"{batch_size}; lower it or give more data"
+    )
+  count = max(1, min(examples, len(source)) // batch_size)
+  return source[: count * batch_size]
+
+
 def held_out_mean(
   task: Task,
   source: Sequence[records.Record],
@@ -179,15 +194,9 @@ def held_out_mean(
     source: held-out records.
     scores: (params_by_name, batch) -> scalars or f32[B]; run under jit.
     batch_size: B, rows.
-    examples: how many of the first records, in whole batches.
-  Raises: ValueError if the source does not fill one batch.
+    examples: see `held_out`.
   """
-  if len(source) < batch_size:
-    raise ValueError(
-      f"batch_size: {len(source)} held-out records do not fill one batch of "
-      f"{batch_size}; lower it or give more data"
-    )
-  count = max(1, min(examples, len(source)) // batch_size)
+  source = held_out(source, batch_size=batch_size, examples=examples)
   scores = jax.jit(scores)
 
   def evaluate(params_by_name):
@@ -195,8 +204,7 @@ def held_out_mean(
       source, task.encode, task.pad, batch_size=batch_size
     )
     rows = [
-      jax.device_get(scores(params_by_name, batch))
-      for batch, _ in itertools.islice(ordered, count)
+      jax.device_get(scores(params_by_name, batch)) for batch, _ in ordered
     ]
     return {key: float(np.mean([r[key] for r in rows])) for key in rows[0]}
 

@@ -98,7 +98,7 @@ def train(folder, steps, experiment=None, **changes):
 class LoopTest(parameterized.TestCase):
   def saved(self, folder):
     like = {"w": jnp.zeros(8)}
-    return checkpoints.load_params(pathlib.Path(folder) / "checkpoints", like)
+    return checkpoints.load_params(pathlib.Path(folder), like)
 
   def ended(self, folder):
     """All that the last checkpoint holds, and the batch that comes next."""
@@ -110,7 +110,7 @@ class LoopTest(parameterized.TestCase):
       "data": make_batches(),
     }
     with checkpoints.make_checkpointer(
-      pathlib.Path(folder) / "checkpoints", save_every=4
+      pathlib.Path(folder), save_every=4
     ) as checkpointer:
       held = checkpointer.load_checkpointables(checkpointer.latest, like)
     held["data"] = next(like["data"])
@@ -288,7 +288,7 @@ class CheckpointTest(parameterized.TestCase):
       checkpoints.load_params(folder / "absent", {})
     train(folder, 2)
     with self.assertRaisesRegex(ValueError, "do not fit the model"):
-      checkpoints.load_params(folder / "checkpoints", {"w": jnp.zeros(9)})
+      checkpoints.load_params(folder, {"w": jnp.zeros(9)})
 
 
 if __name__ == "__main__":

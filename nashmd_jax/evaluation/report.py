@@ -13,6 +13,7 @@ import matplotlib.figure
 
 from nashmd_jax import files
 from nashmd_jax.data import records
+from nashmd_jax.evaluation import tournament
 from nashmd_jax.training import metrics
 
 SAMPLES = 10
@@ -81,10 +82,7 @@ def run(workdir: pathlib.Path) -> dict[str, str]:
 
   Raises: ValueError if the tournament has not been played.
   """
-  results_path = workdir / "tournament" / "results.json"
-  if not results_path.exists():
-    raise ValueError(f"{results_path}: no results; run --stage=tournament")
-  results = files.load_json(results_path)
+  results = files.load_json(workdir / "tournament" / "results.json")
   folder = workdir / "report"
   folder.mkdir(parents=True, exist_ok=True)
   _save_plots(workdir, results, folder)
@@ -111,17 +109,16 @@ def run(workdir: pathlib.Path) -> dict[str, str]:
 
 def _headline(results) -> str:
   """What the exact judge says of Nash-MD, or the last policy, against SFT."""
-  names, table = results["policies"], results["judges"]["raters"]
+  names = results["policies"]
   name = "nash_md" if "nash_md" in names else names[-1]
-  i, j = names.index(name), names.index("sft")
-  rate, low, high = (table[key][i][j] for key in ("win_rate", "low", "high"))
+  rate, low, high = tournament.against_start(results, name)
   verdict = (
     "above one half" if low > 0.5
     else "below one half" if high < 0.5
     else "not told apart from one half"
   )  # fmt: skip
   return (
-    f"{html.escape(name)} is preferred to {html.escape(names[j])} with "
+    f"{html.escape(name)} is preferred to {tournament.START} with "
     f"probability {rate:.3f} by the simulated raters "
     f"({results['confidence']:.0%} interval {low:.3f} to {high:.3f}): "
     f"{verdict}."
@@ -161,23 +158,19 @@ def _heat(rate: float) -> tuple[str, str]:
 
 
 def _judges(workdir) -> str:
-  rows, cyclic = [], ""
+  rows = []
   for name in ("preference", "reward"):
-    done = _done(workdir / name)
-    if done:
-      scores = done["results"]
-      cyclic = (
-        "<p>The raters’ preference is cyclic among the candidate summaries of "
-        f"{scores['cyclic_prompts']:.1%} of the prompts.</p>"
-      )
-      rows.append(
-        f"<tr><td>{name} model</td><td>{scores['eval/accuracy']:.3f}</td>"
-        f"<td>{scores['eval/best_accuracy']:.3f}</td></tr>"
-      )
+    scores = _scores(workdir / name)
+    rows.append(
+      f"<tr><td>{name} model</td><td>{scores['eval/accuracy']:.3f}</td>"
+      f"<td>{scores['eval/best_accuracy']:.3f}</td></tr>"
+    )
   return (
     '<table class="plain"><tr><th>Judge</th><th>Held-out accuracy</th>'
     "<th>Best that the raters’ noise allows</th></tr>"
-    f"{''.join(rows)}</table>{cyclic}"
+    f"{''.join(rows)}</table>"
+    "<p>The raters’ preference is cyclic among the candidate summaries of "
+    f"{scores['cyclic_prompts']:.1%} of the prompts.</p>"
   )
 
 
@@ -219,9 +212,8 @@ def _stages(workdir) -> str:
   )
 
 
-def _done(folder: pathlib.Path):
-  path = folder / "done.json"
-  return files.load_json(path) if path.exists() else None
+def _scores(folder: pathlib.Path) -> dict[str, float]:
+  return files.load_json(folder / "done.json")["results"]
 
 
 def _series(folder: pathlib.Path, key: str) -> tuple[list, list]:
@@ -241,17 +233,13 @@ def _save_plots(workdir, results, folder) -> None:
   axis.set(title="SFT", ylabel="nats a token")
   axis = axes[0, 1]
   for name in ("preference", "reward"):
-    (line,) = axis.plot(
-      *_series(workdir / name, "eval/accuracy"), label=f"{name} model"
+    axis.plot(*_series(workdir / name, "eval/accuracy"), label=f"{name} model")
+    axis.axhline(
+      _scores(workdir / name)["eval/best_accuracy"],
+      color="grey",
+      linestyle=":",
+      label="best possible" if name == "preference" else None,
     )
-    done = _done(workdir / name)
-    if done:
-      axis.axhline(
-        done["results"]["eval/best_accuracy"],
-        color="grey",
-        linestyle=":",
-        label="best possible" if name == "preference" else None,
-      )
   axis.set(title="Judges, held-out comparisons", ylabel="accuracy")
   for number, name in enumerate(results["policies"]):
     for axis, key in (

@@ -86,21 +86,21 @@ def play(
   }
 
 
-def policy_checkpoints(
+def policy_folder(
   config: ml_collections.ConfigDict, workdir: pathlib.Path, name: str
 ) -> pathlib.Path:
-  """Where the parameters of a policy of the tournament are.
+  """The stage that trained a policy of the tournament.
 
   Raises: ValueError for a policy that the config does not train.
   """
   if name == START:
-    return workdir / "sft" / "checkpoints"
+    return workdir / START
   if name not in config.nash.runs:
     raise ValueError(
       f"tournament.policies: {name!r} is neither {START!r} nor one of "
       f"nash.runs ({sorted(config.nash.runs)})"
     )
-  return workdir / "nash" / name / "checkpoints"
+  return workdir / "nash" / name
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -113,7 +113,7 @@ def check(config: ml_collections.ConfigDict) -> None:
       "once"
     )
   for name in names:
-    policy_checkpoints(config, pathlib.Path(), name)
+    policy_folder(config, pathlib.Path(), name)
   if not 0 < section.confidence < 1:
     raise ValueError(
       f"tournament.confidence: got {section.confidence}, expected a level "
@@ -137,7 +137,7 @@ def run(
   records.save_records(folder / "written.jsonl", rows)
   responses = {}
   for number, name in enumerate(section.policies):
-    place = policy_checkpoints(config, workdir, name)
+    place = policy_folder(config, workdir, name)
     written = task_lib.write_responses(
       task,
       {"policy": task_lib.load_params(task, place)},
@@ -183,7 +183,7 @@ def make_panel(
       functools.partial(
         judges.make_preference_judge, task.model, template=template
       ),
-      task_lib.load_params(task, workdir / "preference" / "checkpoints"),
+      task_lib.load_params(task, workdir / "preference"),
       encode=task.encode,
       pad=task.pad,
       batch_size=config.tournament.batch_size,
@@ -191,12 +191,20 @@ def make_panel(
   }
 
 
-def _print_against_start(results) -> None:
+def against_start(
+  results: Mapping[str, Any], name: str
+) -> tuple[float, float, float]:
+  """Win rate of a policy against SFT by the raters, low and high end."""
   names, table = results["policies"], results["judges"]["raters"]
-  for i, name in enumerate(names):
+  i, j = names.index(name), names.index(START)
+  return table["win_rate"][i][j], table["low"][i][j], table["high"][i][j]
+
+
+def _print_against_start(results) -> None:
+  for name in results["policies"]:
     if name != START:
-      j = names.index(START)
+      rate, low, high = against_start(results, name)
       print(
-        f"tournament: {name} beats {START} with {table['win_rate'][i][j]:.3f} "
-        f"({table['low'][i][j]:.3f} to {table['high'][i][j]:.3f}) by the raters"
+        f"tournament: {name} beats {START} with {rate:.3f} ({low:.3f} to "
+        f"{high:.3f}) by the raters"
       )

@@ -61,8 +61,8 @@ def make_experiment(
 
   Args:
     lanes: the learner's and the opponent's.
-    reference: checkpoints of μ, which the policy also starts from.
-    judge: checkpoints of the judge.
+    reference: stage that gave μ, which the policy also starts from.
+    judge: stage that gave the judge.
     batch_size: prompts a step.
     eval_examples: held-out prompts an evaluation, whole batches of them.
     seed: of the order of the prompts and of the evaluation.
@@ -110,7 +110,7 @@ def play(
     reward model, the baseline being the reward of the second lane.
   """
   play_rng, judge_rng = jax.random.split(rng)
-  prompts = (batch["prompts"], batch["prompts_mask"])
+  prompts = preference_model.segment(batch, "prompts")
   written = sampling.rollout(
     task.model,
     params_by_name,
@@ -265,8 +265,8 @@ def run(
     lanes=opponents.make_lanes(
       opponent=section.opponent, mixture=section.mixture
     ),
-    reference=workdir / "sft" / "checkpoints",
-    judge=workdir / section.judge / "checkpoints",
+    reference=workdir / "sft",
+    judge=workdir / section.judge,
     seed=config.seed,
     **section.data,
   )

@@ -4,6 +4,7 @@ The comparisons are drawn once, after SFT, from simulated raters; both stages
 read the same files.
 """
 
+from collections.abc import Mapping
 import functools
 import itertools
 import pathlib
@@ -18,33 +19,6 @@ from nashmd_jax import task as task_lib
 from nashmd_jax.data import raters, records
 from nashmd_jax.training import loop
 from nashmd_jax.training import optimizer as optimizer_lib
-
-
-def preference_logit(model, params, template, batch) -> jax.Array:
-  """Log-odds that a is preferred, from the preference model."""
-  return preference_model.win_logit(
-    model,
-    params,
-    template,
-    prompts=(batch["prompts"], batch["prompts_mask"]),
-    responses=(batch["responses_a"], batch["responses_a_mask"]),
-    opponents=(batch["responses_b"], batch["responses_b_mask"]),
-  )
-
-
-def rewards(model, params, template, batch) -> tuple[jax.Array, jax.Array]:
-  """The scalar rewards of a and of b."""
-  reward_a, reward_b = (
-    preference_model.reward(
-      model,
-      params,
-      template,
-      prompts=(batch["prompts"], batch["prompts_mask"]),
-      responses=(batch[name], batch[name + "_mask"]),
-    )
-    for name in ("responses_a", "responses_b")
-  )
-  return reward_a, reward_b
 
 
 def make_experiment(
@@ -62,21 +36,12 @@ def make_experiment(
   Args:
     kind: "preference" or "reward".
     comparisons: by split: "train", "validation".
-    start: checkpoints of the policy to start from; None for a random start.
+    start: stage of the policy to start from; None for a random start.
     batch_size: comparisons a step.
     eval_examples: held-out comparisons an evaluation, whole batches of them.
     seed: of the order of the data.
   """
-  template = task.templates[kind]
-
-  def loss(params, batch, rng):
-    del rng
-    prob_a = batch["prob_a"]
-    if kind == "preference":
-      logit = preference_logit(task.model, params, template, batch)
-      return losses.preference_loss(logit=logit, prob_a=prob_a)
-    a, b = rewards(task.model, params, template, batch)
-    return losses.bradley_terry_loss(reward_a=a, reward_b=b, prob_a=prob_a)
+  loss = functools.partial(comparison_loss, task, kind)
 
   def init(rng):
     if start is None:
@@ -101,6 +66,35 @@ def make_experiment(
       batch_size=batch_size,
       examples=eval_examples,
     ),
+  )
+
+
+def comparison_loss(
+  task: task_lib.Task,
+  kind: str,
+  params: Any,
+  batch: Mapping[str, jax.Array],
+  rng: jax.Array,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """Cross-entropy of one kind of judge on a batch of comparisons."""
+  del rng
+  judge = (task.model, params, task.templates[kind])
+  prompts, a, b = (
+    preference_model.segment(batch, name)
+    for name in ("prompts", "responses_a", "responses_b")
+  )
+  prob_a = batch["prob_a"]
+  if kind == "preference":
+    logit = preference_model.win_logit(
+      *judge, prompts=prompts, responses=a, opponents=b
+    )
+    return losses.preference_loss(logit=logit, prob_a=prob_a)
+  reward_a, reward_b = (
+    preference_model.reward(*judge, prompts=prompts, responses=responses)
+    for responses in (a, b)
+  )
+  return losses.bradley_terry_loss(
+    reward_a=reward_a, reward_b=reward_b, prob_a=prob_a
   )
 
 
@@ -177,7 +171,7 @@ def prepare_comparisons(
       drawn = draw_comparisons(
         task,
         population,
-        task_lib.load_params(task, workdir / "sft" / "checkpoints"),
+        task_lib.load_params(task, workdir / "sft"),
         task.splits[split][:count],
         seed=(config.seed, number),
         **config.comparisons.drawing,
@@ -204,7 +198,7 @@ def run(
     task,
     kind,
     comparisons,
-    start=workdir / "sft" / "checkpoints" if section.start_from_sft else None,
+    start=workdir / "sft" if section.start_from_sft else None,
     seed=config.seed,
     **section.data,
   )
@@ -216,9 +210,11 @@ def run(
     seed=config.seed,
     **section.train,
   )
-  size = section.data.batch_size
-  count = min(section.data.eval_examples, len(comparisons["validation"]))
-  judged = comparisons["validation"][: max(1, count // size) * size]
+  judged = task_lib.held_out(
+    comparisons["validation"],
+    batch_size=section.data.batch_size,
+    examples=section.data.eval_examples,
+  )
   exact = np.array([row["population_prob_a"] for row in judged])
   best = raters.best_accuracy(exact, config.comparisons.drawing.votes_per_pair)
   cyclic = cyclic_share(comparisons)

@@ -14,6 +14,7 @@ from orbax.checkpoint import v1 as ocp
 from nashmd_jax.training import sharding
 from nashmd_jax.training import state as state_lib
 
+FOLDER = "checkpoints"
 policies = ocp.training.save_decision_policies
 preservation = ocp.training.preservation_policies
 
@@ -24,9 +25,13 @@ def make_checkpointer(
   """A checkpointer that saves every `save_every` steps and keeps two.
 
   Leftovers of a save that was cut off are removed.
+
+  Args:
+    folder: of the stage; the checkpoints are in a folder of their own there.
+    save_every: steps.
   """
   return ocp.training.Checkpointer(
-    folder.absolute(),
+    folder.absolute() / FOLDER,
     save_decision_policy=policies.FixedIntervalPolicy(save_every),
     preservation_policy=preservation.LatestN(2),
     cleanup_tmp_directories=True,
@@ -93,14 +98,15 @@ def load_params(folder: pathlib.Path, like: Any) -> Any:
   """The parameters in the latest checkpoint of another stage.
 
   Args:
-    folder: the checkpoints of that stage.
+    folder: of that stage.
     like: arrays or shapes of the tree; leaves without a sharding are put
       whole on every device.
   Raises: ValueError if there is no checkpoint or its shapes are others.
   """
+  folder = folder.absolute() / FOLDER
   if not folder.is_dir():
     raise ValueError(f"{folder}: no checkpoints here; run that stage first")
-  with ocp.training.Checkpointer(folder.absolute()) as checkpointer:
+  with ocp.training.Checkpointer(folder) as checkpointer:
     if checkpointer.latest is None:
       raise ValueError(f"{folder}: holds no finished checkpoint")
     try:

@@ -170,9 +170,7 @@ def train(
 
   with contextlib.ExitStack() as stack:
     checkpointer = stack.enter_context(
-      checkpoints.make_checkpointer(
-        folder / "checkpoints", save_every=save_every
-      )
+      checkpoints.make_checkpointer(folder, save_every=save_every)
     )
     state = checkpoints.restore(checkpointer, state, batches)
     start = int(state.step)

@@ -1,7 +1,6 @@
 """`make demo`: the main job, then the figures of it in out/demo.json."""
 
 import argparse
-import json
 import pathlib
 import subprocess
 import sys
@@ -11,7 +10,8 @@ import time
 import jax
 import jax.numpy as jnp
 
-from nashmd_jax import opponents, policy, sampling
+from nashmd_jax import files, opponents, policy, sampling
+from nashmd_jax.evaluation import tournament
 from tests import gradient_oracle, t5_test
 from tests.figures import rows
 
@@ -32,21 +32,19 @@ def run_main(*flags: str, config: str = CONFIG, quiet: bool = False):
 
 def win_rows(workdir: pathlib.Path) -> list[rows.Row]:
   """What the tournament and the judges' evaluations say."""
-  results = json.loads((workdir / "tournament" / "results.json").read_text())
-  names, table = results["policies"], results["judges"]["raters"]
-  i, j = names.index("nash_md"), names.index("sft")
-  rate = table["win_rate"][i][j]
+  results = files.load_json(workdir / "tournament" / "results.json")
+  rate, low, _ = tournament.against_start(results, "nash_md")
   found = [
     rows.row(
       f"Nash-MD beats SFT under the exact judge at {rate:.3f} over "
       f"{results['prompts']} prompts: lower end of the 95 % interval",
-      table["low"][i][j],
+      low,
       ">",
       0.5,
     )
   ]
   for kind in ("preference", "reward"):
-    scores = json.loads((workdir / kind / "done.json").read_text())["results"]
+    scores = files.load_json(workdir / kind / "done.json")["results"]
     accuracy, best = scores["eval/accuracy"], scores["eval/best_accuracy"]
     found.append(
       rows.row(
@@ -148,7 +146,7 @@ def minutes_taken(workdir: pathlib.Path, started: float, fresh: bool) -> float:
   """Wall-clock minutes since make started; of a resumed job, its own time."""
   if fresh:
     return (time.time() - started) / 60
-  done = [json.loads(path.read_text()) for path in workdir.rglob("done.json")]
+  done = [files.load_json(path) for path in workdir.rglob("done.json")]
   return sum(one["seconds"] for one in done) / 60
 
 
@@ -164,7 +162,7 @@ def main() -> int:
   if out.returncode:
     return out.returncode
   if finished and OUT.exists():
-    found = json.loads(OUT.read_text(encoding="utf-8"))
+    found = files.load_json(OUT)
     if all(one["holds"] for one in found):
       return rows.report(OUT, found)
   minutes = minutes_taken(args.workdir, args.started, fresh)
