@@ -12,6 +12,7 @@ PACKAGE = ROOT / "nashmd_jax"
 LAYERS = {
   "arrays": 0,
   "files": 0,
+  "games": 1,
   "losses": 1,
   "data": 1,
   "training": 1,
