@@ -105,7 +105,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     if keys:
       check(path, keys)
   check("comparisons.drawing", keywords(preference.draw_comparisons) - {"seed"})
-  own = {"seed", "start", "lanes", "reference", "judge"}
+  own = {"seed", "start", "score", "reference", "judge"}
   template = keywords(preference_model.make_template) - {"barred"}
   for stage, module in TRAINED.items():
     check(f"{stage}.data", keywords(module.make_experiment) - own)

@@ -30,7 +30,9 @@ def relative_error(opponent: str, length: int, loss=losses.nash_pg_loss):
   size = tokens.shape[0]
   a = jax.random.uniform(keys[3], (2, size, size), jnp.float64)
   win = 0.5 + 0.5 * (a - jnp.swapaxes(a, 1, 2))
-  lane = opponents.make_lanes(opponent=opponent, mixture=MIXTURE)[1]
+  lane = opponents.make_opponent(
+    opponent=opponent, mixture=MIXTURE, mixture_end=MIXTURE, mixture_steps=0
+  ).lane(0)
 
   def by_prefix(params):
     return jax.nn.log_softmax(params["logits"] / TEMPERATURE)

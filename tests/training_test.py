@@ -42,8 +42,8 @@ def loss(params, batch, rng):
   return jnp.mean(error**2), {"error": jnp.mean(jnp.abs(error))}
 
 
-def rollout(params_by_name, batch, rng):
-  del rng
+def rollout(params_by_name, batch, rng, step):
+  del rng, step
   return {**batch, "shift": batch["x"] @ params_by_name["anchor"]["w"]}
 
 

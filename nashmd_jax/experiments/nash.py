@@ -1,56 +1,78 @@
-"""Stage `nash`: policy gradient against an opponent, or for a reward.
+"""Stage `nash`: the game of `game.py` on text, from μ, before a frozen judge.
 
-The opponent is a choice of lanes; the judge decides which loss is used: the
-preference model gives win probabilities, the reward model gives RLHF, where
-the opponent's response is the baseline.
+The judge decides which losses there are: the preference model gives win
+probabilities, the reward model gives RLHF.
 """
 
-from collections.abc import Mapping, Sequence
 import functools
 import pathlib
-from typing import Any, NamedTuple
 
 import jax
-from jax import lax
 import ml_collections
 
-from nashmd_jax import (
-  judges,
-  losses,
-  opponents,
-  policy,
-  preference_model,
-  sampling,
-)
+from nashmd_jax import judges, opponents
 from nashmd_jax import task as task_lib
+from nashmd_jax.experiments import game as game_lib
 from nashmd_jax.training import loop
 from nashmd_jax.training import optimizer as optimizer_lib
 
-JUDGES = ("preference", "reward")
-GAME = ("opponent", "mixture", "judge", "kl_coef", "temperature")
+JUDGES = {
+  "preference": (judges.make_preference_judge, "win_prob"),
+  "reward": (judges.make_reward_scorer, "reward"),
+}
+OPPONENT = ("opponent", "mixture", "mixture_end", "mixture_steps")
+GAME = (*OPPONENT, "judge", "loss", "samples", "kl_coef", "temperature")
 
 
-class Game(NamedTuple):
-  """What is played, apart from who the opponent is.
+def make_game(
+  task: task_lib.Task,
+  *,
+  opponent: str,
+  mixture: float,
+  mixture_end: float,
+  mixture_steps: int,
+  judge: str,
+  loss: str,
+  samples: int,
+  kl_coef: float,
+  temperature: float,
+) -> game_lib.Game:
+  """The game of a config on a task's model and text.
 
-  Attributes:
+  Args:
+    opponent, mixture, mixture_end, mixture_steps: of `make_opponent`.
     judge: "preference" or "reward".
-    template: of that judge.
+    loss: a key of `game.RULES` for that judge.
+    samples: K, responses of each side to a prompt.
     kl_coef: τ ≥ 0, in units of the judge's score a nat.
     temperature: of sampling and of every log-prob.
   """
-
-  judge: str
-  template: preference_model.Template
-  kl_coef: float
-  temperature: float
+  make_judge, given = JUDGES[judge]
+  return game_lib.Game(
+    model=task.model,
+    opponent=opponents.make_opponent(
+      opponent=opponent,
+      mixture=mixture,
+      mixture_end=mixture_end,
+      mixture_steps=mixture_steps,
+    ),
+    judge=lambda sets: make_judge(
+      task.model, sets["judge"], task.templates[judge]
+    ),
+    rule=game_lib.RULES[given][loss],
+    samples=samples,
+    kl_coef=kl_coef,
+    temperature=temperature,
+    max_response=task.max_response,
+    eos_id=task.tokenizer.eos_id,
+  )
 
 
 def make_experiment(
   task: task_lib.Task,
-  game: Game,
+  game: game_lib.Game,
   *,
-  lanes: Sequence[sampling.Lane],
+  score: game_lib.Score,
   reference: pathlib.Path,
   judge: pathlib.Path,
   batch_size: int,
@@ -60,7 +82,7 @@ def make_experiment(
   """The learner plays an opponent; a frozen judge scores the pair.
 
   Args:
-    lanes: the learner's and the opponent's.
+    score: of the evaluation, against μ.
     reference: stage that gave μ, which the policy also starts from.
     judge: stage that gave the judge.
     batch_size: prompts a step.
@@ -76,8 +98,8 @@ def make_experiment(
 
   return loop.Experiment(
     init=init,
-    rollout=functools.partial(rollout, task, game, lanes),
-    loss=functools.partial(loss, task, game),
+    rollout=functools.partial(game_lib.rollout, game),
+    loss=functools.partial(game_lib.loss, game),
     batches=functools.partial(
       task_lib.training_batches,
       task,
@@ -88,131 +110,52 @@ def make_experiment(
     evaluate=task_lib.held_out_mean(
       task,
       task.splits["validation"],
-      functools.partial(_against_reference, task, game, seed),
+      functools.partial(_against_reference, game, score, seed),
       batch_size=batch_size,
       examples=eval_examples,
     ),
   )
 
 
-def play(
-  task: task_lib.Task,
-  game: Game,
-  lanes: Sequence[sampling.Lane],
-  params_by_name: Mapping[str, Any],
-  batch: Mapping[str, jax.Array],
-  rng: jax.Array,
-) -> tuple[preference_model.Segment, dict[str, jax.Array]]:
-  """One response in each of two lanes, and the judge's score of the first.
-
-  Returns: the first lane's responses, tokens and mask [B, R]; and "win_prob"
-    f32[B] from a preference model, or "reward" and "baseline" f32[B] from a
-    reward model, the baseline being the reward of the second lane.
-  """
-  play_rng, judge_rng = jax.random.split(rng)
-  prompts = preference_model.segment(batch, "prompts")
-  written = sampling.rollout(
-    task.model,
-    params_by_name,
-    lanes,
-    prompts=prompts[0],
-    prompt_mask=prompts[1],
-    keys=sampling.row_keys(play_rng, batch["example_ids"], len(lanes)),
-    max_response=task.max_response,
-    temperature=game.temperature,
-    eos_id=task.tokenizer.eos_id,
-  )
-  y, y_opp = (
-    (written.tokens[:, lane], written.mask[:, lane]) for lane in (0, 1)
-  )
-  params = params_by_name["judge"]
-  if game.judge == "preference":
-    judge = judges.make_preference_judge(task.model, params, game.template)
-    return y, {"win_prob": judge(judge_rng, prompts, y, y_opp)}
-  reward, baseline = (
-    preference_model.reward(
-      task.model, params, game.template, prompts=prompts, responses=responses
-    )
-    for responses in (y, y_opp)
-  )
-  return y, {"reward": reward, "baseline": baseline}
-
-
-def rollout(
-  task: task_lib.Task,
-  game: Game,
-  lanes: Sequence[sampling.Lane],
-  params_by_name: Mapping[str, Any],
-  batch: Mapping[str, jax.Array],
-  rng: jax.Array,
-) -> dict[str, jax.Array]:
-  """The batch with responses, their scores and log μ; no gradient flows."""
-  (tokens, mask), score = play(task, game, lanes, params_by_name, batch, rng)
-  batch = {**batch, **score, "responses": tokens, "responses_mask": mask}
-  reference = params_by_name["reference"]
-  batch["ref_log_prob"] = log_prob(task, game, reference, batch)
-  return lax.stop_gradient(batch)
-
-
-def loss(
-  task: task_lib.Task,
-  game: Game,
-  params: Any,
-  batch: Mapping[str, jax.Array],
-  rng: jax.Array,
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """The loss of the game on a batch that `rollout` filled in."""
-  del rng
-  common = {
-    "log_prob": log_prob(task, game, params, batch),
-    "ref_log_prob": batch["ref_log_prob"],
-    "mask": batch["responses_mask"],
-    "kl_coef": game.kl_coef,
-  }
-  if game.judge == "preference":
-    return losses.nash_pg_loss(win_prob=batch["win_prob"], **common)
-  return losses.rlhf_pg_loss(
-    reward=batch["reward"], baseline=batch["baseline"], **common
-  )
-
-
-def log_prob(
-  task: task_lib.Task,
-  game: Game,
-  params: Any,
-  batch: Mapping[str, jax.Array],
-) -> jax.Array:
-  """log π(y_n | x, y_<n) of the batch's responses, f32[B, R], nats."""
-  return policy.response_log_probs(
-    task.model,
-    params,
-    prompts=batch["prompts"],
-    prompt_mask=batch["prompts_mask"],
-    responses=batch["responses"],
-    temperature=game.temperature,
-  )
-
-
-def _against_reference(task, game, seed, params_by_name, batch):
+def _against_reference(game, score, seed, params_by_name, batch):
   """The judge's scores of the policy against μ."""
-  lanes = [opponents.LEARNER, {"reference": 1.0}]
-  rng = jax.random.key(seed)
-  _, score = play(task, game, lanes, params_by_name, batch, rng)
-  return {f"{name}_against_reference": x for name, x in score.items()}
+  write_rng, judge_rng = jax.random.split(jax.random.key(seed))
+  _, scores = game_lib.play(
+    game,
+    score,
+    params_by_name,
+    [opponents.LEARNER],
+    [{"reference": 1.0}],
+    batch,
+    write_rng,
+    judge_rng,
+  )
+  return {f"{name}_against_reference": x for name, x in scores.items()}
 
 
 def check(
   *,
-  opponent: str,
-  mixture: float,
   judge: str,
+  loss: str,
+  samples: int,
   kl_coef: float,
   temperature: float,
+  **opponent,
 ) -> None:
   """Raises ValueError for a setting of the game that makes no sense."""
-  opponents.make_lanes(opponent=opponent, mixture=mixture)
+  opponents.make_opponent(**opponent)
   if judge not in JUDGES:
-    raise ValueError(f"nash.judge: got {judge!r}, expected one of {JUDGES}")
+    raise ValueError(
+      f"nash.judge: got {judge!r}, expected one of {sorted(JUDGES)}"
+    )
+  rules = game_lib.RULES[JUDGES[judge][1]]
+  if loss not in rules:
+    raise ValueError(
+      f"nash.loss: got {loss!r}, expected one of {sorted(rules)} for the "
+      f"judge {judge!r}"
+    )
+  if samples < 1:
+    raise ValueError(f"nash.samples: got {samples}, expected 1 or more")
   if not kl_coef >= 0:
     raise ValueError(
       f"nash.kl_coef: got {kl_coef}, expected τ of 0 (no regularisation) or "
@@ -253,18 +196,11 @@ def run(
   """Trains one of `config.nash.runs` and returns its last evaluation."""
   section = run_section(config, name)
   task = task_lib.load_task(config, workdir)
-  game = Game(
-    judge=section.judge,
-    template=task.templates[section.judge],
-    kl_coef=section.kl_coef,
-    temperature=section.temperature,
-  )
+  game = make_game(task, **{key: section[key] for key in GAME})
   experiment = make_experiment(
     task,
     game,
-    lanes=opponents.make_lanes(
-      opponent=section.opponent, mixture=section.mixture
-    ),
+    score=game_lib.SCORES[JUDGES[section.judge][1]],
     reference=workdir / "sft",
     judge=workdir / section.judge,
     seed=config.seed,

@@ -50,7 +50,7 @@ def make_experiment(
 
   return loop.Experiment(
     init=init,
-    rollout=lambda params_by_name, batch, rng: batch,
+    rollout=lambda params_by_name, batch, rng, step: batch,
     loss=loss,
     batches=functools.partial(
       task_lib.training_batches,

@@ -37,7 +37,7 @@ def make_experiment(
 
   return loop.Experiment(
     init=lambda rng: (jax.jit(task.model.init)(rng), {}),
-    rollout=lambda params_by_name, batch, rng: batch,
+    rollout=lambda params_by_name, batch, rng, step: batch,
     loss=loss,
     batches=functools.partial(
       task_lib.training_batches,

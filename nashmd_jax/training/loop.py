@@ -27,15 +27,15 @@ class Experiment(NamedTuple):
   Attributes:
     init: (rng) -> (params, frozen): the parameters to train, and the further
       sets by name.
-    rollout: (params_by_name, batch, rng) -> batch for the loss. No gradient
-      flows through it. Supervised stages return the batch as it is.
+    rollout: (params_by_name, batch, rng, step) -> batch for the loss. No
+      gradient flows through it. Supervised stages return the batch as it is.
     loss: (params, batch, rng) -> (loss, metrics), a mean over rows.
     batches: () -> endless training batches whose place can be saved.
     evaluate: (params_by_name) -> scalars on held-out data.
   """
 
   init: Callable[[jax.Array], tuple[Params, Mapping[str, Params]]]
-  rollout: Callable[[Mapping[str, Params], Batch, jax.Array], Batch]
+  rollout: Callable[[Mapping[str, Params], Batch, jax.Array, jax.Array], Batch]
   loss: Callable[[Params, Batch, jax.Array], tuple[jax.Array, Mapping]]
   batches: Callable[[], grain.DatasetIterator]
   evaluate: Callable[[Mapping[str, Params]], Mapping[str, float]]
@@ -65,7 +65,7 @@ def make_train_step(
     rng = jax.random.fold_in(jax.random.key(seed), state.step)
     rollout_rng, loss_rng = jax.random.split(rng)
     batch = experiment.rollout(
-      state_lib.params_by_name(state), batch, rollout_rng
+      state_lib.params_by_name(state), batch, rollout_rng, state.step
     )
     value_and_grad = jax.value_and_grad(experiment.loss, has_aux=True)
     (loss, metrics), grads = value_and_grad(state.params, batch, loss_rng)

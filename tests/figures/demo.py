@@ -69,7 +69,7 @@ def gradient_rows() -> list[rows.Row]:
         "≤",
         1e-9,
       )
-      for opponent in opponents.OPPONENTS
+      for opponent in ("self", "mixture", "moving_average", "reference")
     ]
 
 
