@@ -55,6 +55,24 @@ def make_preference_judge(
   return judge
 
 
+def votes(judge: TokenJudge) -> TokenJudge:
+  """One vote a pair, 1 for y or 0, drawn from the preference of a judge.
+
+  As from a rater who is shown each pair once: the loss needs no more. The
+  vote depends on the row's key alone.
+
+  Source: Munos et al., ICML 2024, app. F.2.
+  """
+
+  def vote(keys, prompts, responses, opponents):
+    judge_keys, own_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+    win_prob = judge(judge_keys, prompts, responses, opponents)
+    drawn = jax.vmap(jax.random.bernoulli)(own_keys, win_prob)
+    return drawn.astype(win_prob.dtype)
+
+  return vote
+
+
 def make_reward_scorer(
   model: models.LanguageModel,
   params: Any,

@@ -11,6 +11,7 @@ import jax
 import optax
 
 from nashmd_jax import sampling
+from nashmd_jax.training import followers
 
 Sets = Mapping[str, Any]
 Step = int | jax.Array
@@ -41,35 +42,46 @@ LANES = {
     "reference": mixture,
   },
   "interpolation": lambda mixture: {"interpolation": 1.0},
+  "past": lambda mixture: {"past_policy": 1.0},
+}
+
+# What can be deployed of a trained run, at the β that its training ended with.
+DEPLOYED = {
+  "last": LANES["self"],
+  "mixture": LANES["mixture"],
+  "ema": LANES["moving_average"],
 }
 
 
 def _interpolation(sets, rng, mixture):
   del rng
-  return jax.tree.map(
+  between = jax.tree.map(
     lambda policy, start: (1.0 - mixture) * policy + mixture * start,
     sets["policy"],
     sets["reference"],
   )
+  return {"interpolation": between}
 
 
-MADE = {"interpolation": _interpolation}
+def _past_policy(sets, rng, mixture):
+  del mixture
+  return {"past_policy": followers.draw(sets["past"], rng)}
+
+
+MADE = {"interpolation": _interpolation, "past": _past_policy}
 
 
 def make_opponent(
-  *,
-  opponent: str,
-  mixture: float,
-  mixture_end: float,
-  mixture_steps: int,
+  *, opponent: str, mixture: float, mixture_end: float, mixture_steps: int
 ) -> Opponent:
   """An opponent by name.
 
   Args:
     opponent: "self" (self-play), "mixture" (Nash-MD-PG), "moving_average"
       (Nash-EMA-PG, over the set "ema"), "reference" (best response),
-      "moving_average_mixture" (the mixture of θ̄ and μ) or "interpolation"
-      (parameters (1 − β) θ + β θ_0).
+      "moving_average_mixture" (the mixture of θ̄ and μ), "interpolation"
+      (parameters (1 − β) θ + β θ_0) or "past" (fictitious play: each rollout
+      against one of the stored policies of the set "past").
     mixture: β in [0, 1], weight on the reference; read by the mixtures and
       by the interpolation alone.
     mixture_end: β from step `mixture_steps` on, reached linearly.
@@ -99,11 +111,29 @@ def make_opponent(
     return optax.linear_schedule(mixture, mixture_end, mixture_steps)(step)
 
   def sets(given, rng, step):
-    made = {
-      name: make(given, rng, weight(step))
-      for name, make in MADE.items()
-      if name == opponent
-    }
-    return {**given, **made}
+    make = MADE.get(opponent, lambda sets, rng, mixture: {})
+    return {**given, **make(given, rng, weight(step))}
 
   return Opponent(lane=lambda step: LANES[opponent](weight(step)), sets=sets)
+
+
+def make_deployed(
+  *, deploy: str, mixture: float, mixture_end: float, mixture_steps: int
+) -> sampling.Lane:
+  """The lane in which a trained run answers.
+
+  What solves the game at temperature τ / (1 − β) is the mixture that was
+  played, not the last policy.
+
+  Args:
+    deploy: "last" (the policy), "mixture" or "ema".
+    mixture, mixture_end, mixture_steps: as `make_opponent`.
+  Raises: ValueError for a policy that is not one of these.
+  Source: Calandriello et al., ICML 2024, prop. 5.2.
+  """
+  if deploy not in DEPLOYED:
+    raise ValueError(
+      f"nash.deploy: got {deploy!r}, expected one of {sorted(DEPLOYED)}"
+    )
+  lane = DEPLOYED[deploy](mixture_end if mixture_steps else mixture)
+  return {name: weight for name, weight in lane.items() if weight}

@@ -9,43 +9,12 @@ from typing import Any, NamedTuple
 import jax
 from jax import lax
 import jax.numpy as jnp
-import numpy as np
 
-from nashmd_jax import (
-  judges,
-  losses,
-  models,
-  opponents,
-  policy,
-  preference_model,
-  sampling,
-)
+from nashmd_jax import models, opponents, sampling
+from nashmd_jax.experiments import rules
 
-Batch = Mapping[str, jax.Array]
+Batch = rules.Batch
 Sets = Mapping[str, Any]
-Segment = preference_model.Segment
-Judge = judges.TokenJudge | judges.TokenScorer
-Score = Callable[
-  [Judge, jax.Array, Batch, Segment, Segment], dict[str, jax.Array]
-]
-
-
-class Rule(NamedTuple):
-  """How a loss is played: who writes, what is scored, what is learnt from.
-
-  Attributes:
-    lanes: (the opponent's lane, K) -> the lanes that the loss is of, and the
-      further ones.
-    score: (judge, rng, batch, responses of the former, of the latter) ->
-      scores by name; responses are tokens and mask [B, L, R].
-    loss: (log π, log μ, batch of `rollout`, τ) -> (loss, metrics).
-  """
-
-  lanes: Callable[
-    [sampling.Lane, int], tuple[list[sampling.Lane], list[sampling.Lane]]
-  ]
-  score: Score
-  loss: Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
 
 
 class Game(NamedTuple):
@@ -55,7 +24,7 @@ class Game(NamedTuple):
     model: of every parameter set that writes.
     opponent: who writes y′.
     judge: (params_by_name) -> the judge, of the kind that `rule` asks.
-    rule: one of `RULES`, which lists them by what the judge gives.
+    rule: see `rules.make_rule`.
     samples: K ≥ 1, responses of each side to a prompt.
     kl_coef: τ ≥ 0, in units of the judge's score a nat.
     temperature: of sampling and of every log-prob, > 0.
@@ -65,8 +34,8 @@ class Game(NamedTuple):
 
   model: models.LanguageModel
   opponent: opponents.Opponent
-  judge: Callable[[Sets], Judge]
-  rule: Rule
+  judge: Callable[[Sets], rules.Judge]
+  rule: rules.Rule
   samples: int
   kl_coef: float
   temperature: float
@@ -89,8 +58,9 @@ def rollout(
     rng: of this step.
     step: int32 scalar, for an opponent that changes with it.
   Returns: rows of the L responses to each prompt that the loss is of:
-    prompts, prompts_mask [B·L, P]; responses, responses_mask [B·L, R]; the
-    scores; ref_log_prob, log μ of the responses.
+    prompts, prompts_mask [B·L, P]; responses, responses_mask [B·L, R];
+    behaviour_log_prob f32[B·L, R], as sampled; the scores; reference, what
+    the rule reads of μ.
   """
   write_rng, judge_rng, opponent_rng = jax.random.split(rng, 3)
   sets = game.opponent.sets(params_by_name, opponent_rng, step)
@@ -101,11 +71,12 @@ def rollout(
   rows = {
     "prompts": jnp.repeat(batch["prompts"], len(own), axis=0),
     "prompts_mask": jnp.repeat(batch["prompts_mask"], len(own), axis=0),
-    "responses": _rows(written.tokens),
-    "responses_mask": _rows(written.mask),
+    "responses": written.tokens.reshape(-1, game.max_response),
+    "responses_mask": written.mask.reshape(-1, game.max_response),
+    "behaviour_log_prob": written.log_prob.reshape(-1, game.max_response),
     **scores,
   }
-  rows["ref_log_prob"] = log_prob(game, sets["reference"], rows)
+  rows["reference"] = _read(game, sets["reference"], rows)
   return lax.stop_gradient(rows)
 
 
@@ -114,14 +85,24 @@ def loss(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """The loss of the game on what `rollout` returned."""
   del rng
-  return game.rule.loss(
-    log_prob(game, params, batch), batch["ref_log_prob"], batch, game.kl_coef
+  read = _read(game, params, batch)
+  return game.rule.loss(read, batch["reference"], batch, game.kl_coef)
+
+
+def _read(game: Game, params: Any, batch: Batch) -> jax.Array:
+  return game.rule.read(
+    game.model,
+    params,
+    prompts=batch["prompts"],
+    prompt_mask=batch["prompts_mask"],
+    responses=batch["responses"],
+    temperature=game.temperature,
   )
 
 
 def play(
   game: Game,
-  score: Score,
+  score: rules.Score,
   params_by_name: Sets,
   own: Sequence[sampling.Lane],
   other: Sequence[sampling.Lane],
@@ -132,7 +113,7 @@ def play(
   """One response in every lane to each prompt, and the scores of them.
 
   Args:
-    score: of a rule, or one of `SCORES`.
+    score: of a rule, or one of `rules.SCORES`.
     own: lanes of the responses that are scored and returned.
     other: lanes of those that they are scored against.
   """
@@ -154,108 +135,3 @@ def play(
   )
   judge = game.judge(params_by_name)
   return mine, score(judge, judge_rng, batch, mine[:2], theirs[:2])
-
-
-def log_prob(game: Game, params: Any, batch: Batch) -> jax.Array:
-  """log π(y_n | x, y_<n) of the batch's responses, f32[rows, R], nats."""
-  return policy.response_log_probs(
-    game.model,
-    params,
-    prompts=batch["prompts"],
-    prompt_mask=batch["prompts_mask"],
-    responses=batch["responses"],
-    temperature=game.temperature,
-  )
-
-
-def ask(
-  judge: judges.TokenJudge,
-  rng: jax.Array,
-  batch: Batch,
-  responses: Segment,
-  others: Segment,
-) -> jax.Array:
-  """P(y ≻ y′|x) of N pairs to each prompt, f32[B, N].
-
-  Args:
-    rng: a pair's key depends on it, the example and the pair's number.
-    batch: prompts, prompts_mask, example_ids.
-    responses: y, tokens int[B, N, R] and mask bool[B, N, R].
-    others: y′, likewise.
-  """
-  pairs = responses[0].shape[1]
-  keys = sampling.row_keys(rng, batch["example_ids"], pairs)
-  prompts = preference_model.segment(batch, "prompts")
-  win_prob = judge(
-    keys.reshape(-1),
-    tuple(jnp.repeat(x, pairs, axis=0) for x in prompts),
-    tuple(_rows(x) for x in responses),
-    tuple(_rows(x) for x in others),
-  )
-  return win_prob.reshape(-1, pairs)
-
-
-def win_probs(judge, rng, batch, responses, others) -> dict[str, jax.Array]:
-  """ "win_prob" f32[B·K]: the mean P(y ≻ y′_j|x) over the opponent's K."""
-  mine, theirs = responses[0].shape[1], others[0].shape[1]
-  i, j = np.divmod(np.arange(mine * theirs), theirs)
-  pairs = ask(judge, rng, batch, _take(responses, i), _take(others, j))
-  return {"win_prob": jnp.mean(pairs.reshape(-1, theirs), axis=1)}
-
-
-def rewards(judge, rng, batch, responses, others) -> dict[str, jax.Array]:
-  """ "reward" f32[B·K], and "baseline", the mean reward of the others."""
-  del rng
-  prompts = preference_model.segment(batch, "prompts")
-  own, other = (
-    jnp.stack(
-      [judge(prompts, _take(y, i)) for i in range(y[0].shape[1])], axis=1
-    )
-    for y in (responses, others)
-  )
-  baseline = jnp.broadcast_to(jnp.mean(other, axis=1, keepdims=True), own.shape)
-  return {"reward": own.reshape(-1), "baseline": baseline.reshape(-1)}
-
-
-def _take(responses: Segment, index) -> Segment:
-  return tuple(x[:, index] for x in responses)
-
-
-def _rows(x: jax.Array) -> jax.Array:
-  """[B, L, …] -> [B·L, …]."""
-  return x.reshape(-1, *x.shape[2:])
-
-
-def versus(opponent: sampling.Lane, samples: int):
-  """K responses of the learner against K of the opponent."""
-  return [opponents.LEARNER] * samples, [opponent] * samples
-
-
-def _of_scores(loss, *names):
-  """A rule's loss from a loss of log-probs and the named scores."""
-
-  def rule_loss(log_prob, ref_log_prob, batch, kl_coef):
-    return loss(
-      log_prob=log_prob,
-      ref_log_prob=ref_log_prob,
-      mask=batch["responses_mask"],
-      kl_coef=kl_coef,
-      **{name: batch[name] for name in names},
-    )
-
-  return rule_loss
-
-
-SCORES = {"win_prob": win_probs, "reward": rewards}
-RULES = {
-  "win_prob": {
-    "policy_gradient": Rule(
-      versus, win_probs, _of_scores(losses.nash_pg_loss, "win_prob")
-    ),
-  },
-  "reward": {
-    "policy_gradient": Rule(
-      versus, rewards, _of_scores(losses.rlhf_pg_loss, "reward", "baseline")
-    ),
-  },
-}

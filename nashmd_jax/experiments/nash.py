@@ -4,75 +4,83 @@ The judge decides which losses there are: the preference model gives win
 probabilities, the reward model gives RLHF.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 import functools
 import pathlib
+from typing import NamedTuple
 
 import jax
 import ml_collections
 
-from nashmd_jax import judges, opponents
+from nashmd_jax import judges, opponents, sampling
 from nashmd_jax import task as task_lib
 from nashmd_jax.experiments import game as game_lib
+from nashmd_jax.experiments import rules
+from nashmd_jax.training import followers as followers_lib
 from nashmd_jax.training import loop
 from nashmd_jax.training import optimizer as optimizer_lib
 
+
+class Kind(NamedTuple):
+  """A judge that the config can name.
+
+  Attributes:
+    stage: that trained its parameters; also the name of its template.
+    make: (model, params, template) -> the judge.
+    scores: what it gives, a key of `rules.RULES`.
+  """
+
+  stage: str
+  make: Callable[..., rules.Judge]
+  scores: str
+
+
+def _make_votes(model, params, template):
+  return judges.votes(judges.make_preference_judge(model, params, template))
+
+
 JUDGES = {
-  "preference": (judges.make_preference_judge, "win_prob"),
-  "reward": (judges.make_reward_scorer, "reward"),
+  "preference": Kind("preference", judges.make_preference_judge, "win_prob"),
+  "votes": Kind("preference", _make_votes, "win_prob"),
+  "reward": Kind("reward", judges.make_reward_scorer, "reward"),
 }
 OPPONENT = ("opponent", "mixture", "mixture_end", "mixture_steps")
-GAME = (*OPPONENT, "judge", "loss", "samples", "kl_coef", "temperature")
+DEPLOY = ("deploy", *OPPONENT[1:])
+RULE = ("loss", "updates_per_rollout", "clip")
+PLAY = ("judge", "samples", "kl_coef", "temperature")
+GAME = (*OPPONENT, "deploy", *RULE, *PLAY)
 
 
 def make_game(
-  task: task_lib.Task,
-  *,
-  opponent: str,
-  mixture: float,
-  mixture_end: float,
-  mixture_steps: int,
-  judge: str,
-  loss: str,
-  samples: int,
-  kl_coef: float,
-  temperature: float,
+  task: task_lib.Task, section: ml_collections.ConfigDict
 ) -> game_lib.Game:
-  """The game of a config on a task's model and text.
-
-  Args:
-    opponent, mixture, mixture_end, mixture_steps: of `make_opponent`.
-    judge: "preference" or "reward".
-    loss: a key of `game.RULES` for that judge.
-    samples: K, responses of each side to a prompt.
-    kl_coef: τ ≥ 0, in units of the judge's score a nat.
-    temperature: of sampling and of every log-prob.
-  """
-  make_judge, given = JUDGES[judge]
+  """The game of a checked config section on a task's model and text."""
+  kind = JUDGES[section.judge]
+  template = task.templates[kind.stage]
   return game_lib.Game(
     model=task.model,
-    opponent=opponents.make_opponent(
-      opponent=opponent,
-      mixture=mixture,
-      mixture_end=mixture_end,
-      mixture_steps=mixture_steps,
-    ),
-    judge=lambda sets: make_judge(
-      task.model, sets["judge"], task.templates[judge]
-    ),
-    rule=game_lib.RULES[given][loss],
-    samples=samples,
-    kl_coef=kl_coef,
-    temperature=temperature,
+    opponent=opponents.make_opponent(**_of(section, OPPONENT)),
+    judge=lambda sets: kind.make(task.model, sets["judge"], template),
+    rule=rules.make_rule(scores=kind.scores, **_of(section, RULE)),
+    samples=section.samples,
+    kl_coef=section.kl_coef,
+    temperature=section.temperature,
     max_response=task.max_response,
     eos_id=task.tokenizer.eos_id,
   )
+
+
+def _of(section: ml_collections.ConfigDict, keys: Sequence[str]) -> dict:
+  return {key: section[key] for key in keys}
 
 
 def make_experiment(
   task: task_lib.Task,
   game: game_lib.Game,
   *,
-  score: game_lib.Score,
+  deployed: sampling.Lane,
+  score: rules.Score,
+  followers: Mapping[str, followers_lib.Follower],
   reference: pathlib.Path,
   judge: pathlib.Path,
   batch_size: int,
@@ -82,7 +90,9 @@ def make_experiment(
   """The learner plays an opponent; a frozen judge scores the pair.
 
   Args:
+    deployed: lane that is evaluated.
     score: of the evaluation, against μ.
+    followers: sets that follow the policy for the opponent's sake.
     reference: stage that gave μ, which the policy also starts from.
     judge: stage that gave the judge.
     batch_size: prompts a step.
@@ -110,21 +120,22 @@ def make_experiment(
     evaluate=task_lib.held_out_mean(
       task,
       task.splits["validation"],
-      functools.partial(_against_reference, game, score, seed),
+      functools.partial(_against_reference, game, deployed, score, seed),
       batch_size=batch_size,
       examples=eval_examples,
     ),
+    followers=followers,
   )
 
 
-def _against_reference(game, score, seed, params_by_name, batch):
-  """The judge's scores of the policy against μ."""
+def _against_reference(game, deployed, score, seed, params_by_name, batch):
+  """The judge's scores of the deployed policy against μ."""
   write_rng, judge_rng = jax.random.split(jax.random.key(seed))
   _, scores = game_lib.play(
     game,
     score,
     params_by_name,
-    [opponents.LEARNER],
+    [deployed],
     [{"reference": 1.0}],
     batch,
     write_rng,
@@ -133,60 +144,43 @@ def _against_reference(game, score, seed, params_by_name, batch):
   return {f"{name}_against_reference": x for name, x in scores.items()}
 
 
-def check(
-  *,
-  judge: str,
-  loss: str,
-  samples: int,
-  kl_coef: float,
-  temperature: float,
-  **opponent,
-) -> None:
-  """Raises ValueError for a setting of the game that makes no sense."""
-  opponents.make_opponent(**opponent)
-  if judge not in JUDGES:
+def check(section: ml_collections.ConfigDict) -> None:
+  """Raises ValueError for a section that makes no sense, before it is run."""
+  if section.judge not in JUDGES:
     raise ValueError(
-      f"nash.judge: got {judge!r}, expected one of {sorted(JUDGES)}"
+      f"nash.judge: got {section.judge!r}, expected one of {sorted(JUDGES)}"
     )
-  rules = game_lib.RULES[JUDGES[judge][1]]
-  if loss not in rules:
+  if section.samples < 1:
+    raise ValueError(f"nash.samples: got {section.samples}, expected 1 or more")
+  if not section.kl_coef >= 0:
     raise ValueError(
-      f"nash.loss: got {loss!r}, expected one of {sorted(rules)} for the "
-      f"judge {judge!r}"
+      f"nash.kl_coef: got {section.kl_coef}, expected τ of 0 (no "
+      "regularisation) or more"
     )
-  if samples < 1:
-    raise ValueError(f"nash.samples: got {samples}, expected 1 or more")
-  if not kl_coef >= 0:
+  if section.loss in ("ipo", "dpo") and section.kl_coef == 0:
     raise ValueError(
-      f"nash.kl_coef: got {kl_coef}, expected τ of 0 (no regularisation) or "
-      "more"
+      f"nash.kl_coef: got 0 for the loss {section.loss!r}, expected τ above 0"
     )
-  if not temperature > 0:
+  if not section.temperature > 0:
     raise ValueError(
-      f"nash.temperature: got {temperature}, expected more than 0"
+      f"nash.temperature: got {section.temperature}, expected more than 0"
     )
+  opponents.make_opponent(**_of(section, OPPONENT))
+  opponents.make_deployed(**_of(section, DEPLOY))
+  scores = JUDGES[section.judge].scores
+  rules.make_rule(scores=scores, **_of(section, RULE))
+  followers_lib.past_policies(**section.past)
 
 
 def run_section(
   config: ml_collections.ConfigDict, name: str
 ) -> ml_collections.ConfigDict:
-  """`config.nash` with the changes that `config.nash.runs[name]` makes.
+  """The checked section of a run.
 
-  Raises: ValueError for a run that does not exist, a key that `config.nash`
-    does not have, or a game that makes no sense.
+  Raises: ValueError for a run that does not exist or makes no sense.
   """
-  section = config.nash.copy_and_resolve_references()
-  runs = section.runs
-  if name not in runs:
-    raise ValueError(f"nash.runs: no run {name!r} among {sorted(runs)}")
-  try:
-    section.update(runs[name])
-  except (KeyError, AttributeError, TypeError) as error:
-    raise ValueError(
-      f"nash.runs.{name}: {dict(runs[name])} does not fit the keys of "
-      f"config.nash ({error})"
-    ) from None
-  check(**{key: section[key] for key in GAME})
+  section = task_lib.run_section(config, name)
+  check(section)
   return section
 
 
@@ -196,13 +190,16 @@ def run(
   """Trains one of `config.nash.runs` and returns its last evaluation."""
   section = run_section(config, name)
   task = task_lib.load_task(config, workdir)
-  game = make_game(task, **{key: section[key] for key in GAME})
+  kind = JUDGES[section.judge]
+  followers = {"past": followers_lib.past_policies(**section.past)}
   experiment = make_experiment(
     task,
-    game,
-    score=game_lib.SCORES[JUDGES[section.judge][1]],
+    make_game(task, section),
+    deployed=opponents.make_deployed(**_of(section, DEPLOY)),
+    score=rules.SCORES[kind.scores],
+    followers=followers if section.opponent == "past" else {},
     reference=workdir / "sft",
-    judge=workdir / section.judge,
+    judge=workdir / kind.stage,
     seed=config.seed,
     **section.data,
   )
@@ -212,5 +209,6 @@ def run(
     name=f"nash/{name}",
     folder=workdir / "nash" / name,
     seed=config.seed,
+    updates_per_rollout=section.updates_per_rollout,
     **section.train,
   )

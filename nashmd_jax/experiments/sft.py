@@ -53,6 +53,7 @@ def make_experiment(
       batch_size=batch_size,
       examples=eval_examples,
     ),
+    followers={},
   )
 
 
@@ -70,5 +71,6 @@ def run(
     name="sft",
     folder=workdir / "sft",
     seed=config.seed,
+    updates_per_rollout=1,
     **section.train,
   )
