@@ -8,7 +8,7 @@ from nashmd_jax.data import batches, raters
 from nashmd_jax.evaluation import report, tournament
 from nashmd_jax.experiments import nash, preference, sft
 from nashmd_jax.pipelines import pipeline
-from nashmd_jax.training import loop, optimizer
+from nashmd_jax.training import followers, loop, optimizer
 
 TRAINED = {
   "sft": sft,
@@ -30,7 +30,7 @@ SECTIONS = {
   "sft": STAGE_KEYS,
   "preference": JUDGE_KEYS,
   "reward": JUDGE_KEYS,
-  "nash": (*STAGE_KEYS, *nash.GAME, "runs"),
+  "nash": (*STAGE_KEYS, *nash.GAME, "past", "runs"),
   "tournament": (
     "policies",
     "prompts",
@@ -70,9 +70,12 @@ def check(config: pipeline.Config) -> None:
       check_keys(path, keys)
   drawing = pipeline.keywords(preference.draw_comparisons) - {"seed"}
   check_keys("comparisons.drawing", drawing)
-  own = {"seed", "start", "lanes", "reference", "judge"}
+  check_keys("nash.past", pipeline.keywords(followers.past_policies))
+  own = {"seed", "start", "deployed", "score", "followers"}
+  own |= {"reference", "judge"}
+  given = {"name", "folder", "seed", "updates_per_rollout"}
   template = pipeline.keywords(preference_model.make_template) - {"barred"}
-  train = pipeline.keywords(loop.train) - {"name", "folder", "seed"}
+  train = pipeline.keywords(loop.train) - given
   for stage, module in TRAINED.items():
     data = pipeline.keywords(module.make_experiment) - own
     check_keys(f"{stage}.data", data)
