@@ -126,6 +126,9 @@ def config_from_json(settings: Json) -> Config:
       f"{sorted(CLASSES)}"
     )
   settings = {**ABSENT[family], **settings}
+  if family == "t5" and "scale_decoder_outputs" in settings:
+    # Newer files say so what older ones said by an untied head.
+    settings["tie_word_embeddings"] = settings["scale_decoder_outputs"]
   others = [
     f"{key} = {settings[key]!r} (only {value!r} is known)"
     for key, value in FIXED[family].items()
