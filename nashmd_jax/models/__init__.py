@@ -1,17 +1,19 @@
 """Language models behind one seam: `make_language_model(family=..., ...)`."""
 
-from nashmd_jax.models import t5
+from nashmd_jax.models import decoder, t5
 from nashmd_jax.models.language_model import LanguageModel
 
-FAMILIES = {"t5": t5.make_t5}
+FAMILIES = ("t5", *decoder.FAMILIES)
 
 
-def make_language_model(*, family: str, **kwargs) -> LanguageModel:
-  """The pure functions of one architecture.
+def make_config(
+  *, family: str, **sizes
+) -> t5.T5Config | decoder.DecoderConfig:
+  """The architecture of a family with the given sizes.
 
   Args:
-    family: a key of `FAMILIES`.
-    **kwargs: the arguments of that family's maker.
+    family: one of `FAMILIES`.
+    **sizes: fields of that family's config; those it fixes may be changed.
   Raises: ValueError for a family that does not exist, or sizes that are
     missing or not its own.
   """
@@ -20,9 +22,34 @@ def make_language_model(*, family: str, **kwargs) -> LanguageModel:
       f"model.family: got {family!r}, expected one of {sorted(FAMILIES)}"
     )
   try:
-    return FAMILIES[family](**kwargs)
+    if family == "t5":
+      return t5.T5Config(**sizes)
+    return decoder.DecoderConfig(**(decoder.FAMILIES[family] | sizes))
   except TypeError as error:
     raise ValueError(f"model: {error}") from None
 
 
-__all__ = ["FAMILIES", "LanguageModel", "make_language_model"]
+def make_model(
+  config: t5.T5Config | decoder.DecoderConfig,
+) -> LanguageModel:
+  """The pure functions of an architecture.
+
+  Raises: ValueError for an architecture that cannot be.
+  """
+  if isinstance(config, t5.T5Config):
+    return t5.make_t5(config)
+  return decoder.make_decoder(config)
+
+
+def make_language_model(*, family: str, **sizes) -> LanguageModel:
+  """The pure functions of a family with the given sizes; see `make_config`."""
+  return make_model(make_config(family=family, **sizes))
+
+
+__all__ = [
+  "FAMILIES",
+  "LanguageModel",
+  "make_config",
+  "make_language_model",
+  "make_model",
+]

@@ -1,9 +1,12 @@
 """The seam: what every architecture is to the code above it."""
 
 from collections.abc import Callable
+import functools
 from typing import Any, NamedTuple
 
+from flax import linen as nn
 import jax
+import jax.numpy as jnp
 
 Params = Any
 Cache = Any
@@ -16,7 +19,7 @@ class LanguageModel(NamedTuple):
   padded on the right; params are a plain dict of arrays.
 
   Attributes:
-    init: (rng) -> params, float32.
+    init: (rng) -> params.
     prefill: (params, prompts int[B, P], prompt_mask bool[B, P],
       lanes_per_prompt L, max_response) -> (cache, first_tokens int[B·L]).
       Runs each prompt once; rows of the cache are interleaved prompt by
@@ -46,3 +49,38 @@ class LanguageModel(NamedTuple):
     [Params, jax.Array, jax.Array, jax.Array, jax.Array], jax.Array
   ]
   vocab_size: int
+
+
+def from_module(module: nn.Module, vocab_size: int) -> LanguageModel:
+  """The seam of a linen module whose methods are named as it is.
+
+  The functions are compiled, once for all modules that are equal: outside of
+  jit a scan over layers would be compiled anew at every call.
+  """
+  def prefill(params, prompts, prompt_mask, lanes_per_prompt, max_response):
+    sizes = (lanes_per_prompt, max_response)
+    return _apply(module, "prefill", sizes, params, prompts, prompt_mask)
+
+  def run(method):
+    return functools.partial(_apply, module, method, ())
+
+  return LanguageModel(
+    init=functools.partial(_init, module),
+    prefill=prefill,
+    decode=run("decode"),
+    response_logits=run("response_logits"),
+    next_logits=run("next_logits"),
+    vocab_size=vocab_size,
+  )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _apply(module, method, sizes, params, *args):
+  return module.apply({"params": params}, *args, *sizes, method=method)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _init(module, rng):
+  one = jnp.zeros((1, 1), jnp.int32)
+  method = type(module).response_logits
+  return module.init(rng, one, one == 0, one, method=method)["params"]

@@ -1,126 +1,240 @@
-"""Building blocks: attention over [B, H, S, K] keys, relative positions, mlp.
+"""Building blocks that encoder-decoder and decoder-only models share.
 
 Keys and values are plain arrays, so that a decode cache is an argument like
 any other. Nothing here knows which architecture it is part of.
 """
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from flax import linen as nn
 import jax
+from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-initializers = jax.nn.initializers
+from nashmd_jax.models import attention, lora
+
+DTYPES = ("float32", "bfloat16")
+REMAT = {
+  "none": None,
+  "full": jax.checkpoint_policies.nothing_saveable,
+  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+ACTIVATIONS = {
+  "gelu": lambda x: jax.nn.gelu(x, approximate=True),
+  "silu": jax.nn.silu,
+}
 
 
-def fan_in_init(scale: float = 1.0, in_axis: int | tuple[int, ...] = 0):
-  """Normal with variance scale / fan_in, over the named input axes."""
-  axes = (in_axis,) if isinstance(in_axis, int) else in_axis
+class Numerics(NamedTuple):
+  """How a model is computed, apart from what it computes.
 
-  def init(key, shape, dtype=jnp.float32):
-    fan_in = np.prod([shape[axis] for axis in axes])
-    return jax.random.normal(key, shape, dtype) * np.sqrt(scale / fan_in)
+  Attributes:
+    dtype: of activations; logits are at least float32 all the same.
+    param_dtype: of the parameters that `init` makes.
+    remat: what the backward pass computes again: "none", "full" (every
+      layer), or "dots" (all but the matrix products with parameters).
+    attention: "auto", or the kernel to prefer; see `attention`.
+  """
+
+  dtype: str
+  param_dtype: str
+  remat: str
+  attention: str
+
+
+def check_numerics(numerics: Numerics) -> None:
+  """Raises ValueError for a setting that does not exist."""
+  choices = {
+    "dtype": DTYPES,
+    "param_dtype": DTYPES,
+    "remat": tuple(REMAT),
+    "attention": ("auto", *attention.KERNELS),
+  }
+  for name, allowed in choices.items():
+    value = getattr(numerics, name)
+    if value not in allowed:
+      raise ValueError(
+        f"model.{name}: got {value!r}, expected one of {allowed}"
+      )
+
+
+def fan_in_init(scale: float = 1.0, in_axes: int = 1):
+  """Normal with variance scale / fan_in, over the first `in_axes` axes."""
+
+  def init(key, shape, dtype):
+    fan_in = np.prod(shape[:in_axes])
+    draw = jax.random.normal(key, shape, jnp.float32)
+    return (draw * np.sqrt(scale / fan_in)).astype(dtype)
 
   return init
 
 
-class Attention(nn.Module):
-  """Multi-head attention without biases, in three separate moves.
+def scan_layers(
+  block: type[nn.Module], depth: int, methods: Sequence[str], remat: str
+) -> type[nn.Module]:
+  """The block repeated, its parameters stacked on a leading axis of depth.
 
-  `queries`, `keys_values` and `attend` are apart so that keys and values can
-  be computed once (cross-attention) or one position at a time (decoding).
+  Args:
+    block: its methods take (carry, per_layer, shared) and return (carry,
+      out); the leaves of `per_layer` have the axis of depth, and what they
+      return as `out` is stacked along it.
+    depth: N.
+    methods: of the block; "all_positions" is the one that trains.
+    remat: a key of `REMAT`, for "all_positions".
+  """
+  if remat != "none":
+    block = nn.remat(
+      block,
+      policy=REMAT[remat],
+      prevent_cse=False,
+      methods=["all_positions"],
+    )
+  return nn.scan(
+    block,
+    variable_axes={"params": 0},
+    split_rngs={"params": True},
+    in_axes=(0, nn.broadcast),
+    length=depth,
+    methods=list(methods),
+  )
+
+
+class RMSNorm(nn.Module):
+  """x / √(mean x² + ε) ⊙ (offset + scale), in float32.
+
+  The offset is 1 where checkpoints hold the difference from 1 (Gemma).
   """
 
-  num_heads: int
-  head_dim: int
-  width: int
-  query_scale: float
-
-  def setup(self):
-    shape = (self.width, self.num_heads, self.head_dim)
-    self.query = self.param("query", fan_in_init(self.query_scale**2), shape)
-    self.key = self.param("key", fan_in_init(), shape)
-    self.value = self.param("value", fan_in_init(), shape)
-    self.out = self.param(
-      "out",
-      fan_in_init(in_axis=(0, 1)),
-      (self.num_heads, self.head_dim, self.width),
-    )
-
-  def keys_values(self, memory: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Memory [B, S, D] -> keys and values, each [B, H, S, K]."""
-    keys = jnp.einsum("bsd,dhk->bhsk", memory, self.key)
-    values = jnp.einsum("bsd,dhk->bhsk", memory, self.value)
-    return keys, values
-
-  def attend(
-    self, x: jax.Array, keys: jax.Array, values: jax.Array, bias: jax.Array
-  ) -> jax.Array:
-    """Queries from x [B, T, D]; bias broadcasts to [B, H, T, S].
-
-    Returns: [B, T, D].
-    """
-    queries = jnp.einsum("btd,dhk->bhtk", x, self.query)
-    scores = jnp.einsum("bhtk,bhsk->bhts", queries, keys) + bias
-    weights = jax.nn.softmax(scores, axis=-1)
-    mixed = jnp.einsum("bhts,bhsk->bthk", weights, values)
-    return jnp.einsum("bthk,hkd->btd", mixed, self.out)
-
-
-class RelativeBias(nn.Module):
-  """A learned bias for each head and bucket of relative distance.
-
-  Half of the buckets hold exact distances, the others grow with the logarithm
-  up to `max_distance`. Source: Raffel et al., JMLR 2020, §2.1.
-  """
-
-  num_heads: int
-  num_buckets: int
-  max_distance: int
-  bidirectional: bool
-
-  @nn.compact
-  def __call__(self, query_pos: jax.Array, key_pos: jax.Array) -> jax.Array:
-    """Positions int[T] and int[S] -> bias f32[1, H, T, S]."""
-    table = self.param(
-      "table",
-      initializers.normal(0.1),
-      (self.num_buckets, self.num_heads),
-    )
-    distance = key_pos[None, :] - query_pos[:, None]
-    bias = jnp.take(table, self._bucket(distance), axis=0)
-    return jnp.transpose(bias, (2, 0, 1))[None]
-
-  def _bucket(self, distance: jax.Array) -> jax.Array:
-    buckets, offset = self.num_buckets, jnp.zeros_like(distance)
-    if self.bidirectional:
-      buckets //= 2
-      offset = jnp.where(distance > 0, buckets, 0)
-      distance = jnp.abs(distance)
-    else:
-      distance = jnp.maximum(-distance, 0)
-    exact = buckets // 2
-    scale = (buckets - exact) / np.log(self.max_distance / exact)
-    ratio = jnp.maximum(distance, exact) / exact
-    far = exact + (jnp.log(ratio) * scale).astype(jnp.int32)
-    far = jnp.minimum(far, buckets - 1)
-    return offset + jnp.where(distance < exact, distance, far)
-
-
-class GatedMlp(nn.Module):
-  """gelu(x W_gate) ⊙ (x W_up), then W_down; no biases."""
-
-  mlp_dim: int
-  width: int
+  size: int
+  epsilon: float
+  offset: float
+  numerics: Numerics
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    gate = self.param("gate", fan_in_init(), (self.width, self.mlp_dim))
-    up = self.param("up", fan_in_init(), (self.width, self.mlp_dim))
-    down = self.param("down", fan_in_init(), (self.mlp_dim, self.width))
-    hidden = jax.nn.gelu(x @ gate, approximate=True) * (x @ up)
-    return hidden @ down
+    start = nn.initializers.constant(1.0 - self.offset)
+    scale = self.param("scale", start, (self.size,), self.numerics.param_dtype)
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
+    scale = (self.offset + scale.astype(wide.dtype)).reshape(
+      (1,) * (x.ndim - 1) + (-1,)
+    )
+    return (wide * lax.rsqrt(square + self.epsilon) * scale).astype(x.dtype)
 
 
-def mask_bias(mask: jax.Array) -> jax.Array:
-  """bool[...] -> 0 where true, a large negative number where false."""
-  return jnp.where(mask, 0.0, jnp.finfo(jnp.float32).min / 2)
+class Attention(nn.Module):
+  """Projections of grouped-query attention; H query heads, G key heads.
+
+  They are apart from the attention itself, so that keys and values can be
+  computed once (cross-attention) or one position at a time (decoding).
+
+  Attributes:
+    query_init: factor on the standard deviation of the query's initialiser.
+    biases: whether queries, keys and values have biases.
+  """
+
+  width: int
+  num_heads: int
+  num_kv_heads: int
+  head_dim: int
+  query_init: float
+  biases: bool
+  numerics: Numerics
+
+  def setup(self):
+    heads, groups, size = self.num_heads, self.num_kv_heads, self.head_dim
+    dtype = self.numerics.param_dtype
+    into = fan_in_init()
+    query = fan_in_init(self.query_init**2)
+    self.query = self.param("query", query, (self.width, heads, size), dtype)
+    self.key = self.param("key", into, (self.width, groups, size), dtype)
+    self.value = self.param("value", into, (self.width, groups, size), dtype)
+    out = fan_in_init(in_axes=2)
+    self.out = self.param("out", out, (heads, size, self.width), dtype)
+    if self.biases:
+      zeros = nn.initializers.zeros
+      self.query_bias = self.param("query_bias", zeros, (heads, size), dtype)
+      self.key_bias = self.param("key_bias", zeros, (groups, size), dtype)
+      self.value_bias = self.param("value_bias", zeros, (groups, size), dtype)
+
+  def queries(self, x: jax.Array) -> jax.Array:
+    """[B, T, D] -> [B, T, H, K]."""
+    queries = lora.project("btd,dhk->bthk", x, self.query)
+    return self._plus(queries, "query_bias")
+
+  def keys_values(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """[B, S, D] -> keys and values, each [B, S, G, K]."""
+    keys = lora.project("bsd,dgk->bsgk", x, self.key)
+    values = lora.project("bsd,dgk->bsgk", x, self.value)
+    return self._plus(keys, "key_bias"), self._plus(values, "value_bias")
+
+  def output(self, mixed: jax.Array) -> jax.Array:
+    """What the heads have read, [B, T, H, K] -> [B, T, D]."""
+    return lora.project("bthk,hkd->btd", mixed, self.out)
+
+  def _plus(self, x, name):
+    if not self.biases:
+      return x
+    return x + getattr(self, name).astype(x.dtype)[None, None]
+
+
+class GatedMlp(nn.Module):
+  """activation(x W_gate) ⊙ (x W_up), then W_down; no biases."""
+
+  width: int
+  mlp_dim: int
+  activation: str
+  numerics: Numerics
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    dtype, init = self.numerics.param_dtype, fan_in_init()
+    into, back = (self.width, self.mlp_dim), (self.mlp_dim, self.width)
+    gate = self.param("gate", init, into, dtype)
+    up = self.param("up", init, into, dtype)
+    down = self.param("down", init, back, dtype)
+    gate = ACTIVATIONS[self.activation](lora.project("btd,df->btf", x, gate))
+    hidden = gate * lora.project("btd,df->btf", x, up)
+    return lora.project("btf,fd->btd", hidden, down)
+
+
+def embed(table: jax.Array, tokens: jax.Array, dtype: str) -> jax.Array:
+  """Rows of the table [V, D] for int[B, T] -> [B, T, D]."""
+  return jnp.take(table, tokens, axis=0).astype(dtype)
+
+
+def head_logits(
+  x: jax.Array, head: jax.Array, *, soft_cap: float | None
+) -> jax.Array:
+  """x [B, T, D] times a head [D, V] -> logits [B, T, V], at least float32."""
+  wide = jnp.promote_types(x.dtype, jnp.float32)
+  logits = jnp.einsum(
+    "btd,dv->btv", x, head.astype(x.dtype), preferred_element_type=wide
+  )
+  if soft_cap is not None:
+    logits = soft_cap * jnp.tanh(logits / soft_cap)
+  return logits
+
+
+def cache_layout(x: jax.Array) -> jax.Array:
+  """[B, S, G, K] -> [B, G, S, K], in which one more query reads it fastest."""
+  return jnp.swapaxes(x, 1, 2)
+
+
+def write_cache(
+  cache: jax.Array, layer: jax.Array, new: jax.Array, slot: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Puts one position of one layer into a cache, in place where it can.
+
+  Args:
+    cache: [N, B, G, S, K], the carry of a scan over layers.
+    layer: int scalar below N.
+    new: [B, 1, G, K].
+    slot: int scalar below S.
+  Returns: the cache, and the layer of it [B, G, S, K].
+  """
+  new = cache_layout(new)[None].astype(cache.dtype)
+  cache = lax.dynamic_update_slice(cache, new, (layer, 0, 0, slot, 0))
+  return cache, lax.dynamic_index_in_dim(cache, layer, keepdims=False)

@@ -1,7 +1,7 @@
-"""T5 v1.1: encoder-decoder, relative positions, RMS norm, gated GELU.
+"""T5 v1.1 and Flan-T5: encoder-decoder, relative positions, gated GELU.
 
-The head is its own matrix (untied) and attention scores are not divided by
-√K: the query initialiser carries that factor. No dropout.
+The head is its own matrix (untied), and attention scores are not divided by
+√K: the query's initialiser carries that factor. No dropout.
 Source: Raffel et al., JMLR 2020; the v1.1 release of its authors.
 """
 
@@ -9,89 +9,30 @@ from typing import NamedTuple
 
 from flax import linen as nn
 import jax
-from jax import lax
 import jax.numpy as jnp
 
 from nashmd_jax import arrays
-from nashmd_jax.models import language_model, layers
+from nashmd_jax.models import attention, language_model, layers, positions
 
 START_ID = 0
 
 
-class T5Cache(NamedTuple):
-  """What decoding one token needs besides the parameters.
+class T5Config(NamedTuple):
+  """An architecture.
 
   Attributes:
-    position: int32 scalar, how many tokens each row has been fed.
-    cross: for each decoder layer keys and values of the prompt, [B, H, P, K].
-    cross_bias: f32[B, 1, 1, P], masks the padding of the prompts.
-    past: for each decoder layer keys and values fed so far, [B·L, H, R, K].
+    vocab_size: V.
+    width: D.
+    num_heads: H.
+    head_dim: K.
+    mlp_dim: F.
+    encoder_layers: N of the encoder.
+    decoder_layers: N of the decoder.
+    num_buckets: of relative positions.
+    max_distance: tokens; all beyond share a bucket.
+    norm_epsilon: under the root of every norm.
+    dtype, param_dtype, remat, attention: see `layers.Numerics`.
   """
-
-  position: jax.Array
-  cross: tuple[tuple[jax.Array, jax.Array], ...]
-  cross_bias: jax.Array
-  past: tuple[tuple[jax.Array, jax.Array], ...]
-
-
-class EncoderBlock(nn.Module):
-  """Pre-norm self-attention and mlp."""
-
-  attention: dict[str, int | float]
-  mlp_dim: int
-
-  @nn.compact
-  def __call__(self, x: jax.Array, bias: jax.Array) -> jax.Array:
-    attention = layers.Attention(**self.attention, name="self_attention")
-    h = nn.RMSNorm(name="self_norm")(x)
-    x = x + attention.attend(h, *attention.keys_values(h), bias)
-    h = nn.RMSNorm(name="mlp_norm")(x)
-    return x + layers.GatedMlp(self.mlp_dim, x.shape[-1], name="mlp")(h)
-
-
-class DecoderBlock(nn.Module):
-  """Pre-norm self-attention, cross-attention and mlp."""
-
-  attention: dict[str, int | float]
-  mlp_dim: int
-
-  def setup(self):
-    self.self_attention = layers.Attention(**self.attention)
-    self.cross_attention = layers.Attention(**self.attention)
-    self.mlp = layers.GatedMlp(self.mlp_dim, self.attention["width"])
-    self.self_norm = nn.RMSNorm()
-    self.cross_norm = nn.RMSNorm()
-    self.mlp_norm = nn.RMSNorm()
-
-  def cross_keys_values(self, encoded: jax.Array):
-    return self.cross_attention.keys_values(encoded)
-
-  def all_positions(self, x, cross, cross_bias, bias):
-    """x [B, T, D] -> [B, T, D], teacher forced."""
-    h = self.self_norm(x)
-    keys, values = self.self_attention.keys_values(h)
-    x = x + self.self_attention.attend(h, keys, values, bias)
-    x = x + self.cross_attention.attend(self.cross_norm(x), *cross, cross_bias)
-    return x + self.mlp(self.mlp_norm(x))
-
-  def one_position(self, x, cross, cross_bias, past, bias, position):
-    """x [B·L, 1, D] -> [B·L, 1, D] and the past with this position in it."""
-    h = self.self_norm(x)
-    new = self.self_attention.keys_values(h)
-    past = tuple(
-      lax.dynamic_update_slice(old, one.astype(old.dtype), (0, 0, position, 0))
-      for old, one in zip(past, new, strict=True)
-    )
-    x = x + self.self_attention.attend(h, *past, bias)
-    by_prompt = (cross_bias.shape[0], -1, x.shape[-1])
-    h = self.cross_norm(x).reshape(by_prompt)
-    h = self.cross_attention.attend(h, *cross, cross_bias)
-    x = x + h.reshape(x.shape)
-    return x + self.mlp(self.mlp_norm(x)), past
-
-
-class T5(nn.Module):
-  """Parameters and the three ways through them; see `make_t5`."""
 
   vocab_size: int
   width: int
@@ -102,36 +43,202 @@ class T5(nn.Module):
   decoder_layers: int
   num_buckets: int
   max_distance: int
+  norm_epsilon: float = 1e-6
+  dtype: str = "float32"
+  param_dtype: str = "float32"
+  remat: str = "none"
+  attention: str = "auto"
+
+  @property
+  def numerics(self) -> layers.Numerics:
+    return layers.Numerics(
+      self.dtype, self.param_dtype, self.remat, self.attention
+    )
+
+
+class T5Cache(NamedTuple):
+  """What decoding one token needs besides the parameters.
+
+  Attributes:
+    fed: int32 scalar, how many tokens each row has been fed.
+    cross: keys and values of the prompts, each [N, B, H, P, K].
+    prompt_mask: bool[B, P].
+    keys: of what was fed so far, [N, B·L, H, R, K].
+    values: likewise.
+  """
+
+  fed: jax.Array
+  cross: tuple[jax.Array, jax.Array]
+  prompt_mask: jax.Array
+  keys: jax.Array
+  values: jax.Array
+
+
+def _attention(config: T5Config) -> layers.Attention:
+  return layers.Attention(
+    width=config.width,
+    num_heads=config.num_heads,
+    num_kv_heads=config.num_heads,
+    head_dim=config.head_dim,
+    query_init=config.head_dim**-0.5,
+    biases=False,
+    numerics=config.numerics,
+  )
+
+
+def _mlp(config: T5Config) -> layers.GatedMlp:
+  return layers.GatedMlp(
+    config.width, config.mlp_dim, "gelu", config.numerics
+  )
+
+
+def _norm(config: T5Config) -> layers.RMSNorm:
+  return layers.RMSNorm(
+    config.width, config.norm_epsilon, 0.0, config.numerics
+  )
+
+
+class RelativeBias(nn.Module):
+  """A learned bias for each head and bucket of relative distance."""
+
+  config: T5Config
+  bidirectional: bool
+
+  @nn.compact
+  def __call__(self, query_pos: jax.Array, key_pos: jax.Array) -> jax.Array:
+    """Positions int[T] and int[S] -> bias [1, H, T, S]."""
+    table = self.param(
+      "table",
+      nn.initializers.normal(0.1),
+      (self.config.num_buckets, self.config.num_heads),
+      self.config.param_dtype,
+    )
+    buckets = positions.relative_buckets(
+      key_pos[None, :] - query_pos[:, None],
+      num_buckets=self.config.num_buckets,
+      max_distance=self.config.max_distance,
+      bidirectional=self.bidirectional,
+    )
+    bias = jnp.take(table, buckets, axis=0).astype(self.config.dtype)
+    return jnp.transpose(bias, (2, 0, 1))[None]
+
+
+class EncoderBlock(nn.Module):
+  """Self-attention and mlp, each behind a norm."""
+
+  config: T5Config
 
   def setup(self):
-    attention = dict(
-      num_heads=self.num_heads,
-      head_dim=self.head_dim,
-      width=self.width,
-      query_scale=self.head_dim**-0.5,
+    self.attention, self.mlp = _attention(self.config), _mlp(self.config)
+    self.attention_norm, self.mlp_norm = _norm(self.config), _norm(self.config)
+
+  def all_positions(self, x, per_layer, shared):
+    """x [B, P, D] -> [B, P, D]."""
+    bias, mask = shared
+    h = self.attention_norm(x)
+    mixed = attention.attend(
+      self.attention.queries(h),
+      *self.attention.keys_values(h),
+      scale=1.0,
+      bias=bias,
+      mask=mask,
+      kernel=self.config.attention,
     )
-    bias = dict(
-      num_heads=self.num_heads,
-      num_buckets=self.num_buckets,
-      max_distance=self.max_distance,
+    x = x + self.attention.output(mixed)
+    return x + self.mlp(self.mlp_norm(x)), None
+
+
+class DecoderBlock(nn.Module):
+  """Self-attention, cross-attention and mlp, each behind a norm."""
+
+  config: T5Config
+
+  def setup(self):
+    config = self.config
+    self.attention, self.cross = _attention(config), _attention(config)
+    self.mlp = _mlp(config)
+    self.attention_norm, self.cross_norm = _norm(config), _norm(config)
+    self.mlp_norm = _norm(config)
+
+  def all_positions(self, x, per_layer, shared):
+    """x [B, T, D] -> [B, T, D], teacher forced."""
+    encoded, mask, bias = shared
+    h = self.attention_norm(x)
+    mixed = attention.attend(
+      self.attention.queries(h),
+      *self.attention.keys_values(h),
+      scale=1.0,
+      causal=True,
+      bias=bias,
+      kernel=self.config.attention,
     )
-    self.embedding = nn.Embed(
-      self.vocab_size,
-      self.width,
-      embedding_init=layers.initializers.normal(1.0),
+    x = x + self.attention.output(mixed)
+    mixed = attention.attend(
+      self.cross.queries(self.cross_norm(x)),
+      *self.cross.keys_values(encoded),
+      scale=1.0,
+      mask=mask,
+      kernel=self.config.attention,
     )
-    self.encoder = [
-      EncoderBlock(attention, self.mlp_dim) for _ in range(self.encoder_layers)
-    ]
-    self.decoder = [
-      DecoderBlock(attention, self.mlp_dim) for _ in range(self.decoder_layers)
-    ]
-    self.encoder_bias = layers.RelativeBias(bidirectional=True, **bias)
-    self.decoder_bias = layers.RelativeBias(bidirectional=False, **bias)
-    self.encoder_norm = nn.RMSNorm()
-    self.decoder_norm = nn.RMSNorm()
+    x = x + self.cross.output(mixed)
+    return x + self.mlp(self.mlp_norm(x)), None
+
+  def cross_keys_values(self, nothing, per_layer, encoded):
+    """Keys and values of the prompts [B, P, D], as a cache holds them."""
+    keys, values = self.cross.keys_values(encoded)
+    cached = layers.cache_layout(keys), layers.cache_layout(values)
+    return nothing, cached
+
+  def one_position(self, carry, per_layer, shared):
+    """x [B·L, 1, D] at one position of all rows, which joins the cache."""
+    (x, all_keys, all_values), (layer, cross) = carry, per_layer
+    fed, prompt_mask, bias, seen = shared
+    h = self.attention_norm(x)
+    keys, values = self.attention.keys_values(h)
+    all_keys, keys = layers.write_cache(all_keys, layer, keys, fed)
+    all_values, values = layers.write_cache(all_values, layer, values, fed)
+    mixed = attention.attend_cached(
+      self.attention.queries(h), keys, values, scale=1.0, bias=bias, mask=seen
+    )
+    x = x + self.attention.output(mixed)
+    # The lanes of a prompt are so many queries to the same keys.
+    by_prompt = (prompt_mask.shape[0], -1, x.shape[-1])
+    queries = self.cross.queries(self.cross_norm(x).reshape(by_prompt))
+    mixed = attention.attend_cached(
+      queries, *cross, scale=1.0, mask=prompt_mask[:, None, None]
+    )
+    x = x + self.cross.output(mixed).reshape(x.shape)
+    return (x + self.mlp(self.mlp_norm(x)), all_keys, all_values), None
+
+
+class T5(nn.Module):
+  """Parameters and the ways through them; see `make_t5`."""
+
+  config: T5Config
+
+  def setup(self):
+    config = self.config
+    dtype = config.param_dtype
+    self.embedding = self.param(
+      "embedding",
+      nn.initializers.normal(1.0),
+      (config.vocab_size, config.width),
+      dtype,
+    )
+    self.encoder = layers.scan_layers(
+      EncoderBlock, config.encoder_layers, ("all_positions",), config.remat
+    )(config)
+    self.decoder = layers.scan_layers(
+      DecoderBlock,
+      config.decoder_layers,
+      ("all_positions", "cross_keys_values", "one_position"),
+      config.remat,
+    )(config)
+    self.encoder_bias = RelativeBias(config, bidirectional=True)
+    self.decoder_bias = RelativeBias(config, bidirectional=False)
+    self.encoder_norm, self.decoder_norm = _norm(config), _norm(config)
     self.head = self.param(
-      "head", layers.fan_in_init(), (self.width, self.vocab_size)
+      "head", layers.fan_in_init(), (config.width, config.vocab_size), dtype
     )
 
   def encode(self, prompts, prompt_mask):
@@ -139,43 +246,43 @@ class T5(nn.Module):
     arrays.check_shapes(
       prompts=(prompts, "B P"), prompt_mask=(prompt_mask, "B P")
     )
-    positions = jnp.arange(prompts.shape[1])
-    bias = self.encoder_bias(positions, positions)
-    bias = bias + layers.mask_bias(prompt_mask)[:, None, None, :]
-    x = self.embedding(prompts)
-    for block in self.encoder:
-      x = block(x, bias)
+    where = jnp.arange(prompts.shape[1])
+    shared = self.encoder_bias(where, where), prompt_mask[:, None, None]
+    x, _ = self.encoder.all_positions(self._embed(prompts), (), shared)
     return self.encoder_norm(x)
 
   def prefill(self, prompts, prompt_mask, lanes_per_prompt, max_response):
     encoded = self.encode(prompts, prompt_mask)
-    rows = prompts.shape[0] * lanes_per_prompt
-    empty = jnp.zeros((rows, self.num_heads, max_response, self.head_dim))
+    config, rows = self.config, prompts.shape[0] * lanes_per_prompt
+    _, cross = self.decoder.cross_keys_values((), (), encoded)
+    shape = (
+      config.decoder_layers,
+      rows,
+      config.num_heads,
+      max_response,
+      config.head_dim,
+    )
     cache = T5Cache(
-      position=jnp.int32(0),
-      cross=tuple(b.cross_keys_values(encoded) for b in self.decoder),
-      cross_bias=layers.mask_bias(prompt_mask)[:, None, None, :],
-      past=tuple((empty, empty) for _ in self.decoder),
+      fed=jnp.int32(0),
+      cross=cross,
+      prompt_mask=prompt_mask,
+      keys=jnp.zeros(shape, config.dtype),
+      values=jnp.zeros(shape, config.dtype),
     )
     return cache, jnp.full((rows,), START_ID, jnp.int32)
 
   def decode(self, cache, tokens):
-    length = cache.past[0][0].shape[2]
-    keys = jnp.arange(length)
-    bias = self.decoder_bias(cache.position[None], keys)
-    bias = bias + layers.mask_bias(keys <= cache.position)[None, None, None, :]
-    x = self.embedding(tokens)[:, None, :]
-    past = []
-    for block, cross, old in zip(
-      self.decoder, cache.cross, cache.past, strict=True
-    ):
-      x, new = block.one_position(
-        x, cross, cache.cross_bias, old, bias, cache.position
-      )
-      past.append(new)
-    logits = self._logits(x)[:, 0]
-    cache = cache._replace(position=cache.position + 1, past=tuple(past))
-    return logits, cache
+    slots = jnp.arange(cache.keys.shape[3])
+    bias = self.decoder_bias(cache.fed[None], slots)
+    seen = (slots <= cache.fed)[None, None, None]
+    carry = (self._embed(tokens[:, None]), cache.keys, cache.values)
+    (x, keys, values), _ = self.decoder.one_position(
+      carry,
+      (jnp.arange(self.config.decoder_layers), cache.cross),
+      (cache.fed, cache.prompt_mask, bias, seen),
+    )
+    cache = cache._replace(fed=cache.fed + 1, keys=keys, values=values)
+    return self._logits(x)[:, 0], cache
 
   def response_logits(self, prompts, prompt_mask, responses):
     start = jnp.full_like(responses[:, :1], START_ID)
@@ -191,54 +298,27 @@ class T5(nn.Module):
 
   def _decoded(self, prompts, prompt_mask, fed):
     """Decoder inputs int[B, T] -> [B, T, D], all positions at once."""
-    arrays.check_shapes(
-      prompts=(prompts, "B P"),
-      prompt_mask=(prompt_mask, "B P"),
-      decoder_inputs=(fed, "B T"),
+    arrays.check_shapes(prompts=(prompts, "B P"), decoder_inputs=(fed, "B T"))
+    where = jnp.arange(fed.shape[1])
+    shared = (
+      self.encode(prompts, prompt_mask),
+      prompt_mask[:, None, None],
+      self.decoder_bias(where, where),
     )
-    encoded = self.encode(prompts, prompt_mask)
-    cross_bias = layers.mask_bias(prompt_mask)[:, None, None, :]
-    positions = jnp.arange(fed.shape[1])
-    causal = positions[None, :] <= positions[:, None]
-    bias = self.decoder_bias(positions, positions)
-    bias = bias + layers.mask_bias(causal)[None, None]
-    x = self.embedding(fed)
-    for block in self.decoder:
-      cross = block.cross_keys_values(encoded)
-      x = block.all_positions(x, cross, cross_bias, bias)
+    x, _ = self.decoder.all_positions(self._embed(fed), (), shared)
     return x
 
+  def _embed(self, tokens):
+    return layers.embed(self.embedding, tokens, self.config.dtype)
+
   def _logits(self, x):
-    return (self.decoder_norm(x) @ self.head).astype(
-      jnp.promote_types(x.dtype, jnp.float32)
-    )
+    return layers.head_logits(self.decoder_norm(x), self.head, soft_cap=None)
 
 
-def make_t5(**sizes) -> language_model.LanguageModel:
+def make_t5(config: T5Config) -> language_model.LanguageModel:
   """A T5 v1.1 as a LanguageModel.
 
-  Args:
-    **sizes: the fields of `T5`: vocab_size V, width D, num_heads H,
-      head_dim K, mlp_dim F, encoder_layers, decoder_layers, num_buckets,
-      max_distance (tokens).
+  Raises: ValueError for a setting of the numerics that does not exist.
   """
-  module = T5(**sizes)
-  one = jnp.zeros((1, 1), jnp.int32)
-
-  def init(rng):
-    variables = module.init(rng, one, one == 0, one, method=T5.response_logits)
-    return variables["params"]
-
-  def run(method):
-    return lambda params, *args: module.apply(
-      {"params": params}, *args, method=method
-    )
-
-  return language_model.LanguageModel(
-    init=init,
-    prefill=run(T5.prefill),
-    decode=run(T5.decode),
-    response_logits=run(T5.response_logits),
-    next_logits=run(T5.next_logits),
-    vocab_size=module.vocab_size,
-  )
+  layers.check_numerics(config.numerics)
+  return language_model.from_module(T5(config), config.vocab_size)

@@ -1,0 +1,398 @@
+"""Llama 3, Qwen 2.5, Qwen 3, Gemma 2 and Gemma 3 (text): one block.
+
+What tells them apart is data: `FAMILIES`. A prompt's padding is taken out
+before attention, so that a causal mask is all that whole sequences need.
+"""
+
+from typing import NamedTuple
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nashmd_jax import arrays
+from nashmd_jax.models import attention, language_model, layers, positions
+
+NO_WINDOW = np.iinfo(np.int32).max
+
+
+class DecoderConfig(NamedTuple):
+  """An architecture. The defaults are those of Llama without scaling.
+
+  Attributes:
+    vocab_size: V.
+    width: D.
+    num_layers: N.
+    num_heads: H, of queries.
+    num_kv_heads: G, of keys and values; divides H.
+    head_dim: K.
+    mlp_dim: F.
+    rope_base: of the rotary wavelengths.
+    rope_factor: slows the rotation down; see `positions`.
+    rope_bands: None, or (low, high, original length) of Llama 3.1.
+    local_rope_base: of local layers, which are not slowed; None: as global.
+    window: tokens that a local layer sees, itself included.
+    local_layers: which layers are local; repeated over the depth.
+    activation: of the mlp's gate: "silu" or "gelu".
+    norm_epsilon: under the root of every norm.
+    norm_offset: 1 where checkpoints hold the difference of a scale from 1.
+    post_norms: whether attention and mlp are normed behind as well.
+    query_key_norm: whether each head's queries and keys are normed.
+    qkv_bias: whether queries, keys and values have biases.
+    query_scale: of the scores; None: 1 / √K.
+    attention_soft_cap: c of c tanh(score / c), or None.
+    logit_soft_cap: the same for logits.
+    scaled_embedding: whether embeddings are multiplied by √D.
+    tied: whether the head is the embedding.
+    dtype, param_dtype, remat, attention: see `layers.Numerics`.
+  """
+
+  vocab_size: int
+  width: int
+  num_layers: int
+  num_heads: int
+  num_kv_heads: int
+  head_dim: int
+  mlp_dim: int
+  rope_base: float
+  rope_factor: float = 1.0
+  rope_bands: tuple[float, float, int] | None = None
+  local_rope_base: float | None = None
+  window: int | None = None
+  local_layers: tuple[bool, ...] = (False,)
+  activation: str = "silu"
+  norm_epsilon: float = 1e-6
+  norm_offset: float = 0.0
+  post_norms: bool = False
+  query_key_norm: bool = False
+  qkv_bias: bool = False
+  query_scale: float | None = None
+  attention_soft_cap: float | None = None
+  logit_soft_cap: float | None = None
+  scaled_embedding: bool = False
+  tied: bool = False
+  dtype: str = "float32"
+  param_dtype: str = "float32"
+  remat: str = "none"
+  attention: str = "auto"
+
+  @property
+  def numerics(self) -> layers.Numerics:
+    return layers.Numerics(
+      self.dtype, self.param_dtype, self.remat, self.attention
+    )
+
+
+_GEMMA = {
+  "activation": "gelu",
+  "norm_offset": 1.0,
+  "post_norms": True,
+  "scaled_embedding": True,
+  "tied": True,
+}
+FAMILIES = {
+  "llama": {"norm_epsilon": 1e-5},
+  "qwen2": {"qkv_bias": True},
+  "qwen3": {"query_key_norm": True},
+  "gemma2": _GEMMA
+  | {
+    "attention_soft_cap": 50.0,
+    "logit_soft_cap": 30.0,
+    "local_layers": (True, False),
+  },
+  "gemma3_text": _GEMMA
+  | {
+    "query_key_norm": True,
+    "local_rope_base": 10_000.0,
+    "local_layers": (True,) * 5 + (False,),
+  },
+}
+
+
+class LayerData(NamedTuple):
+  """What differs from layer to layer, [N, …], and is not trained.
+
+  Attributes:
+    index: int32[N].
+    window: int32[N], tokens seen; None if no layer is local.
+    frequencies: f32[N, K/2], radians a token.
+  """
+
+  index: np.ndarray
+  window: np.ndarray | None
+  frequencies: np.ndarray
+
+
+class DecoderCache(NamedTuple):
+  """What decoding one token needs besides the parameters.
+
+  Slots below P hold the prompt without its last token, which is the first
+  that is fed; token t of those fed is in slot P + t of every row.
+
+  Attributes:
+    fed: int32 scalar t, how many tokens each row has been fed.
+    prompt: bool[B·L, P], the slots of the prompt that are seen.
+    keys: [N, B·L, G, P + R, K], rotated.
+    values: [N, B·L, G, P + R, K].
+  """
+
+  fed: jax.Array
+  prompt: jax.Array
+  keys: jax.Array
+  values: jax.Array
+
+
+def layer_data(config: DecoderConfig) -> LayerData:
+  """Windows and rotary frequencies of every layer."""
+  depth = config.num_layers
+  local = np.resize(np.array(config.local_layers, bool), depth)
+  far = positions.rotary_frequencies(
+    config.head_dim,
+    base=config.rope_base,
+    factor=config.rope_factor,
+    bands=config.rope_bands,
+  )
+  near = far
+  if config.local_rope_base is not None:
+    near = positions.rotary_frequencies(
+      config.head_dim, base=config.local_rope_base, factor=1.0, bands=None
+    )
+  window = None
+  if local.any():
+    window = np.where(local, config.window, NO_WINDOW).astype(np.int32)
+  return LayerData(
+    index=np.arange(depth, dtype=np.int32),
+    window=window,
+    frequencies=np.where(local[:, None], near, far),
+  )
+
+
+class Block(nn.Module):
+  """Attention and mlp, each behind a norm, with what the config adds."""
+
+  config: DecoderConfig
+
+  def setup(self):
+    config = self.config
+
+    def norm(size=config.width):
+      return layers.RMSNorm(
+        size, config.norm_epsilon, config.norm_offset, config.numerics
+      )
+
+    self.attention = layers.Attention(
+      width=config.width,
+      num_heads=config.num_heads,
+      num_kv_heads=config.num_kv_heads,
+      head_dim=config.head_dim,
+      query_init=1.0,
+      biases=config.qkv_bias,
+      numerics=config.numerics,
+    )
+    self.mlp = layers.GatedMlp(
+      config.width, config.mlp_dim, config.activation, config.numerics
+    )
+    self.attention_norm, self.mlp_norm = norm(), norm()
+    if config.post_norms:
+      self.post_attention_norm, self.post_mlp_norm = norm(), norm()
+    if config.query_key_norm:
+      self.query_norm = norm(config.head_dim)
+      self.key_norm = norm(config.head_dim)
+
+  def all_positions(self, x, data: LayerData, shared):
+    """x [B, T, D], a causal sequence in every row -> [B, T, D]."""
+    x, _ = self.prompt(x, data, shared)
+    return x, None
+
+  def prompt(self, x, data: LayerData, shared):
+    """As `all_positions`, and the keys and values as a cache holds them."""
+    del shared
+    where = jnp.arange(x.shape[1])[None]
+    queries, keys, values = self._projections(x, where, data.frequencies)
+    mask = None
+    if data.window is not None:
+      mask = (where.T - where < data.window)[None, None]
+    mixed = attention.attend(
+      queries,
+      keys,
+      values,
+      causal=True,
+      mask=mask,
+      kernel=self.config.attention,
+      **self._scores(),
+    )
+    cached = layers.cache_layout(keys), layers.cache_layout(values)
+    return self._residuals(x, mixed), cached
+
+  def one_position(self, carry, data: LayerData, shared):
+    """x [B·L, 1, D] at one position a row, which joins the cache first."""
+    (x, all_keys, all_values), (where, slots, seen, slot) = carry, shared
+    queries, keys, values = self._projections(x, where, data.frequencies)
+    all_keys, keys = layers.write_cache(all_keys, data.index, keys, slot)
+    all_values, values = layers.write_cache(
+      all_values, data.index, values, slot
+    )
+    if data.window is not None:
+      seen = seen & (where - slots < data.window)
+    mixed = attention.attend_cached(
+      queries, keys, values, mask=seen[:, None, None], **self._scores()
+    )
+    return (self._residuals(x, mixed), all_keys, all_values), None
+
+  def _projections(self, x, where, frequencies):
+    h = self.attention_norm(x)
+    queries = self.attention.queries(h)
+    keys, values = self.attention.keys_values(h)
+    if self.config.query_key_norm:
+      queries, keys = self.query_norm(queries), self.key_norm(keys)
+    queries = positions.rotate(queries, where, frequencies)
+    return queries, positions.rotate(keys, where, frequencies), values
+
+  def _scores(self):
+    scale = self.config.query_scale or self.config.head_dim**-0.5
+    return {"scale": scale, "soft_cap": self.config.attention_soft_cap}
+
+  def _residuals(self, x, mixed):
+    post = self.config.post_norms
+    h = self.attention.output(mixed)
+    x = x + (self.post_attention_norm(h) if post else h)
+    h = self.mlp(self.mlp_norm(x))
+    return x + (self.post_mlp_norm(h) if post else h)
+
+
+class Decoder(nn.Module):
+  """Parameters and the ways through them; see `make_decoder`."""
+
+  config: DecoderConfig
+
+  def setup(self):
+    config = self.config
+    dtype = config.param_dtype
+    draw = nn.initializers.normal(config.width**-0.5)
+    self.embedding = self.param(
+      "embedding", draw, (config.vocab_size, config.width), dtype
+    )
+    self.layers = layers.scan_layers(
+      Block,
+      config.num_layers,
+      ("all_positions", "prompt", "one_position"),
+      config.remat,
+    )(config)
+    self.final_norm = layers.RMSNorm(
+      config.width, config.norm_epsilon, config.norm_offset, config.numerics
+    )
+    if not config.tied:
+      self.head = self.param(
+        "head",
+        layers.fan_in_init(),
+        (config.width, config.vocab_size),
+        dtype,
+      )
+
+  def prefill(self, prompts, prompt_mask, lanes_per_prompt, max_response):
+    prompts, mask = _justify(prompts, prompt_mask)
+    lengths = jnp.sum(mask, axis=1) - 1
+    _, cached = self.layers.prompt(
+      self._embed(prompts), layer_data(self.config), ()
+    )
+
+    def rows(x):
+      x = jnp.repeat(x, lanes_per_prompt, axis=1)
+      return jnp.pad(x, ((0, 0),) * 3 + ((0, max_response), (0, 0)))
+
+    last = jnp.take_along_axis(prompts, lengths[:, None], axis=1)[:, 0]
+    before_last = jnp.arange(prompts.shape[1])[None] < lengths[:, None]
+    cache = DecoderCache(
+      fed=jnp.int32(0),
+      prompt=jnp.repeat(before_last, lanes_per_prompt, axis=0),
+      keys=rows(cached[0]),
+      values=rows(cached[1]),
+    )
+    return cache, jnp.repeat(last, lanes_per_prompt)
+
+  def decode(self, cache, tokens):
+    start, size = cache.prompt.shape[1], cache.keys.shape[3]
+    slots = jnp.arange(size)[None]
+    lengths = jnp.sum(cache.prompt, axis=1, keepdims=True)
+    where = lengths + cache.fed
+    stands = jnp.where(slots < start, slots, lengths + slots - start)
+    prompt = jnp.pad(cache.prompt, ((0, 0), (0, size - start)))
+    seen = prompt | ((slots >= start) & (stands <= where))
+    shared = (where, stands, seen, start + cache.fed)
+    carry = (self._embed(tokens[:, None]), cache.keys, cache.values)
+    (x, keys, values), _ = self.layers.one_position(
+      carry, layer_data(self.config), shared
+    )
+    cache = cache._replace(fed=cache.fed + 1, keys=keys, values=values)
+    return self._logits(x)[:, 0], cache
+
+  def response_logits(self, prompts, prompt_mask, responses):
+    x, lengths = self._read(prompts, prompt_mask, responses)
+    read = jnp.arange(responses.shape[1])[None] + lengths[:, None] - 1
+    return self._logits(jnp.take_along_axis(x, read[..., None], axis=1))
+
+  def next_logits(self, prompts, prompt_mask, responses, lengths):
+    x, before = self._read(prompts, prompt_mask, responses)
+    read = (before + lengths - 1)[:, None, None]
+    return self._logits(jnp.take_along_axis(x, read, axis=1))[:, 0]
+
+  def _read(self, prompts, prompt_mask, responses):
+    """Prompt and response without a gap -> [B, T, D], prompt lengths [B]."""
+    arrays.check_shapes(responses=(responses, "B R"), prompts=(prompts, "B P"))
+    prompts, mask = _justify(prompts, prompt_mask)
+    tokens, _ = arrays.left_justify(
+      jnp.concatenate([prompts, responses.astype(prompts.dtype)], axis=1),
+      jnp.concatenate([mask, jnp.ones(responses.shape, bool)], axis=1),
+    )
+    x, _ = self.layers.all_positions(
+      self._embed(tokens), layer_data(self.config), ()
+    )
+    return x, jnp.sum(mask, axis=1)
+
+  def _embed(self, tokens):
+    x = layers.embed(self.embedding, tokens, self.config.dtype)
+    if self.config.scaled_embedding:
+      x = x * jnp.asarray(self.config.width**0.5, x.dtype)
+    return x
+
+  def _logits(self, x):
+    head = self.embedding.T if self.config.tied else self.head
+    return layers.head_logits(
+      self.final_norm(x), head, soft_cap=self.config.logit_soft_cap
+    )
+
+
+def _justify(prompts, prompt_mask):
+  """Prompts from slot 0 on; an empty one counts as the one token 0."""
+  tokens, mask = arrays.left_justify(prompts, prompt_mask)
+  return tokens, mask.at[:, 0].set(True)
+
+
+def check_config(config: DecoderConfig) -> None:
+  """Raises ValueError for an architecture that cannot be."""
+  layers.check_numerics(config.numerics)
+  if config.num_kv_heads < 1 or config.num_heads % config.num_kv_heads:
+    raise ValueError(
+      f"model.num_kv_heads: got {config.num_kv_heads}, expected a divisor of "
+      f"num_heads ({config.num_heads})"
+    )
+  if config.head_dim % 2:
+    raise ValueError(
+      f"model.head_dim: got {config.head_dim}, expected an even number"
+    )
+  if any(config.local_layers) and not config.window:
+    raise ValueError(
+      "model.window: got none, expected the tokens that local layers see"
+    )
+
+
+def make_decoder(config: DecoderConfig) -> language_model.LanguageModel:
+  """A decoder-only transformer as a LanguageModel.
+
+  Args:
+    config: the architecture; `FAMILIES` has what each family adds to sizes.
+  Raises: ValueError for an architecture that cannot be.
+  """
+  check_config(config)
+  return language_model.from_module(Decoder(config), config.vocab_size)

@@ -1,0 +1,135 @@
+"""The safetensors format: a JSON header, then the bytes of every tensor.
+
+Read and written one tensor at a time, through paths that may be remote; the
+library of that name maps local files only. Source: the format's README,
+huggingface/safetensors.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+import json
+import math
+from typing import NamedTuple
+
+from etils import epath
+import jax.numpy as jnp
+import numpy as np
+
+MAX_HEADER = 100_000_000
+NAMES = {
+  "BF16": jnp.bfloat16,
+  "F16": np.float16,
+  "F32": np.float32,
+  "F64": np.float64,
+  "I32": np.int32,
+  "I64": np.int64,
+  "U8": np.uint8,
+  "BOOL": np.bool_,
+}
+DTYPES = {np.dtype(dtype): name for name, dtype in NAMES.items()}
+
+
+class Tensor(NamedTuple):
+  """Where a tensor is.
+
+  Attributes:
+    path: of its file.
+    start: its first byte in the file.
+    shape: of the tensor.
+    dtype: of the tensor, little endian.
+  """
+
+  path: epath.Path
+  start: int
+  shape: tuple[int, ...]
+  dtype: np.dtype
+
+
+def load_header(path: epath.Path) -> dict[str, Tensor]:
+  """Every tensor of a file by name; reads the header only.
+
+  Raises: ValueError if the file is missing, cut off or of another format.
+  """
+  try:
+    with path.open("rb") as file:
+      size = int.from_bytes(file.read(8), "little")
+      if size > MAX_HEADER:
+        raise ValueError(f"a header of {size} bytes")
+      header = json.loads(file.read(size))
+      file.seek(0, 2)
+      end = file.tell()
+    header.pop("__metadata__", None)
+    return {
+      name: _tensor(path, 8 + size, end, **entry)
+      for name, entry in header.items()
+    }
+  except (OSError, ValueError, TypeError, KeyError) as error:
+    raise ValueError(
+      f"{path}: not a whole safetensors file ({error}); get it again"
+    ) from None
+
+
+def _tensor(path, start, end, *, dtype, shape, data_offsets) -> Tensor:
+  found = np.dtype(NAMES[dtype])
+  first, last = data_offsets
+  if last - first != math.prod(shape) * found.itemsize or start + last > end:
+    raise ValueError(f"bytes {first} to {last} of {end - start}")
+  return Tensor(path, start + first, tuple(shape), found)
+
+
+def load_tensor(tensor: Tensor) -> np.ndarray:
+  """Reads one tensor into memory."""
+  with tensor.path.open("rb") as file:
+    file.seek(tensor.start)
+    data = file.read(math.prod(tensor.shape) * tensor.dtype.itemsize)
+  return np.frombuffer(data, tensor.dtype).reshape(tensor.shape)
+
+
+def load_file(path: epath.Path) -> dict[str, np.ndarray]:
+  """Reads every tensor of a file."""
+  return {
+    name: load_tensor(tensor) for name, tensor in load_header(path).items()
+  }
+
+
+def save_file(
+  path: epath.Path,
+  shapes: Mapping[str, tuple[tuple[int, ...], np.dtype]],
+  tensor: Callable[[str], np.ndarray],
+) -> None:
+  """Writes a file, one tensor in memory at a time.
+
+  Args:
+    path: appears whole or not at all.
+    shapes: (shape, dtype) of every tensor by name.
+    tensor: name -> its array.
+  """
+  header, place = {"__metadata__": {"format": "pt"}}, 0
+  for name, (shape, dtype) in shapes.items():
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    header[name] = {
+      "dtype": DTYPES[np.dtype(dtype)],
+      "shape": list(shape),
+      "data_offsets": [place, place + size],
+    }
+    place += size
+  text = json.dumps(header).encode()
+  text += b" " * (-len(text) % 8)
+  save_bytes(path, _pieces(text, shapes, tensor))
+
+
+def _pieces(text, shapes, tensor) -> Iterable[bytes]:
+  yield len(text).to_bytes(8, "little")
+  yield text
+  for name, (shape, dtype) in shapes.items():
+    array = np.ascontiguousarray(tensor(name), dtype)
+    assert array.shape == tuple(shape), f"{name}: {array.shape}, not {shape}"
+    yield array.tobytes()
+
+
+def save_bytes(path: epath.Path, pieces: Iterable[bytes]) -> None:
+  """Writes under another name first, so that no half of it is seen."""
+  partial = path.parent / (path.name + ".partial")
+  with partial.open("wb") as file:
+    for piece in pieces:
+      file.write(piece)
+  partial.replace(path)
