@@ -42,6 +42,16 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     "num_buckets": 32,
     "max_distance": 128,
   }
+  # What differs in the judges; they start from SFT, so nothing can.
+  config.judge_model = ml_collections.ConfigDict()
+  config.devices = {
+    "mode": "jit",
+    "model": 1,
+    "fsdp": False,
+    "smallest": 65_536,
+    "run_dtype": "float32",
+    "frozen_dtype": "float32",
+  }
   config.raters = {
     "weights": {"coverage": 0.34, "brevity": 0.36, "grounding": 0.30},
     "sharpness": {"coverage": 10.0, "brevity": 1.0, "grounding": 10.0},

@@ -6,7 +6,7 @@ run once a token over just the rows that use it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax import lax
@@ -32,6 +32,24 @@ class Rollout(NamedTuple):
   tokens: jax.Array
   mask: jax.Array
   log_prob: jax.Array
+
+
+class Decoding(NamedTuple):
+  """A rollout under way: the carry of the decode loop.
+
+  Attributes:
+    step: int32 scalar, tokens written so far.
+    fed: int32[B, L], what every row is fed next.
+    alive: bool[B, L], true until EOS is written.
+    caches: one for each parameter set that a lane uses, by name.
+    written: see `Rollout`.
+  """
+
+  step: jax.Array
+  fed: jax.Array
+  alive: jax.Array
+  caches: Mapping[str, Any]
+  written: Rollout
 
 
 def sample(rng: jax.Array, log_probs: jax.Array) -> jax.Array:
@@ -112,36 +130,97 @@ def rollout(
     choose: `sample` or `greedy`: (key, log_probs f32[V]) -> token.
   Source: Munos et al., ICML 2024, §7 (the token-wise mixture).
   """
-  sizes = arrays.check_shapes(
+  arrays.check_shapes(
     prompts=(prompts, "B P"),
     prompt_mask=(prompt_mask, "B P"),
     keys=(keys, "B L"),
   )
-  shape = (sizes["B"], sizes["L"])
+  state = begin(
+    model,
+    params_by_name,
+    lanes,
+    prompts=prompts,
+    prompt_mask=prompt_mask,
+    max_response=max_response,
+  )
+
+  def unfinished(state):
+    return (state.step < max_response) & jnp.any(state.alive)
+
+  def step(state):
+    return advance(
+      model,
+      params_by_name,
+      lanes,
+      state,
+      keys=keys,
+      temperature=temperature,
+      eos_id=eos_id,
+      choose=choose,
+    )
+
+  return lax.while_loop(unfinished, step, state).written
+
+
+def begin(
+  model: language_model.LanguageModel,
+  params_by_name: Mapping[str, language_model.Params],
+  lanes: Sequence[Lane],
+  *,
+  prompts: jax.Array,
+  prompt_mask: jax.Array,
+  max_response: int,
+) -> Decoding:
+  """Runs every prompt once for each parameter set that a lane uses.
+
+  Args: as `rollout`.
+  """
+  shape = (prompts.shape[0], len(lanes))
   lanes = [_nonzero(lane) for lane in lanes]
   caches, first = {}, None
   for name, users in _users(lanes).items():
     caches[name], first = model.prefill(
       params_by_name[name], prompts, prompt_mask, len(users), max_response
     )
-  first = jnp.broadcast_to(first.reshape(sizes["B"], -1)[:, :1], shape)
   tokens = jnp.zeros((*shape, max_response), jnp.int32)
-  out = Rollout(tokens, tokens != 0, jnp.zeros(tokens.shape, jnp.float32))
+  return Decoding(
+    step=jnp.int32(0),
+    fed=jnp.broadcast_to(first.reshape(shape[0], -1)[:, :1], shape),
+    alive=jnp.ones(shape, bool),
+    caches=caches,
+    written=Rollout(
+      tokens, tokens != 0, jnp.zeros(tokens.shape, jnp.float32)
+    ),
+  )
 
-  def step(state):
-    t, fed, alive, caches, out = state
-    log_probs, caches = _next_log_probs(
-      model, params_by_name, lanes, caches, fed, temperature
-    )
-    new = _choose(keys, t, log_probs, alive, choose)
-    alive = alive & (new.tokens != eos_id)
-    return t + 1, new.tokens, alive, caches, _write(out, new, t)
 
-  def unfinished(state):
-    return (state[0] < max_response) & jnp.any(state[2])
+def advance(
+  model: language_model.LanguageModel,
+  params_by_name: Mapping[str, language_model.Params],
+  lanes: Sequence[Lane],
+  state: Decoding,
+  *,
+  keys: jax.Array,
+  temperature: float,
+  eos_id: int,
+  choose: Choose,
+) -> Decoding:
+  """One token of every row.
 
-  state = (jnp.int32(0), first, jnp.ones(shape, bool), caches, out)
-  return lax.while_loop(unfinished, step, state)[-1]
+  Args: as `rollout`.
+  """
+  lanes = [_nonzero(lane) for lane in lanes]
+  log_probs, caches = _next_log_probs(
+    model, params_by_name, lanes, state.caches, state.fed, temperature
+  )
+  new = _choose(keys, state.step, log_probs, state.alive, choose)
+  return Decoding(
+    step=state.step + 1,
+    fed=new.tokens,
+    alive=state.alive & (new.tokens != eos_id),
+    caches=caches,
+    written=_write(state.written, new, state.step),
+  )
 
 
 def _next_log_probs(model, params_by_name, lanes, caches, fed, temperature):

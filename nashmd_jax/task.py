@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 from nashmd_jax import models, preference_model, sampling
 from nashmd_jax.data import batches, docstrings, records
 from nashmd_jax.data import tokenizer as tokenizer_lib
-from nashmd_jax.training import checkpoints
+from nashmd_jax.training import checkpoints, sharding
 
 SPLITS = ("train", "validation", "test")
 TEXTS = ("prompt", "response")
@@ -28,20 +28,28 @@ class Task(NamedTuple):
   Attributes:
     splits: summary records by split: "train", "validation", "test".
     tokenizer: text to ids and back.
-    model: the architecture of policy, preference model and reward model.
+    model: the architecture of the policy.
+    judge_model: of preference model and reward model.
     encode: record -> token ids.
     pad: examples -> batch.
     max_response: R, tokens.
     templates: of the judges: "preference", "reward".
+    devices: where parameters are stored and run.
   """
 
   splits: Mapping[str, Sequence[records.Record]]
   tokenizer: tokenizer_lib.Tokenizer
   model: models.LanguageModel
+  judge_model: models.LanguageModel
   encode: Callable[[records.Record], batches.Example]
   pad: Callable[[Sequence[batches.Example]], batches.Batch]
   max_response: int
   templates: Mapping[str, preference_model.Template]
+  devices: sharding.Devices
+
+  def place(self, tree: Any) -> Any:
+    """Stored parameter sets as a model runs on them, inside jit."""
+    return sharding.to_run(tree, self.devices)
 
 
 def load_task(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Task:
@@ -69,9 +77,7 @@ def load_task(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Task:
   return Task(
     splits=splits,
     tokenizer=tokenizer,
-    model=models.make_language_model(
-      vocab_size=tokenizer.vocab_size, **config.model
-    ),
+    **make_models(config, tokenizer.vocab_size),
     encode=functools.partial(
       batches.encode_record,
       tokenizer=tokenizer,
@@ -92,7 +98,22 @@ def load_task(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Task:
         ("reward", preference_model.REWARD_SLOTS),
       )
     },
+    devices=sharding.make_devices(**config.devices),
   )
+
+
+def make_models(
+  config: ml_collections.ConfigDict, vocab_size: int
+) -> dict[str, models.LanguageModel]:
+  """The fields "model" and "judge_model" of a Task.
+
+  Raises: ValueError for a model that cannot be.
+  """
+  sizes = {"vocab_size": vocab_size, **config.model}
+  return {
+    "model": models.make_language_model(**sizes),
+    "judge_model": models.make_language_model(**sizes | {**config.judge_model}),
+  }
 
 
 def own_records(
@@ -112,11 +133,28 @@ def own_records(
 
 
 def load_params(
-  task: Task, folder: pathlib.Path, *, name: str = "params"
+  task: Task,
+  model: models.LanguageModel,
+  folder: pathlib.Path,
+  *,
+  name: str = "params",
 ) -> Any:
-  """A parameter set of the task's model from the folder of a stage."""
-  shapes = jax.eval_shape(task.model.init, jax.random.key(0))
-  return checkpoints.load_params(folder, shapes, name=name)
+  """A parameter set of a model from the folder of a stage, as it is stored."""
+  shapes = jax.eval_shape(model.init, jax.random.key(0))
+  places = sharding.shardings(shapes, task.devices)
+  like = jax.tree.map(
+    lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+    shapes,
+    places,
+  )
+  return checkpoints.load_params(folder, like, name=name)
+
+
+def init_params(
+  task: Task, model: models.LanguageModel, rng: jax.Array
+) -> Any:
+  """A random start of a model, as it is stored."""
+  return sharding.store(task.devices, model.init, rng)
 
 
 def run_section(
@@ -255,7 +293,7 @@ def write_responses(
   def roll(params_by_name, batch):
     return sampling.rollout(
       task.model,
-      params_by_name,
+      task.place(params_by_name),
       lanes,
       prompts=batch["prompts"],
       prompt_mask=batch["prompts_mask"],

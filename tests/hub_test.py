@@ -8,12 +8,16 @@ from absl.testing import absltest, parameterized
 from etils import epath
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
+from jax.sharding import (
+  AxisType,
+  NamedSharding,
+  PartitionSpec,
+  SingleDeviceSharding,
+)
 import numpy as np
 
 from nashmd_jax import models, opponents, sampling
 from nashmd_jax.models import hub, safetensors
-from nashmd_jax.training import sharding as sharding_lib
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3_text", "t5")
@@ -90,7 +94,7 @@ class GoldenTest(parameterized.TestCase):
 
 class PlacementTest(parameterized.TestCase):
   def test_each_device_gets_its_part(self):
-    mesh = sharding_lib.make_mesh()
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
 
     def split_vocabulary(shapes):
       # 8 devices: the stacked mlp matrices [N, D, F = 40] along F.

@@ -3,7 +3,6 @@
 The experiment is least squares, so that the update is known by hand.
 """
 
-import functools
 import json
 import pathlib
 
@@ -25,6 +24,10 @@ from nashmd_jax.training import (
 )
 
 PAST = dict(size=3, every=2, law="uniform")
+DEVICES = sharding.make_devices(
+  mode="jit", model=1, fsdp=False, smallest=1,
+  run_dtype="float32", frozen_dtype="float32",
+)  # fmt: skip
 TARGET = np.arange(8.0, dtype=np.float32)
 
 
@@ -101,6 +104,7 @@ def adamw(**changes):
 
 def train(folder, steps, experiment=None, **changes):
   kwargs = dict(
+    devices=DEVICES,
     name="test",
     seed=0,
     updates_per_rollout=1,
@@ -209,58 +213,6 @@ class LoopTest(parameterized.TestCase):
 
 
 class StepTest(parameterized.TestCase):
-  def run_steps(self, wrap):
-    tx = adamw()
-    now, step = start(tx), train_step(tx)
-    batches = make_batches()
-    for _ in range(5):
-      now, out = wrap(step)(now, next(batches))
-    return now, out
-
-  def test_all_devices_give_the_single_device_update(self):
-    mesh = sharding.make_mesh()
-    self.assertEqual(mesh.shape["data"], 8)
-
-    def sharded(step):
-      def run(now, batch):
-        return jax.jit(step)(
-          sharding.replicate(now, mesh), sharding.shard_batch(batch, mesh)
-        )
-
-      return run
-
-    one, one_out = self.run_steps(jax.jit)
-    many, many_out = self.run_steps(sharded)
-    pairs = ((one.params, many.params), (ema(one), ema(many)))
-    for a, b in pairs:
-      np.testing.assert_allclose(a["w"], b["w"], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(one_out["loss"], many_out["loss"], rtol=1e-5)
-
-  def test_pmap_with_pmean_gives_the_single_device_update(self):
-    def quiet(params, batch, rng):
-      del rng
-      error = batch["x"] @ params["w"] - batch["y"] - batch["shift"]
-      return jnp.mean(error**2), {"error": jnp.mean(jnp.abs(error))}
-
-    experiment, tx = least_squares()._replace(loss=quiet), adamw()
-    make = functools.partial(train_step, tx, experiment)
-    mean = functools.partial(jax.lax.pmean, axis_name="data")
-    one = start(tx)
-    many = jax.tree.map(lambda x: jnp.stack([x] * 8), one)
-    one_step = jax.jit(make())
-    many_step = jax.pmap(make(reduce=mean), axis_name="data")
-    batches = make_batches()
-    for _ in range(5):
-      batch = next(batches)
-      parts = {k: x.reshape(8, 2, *x.shape[1:]) for k, x in batch.items()}
-      one, one_out = one_step(one, batch)
-      many, many_out = many_step(many, parts)
-    pairs = ((one.params, many.params), (ema(one), ema(many)))
-    for a, b in pairs:
-      for copy in np.asarray(b["w"]):
-        np.testing.assert_allclose(copy, a["w"], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(many_out["loss"], one_out["loss"], rtol=1e-5)
-
   def test_frozen_sets_do_not_move_and_share_no_memory(self):
     params = {"w": jnp.ones(8)}
     now = state.init_state(
@@ -284,7 +236,7 @@ class StepTest(parameterized.TestCase):
 
   def test_rows_must_split_evenly(self):
     with self.assertRaisesRegex(ValueError, "12 rows cannot be split evenly"):
-      sharding.shard_batch({"x": np.zeros(12)}, sharding.make_mesh())
+      sharding.shard_batch({"x": np.zeros(12)}, DEVICES.mesh)
 
 
 class OptimizerTest(parameterized.TestCase):

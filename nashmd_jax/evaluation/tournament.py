@@ -5,7 +5,6 @@ own; every pair is judged in both orders by every judge.
 """
 
 from collections.abc import Mapping, Sequence
-import functools
 import itertools
 import pathlib
 from typing import Any
@@ -138,7 +137,9 @@ def load_sets(
   sets = {}
   for wanted in lane:
     folder, name = saved[wanted]
-    sets[wanted] = task_lib.load_params(task, folder, name=name)
+    sets[wanted] = task_lib.load_params(
+      task, task.model, folder, name=name
+    )
   return sets
 
 
@@ -220,10 +221,10 @@ def make_panel(
   return {
     "raters": judges.make_rater_judge(raters.make_population(**config.raters)),
     "preference_model": judges.make_text_judge(
-      functools.partial(
-        judges.make_preference_judge, task.model, template=template
+      lambda params: judges.make_preference_judge(
+        task.judge_model, task.place(params), template
       ),
-      task_lib.load_params(task, workdir / "preference"),
+      task_lib.load_params(task, task.judge_model, workdir / "preference"),
       encode=task.encode,
       pad=task.pad,
       batch_size=config.tournament.batch_size,

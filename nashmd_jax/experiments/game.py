@@ -22,6 +22,8 @@ class Game(NamedTuple):
 
   Attributes:
     model: of every parameter set that writes.
+    place: (sets) -> the copies of them that models run on; see
+      `training.sharding`.
     opponent: who writes y′.
     judge: (params_by_name) -> the judge, of the kind that `rule` asks.
     rule: see `rules.make_rule`.
@@ -33,6 +35,7 @@ class Game(NamedTuple):
   """
 
   model: models.LanguageModel
+  place: Callable[[Any], Any]
   opponent: opponents.Opponent
   judge: Callable[[Sets], rules.Judge]
   rule: rules.Rule
@@ -63,7 +66,7 @@ def rollout(
     the rule reads of μ.
   """
   write_rng, judge_rng, opponent_rng = jax.random.split(rng, 3)
-  sets = game.opponent.sets(params_by_name, opponent_rng, step)
+  sets = game.place(game.opponent.sets(params_by_name, opponent_rng, step))
   own, other = game.rule.lanes(game.opponent.lane(step), game.samples)
   written, scores = play(
     game, game.rule.score, sets, own, other, batch, write_rng, judge_rng
@@ -85,7 +88,7 @@ def loss(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """The loss of the game on what `rollout` returned."""
   del rng
-  read = _read(game, params, batch)
+  read = _read(game, game.place(params), batch)
   return game.rule.loss(read, batch["reference"], batch, game.kl_coef)
 
 
@@ -114,6 +117,7 @@ def play(
 
   Args:
     score: of a rule, or one of `rules.SCORES`.
+    params_by_name: placed.
     own: lanes of the responses that are scored and returned.
     other: lanes of those that they are scored against.
   """

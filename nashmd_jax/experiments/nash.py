@@ -59,8 +59,9 @@ def make_game(
   template = task.templates[kind.stage]
   return game_lib.Game(
     model=task.model,
+    place=task.place,
     opponent=opponents.make_opponent(**_of(section, OPPONENT)),
-    judge=lambda sets: kind.make(task.model, sets["judge"], template),
+    judge=lambda sets: kind.make(task.judge_model, sets["judge"], template),
     rule=rules.make_rule(scores=kind.scores, **_of(section, RULE)),
     samples=section.samples,
     kl_coef=section.kl_coef,
@@ -102,8 +103,8 @@ def make_experiment(
 
   def init(rng):
     del rng
-    start = task_lib.load_params(task, reference)
-    scorer = task_lib.load_params(task, judge)
+    start = task_lib.load_params(task, task.model, reference)
+    scorer = task_lib.load_params(task, task.judge_model, judge)
     return start, {"reference": start, "judge": scorer}
 
   return loop.Experiment(
@@ -134,7 +135,7 @@ def _against_reference(game, deployed, score, seed, params_by_name, batch):
   _, scores = game_lib.play(
     game,
     score,
-    params_by_name,
+    game.place(params_by_name),
     [deployed],
     [{"reference": 1.0}],
     batch,
@@ -206,6 +207,7 @@ def run(
   return loop.train(
     experiment,
     optimizer_lib.make_optimizer(**section.optimizer),
+    devices=task.devices,
     name=f"nash/{name}",
     folder=workdir / "nash" / name,
     seed=config.seed,

@@ -45,8 +45,8 @@ def make_experiment(
 
   def init(rng):
     if start is None:
-      return jax.jit(task.model.init)(rng), {}
-    return task_lib.load_params(task, start), {}
+      return task_lib.init_params(task, task.judge_model, rng), {}
+    return task_lib.load_params(task, task.judge_model, start), {}
 
   return loop.Experiment(
     init=init,
@@ -79,7 +79,7 @@ def comparison_loss(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """Cross-entropy of one kind of judge on a batch of comparisons."""
   del rng
-  judge = (task.model, params, task.templates[kind])
+  judge = (task.judge_model, task.place(params), task.templates[kind])
   prompts, a, b = (
     preference_model.segment(batch, name)
     for name in ("prompts", "responses_a", "responses_b")
@@ -172,7 +172,7 @@ def prepare_comparisons(
       drawn = draw_comparisons(
         task,
         population,
-        task_lib.load_params(task, workdir / "sft"),
+        task_lib.load_params(task, task.model, workdir / "sft"),
         task.splits[split][:count],
         seed=(config.seed, number),
         **config.comparisons.drawing,
@@ -206,6 +206,7 @@ def run(
   scores = loop.train(
     experiment,
     optimizer_lib.make_optimizer(**section.optimizer),
+    devices=task.devices,
     name=kind,
     folder=workdir / kind,
     seed=config.seed,

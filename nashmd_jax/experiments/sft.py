@@ -3,7 +3,6 @@
 import functools
 import pathlib
 
-import jax
 import ml_collections
 
 from nashmd_jax import losses, policy
@@ -27,7 +26,7 @@ def make_experiment(
     del rng
     log_prob = policy.response_log_probs(
       task.model,
-      params,
+      task.place(params),
       prompts=batch["prompts"],
       prompt_mask=batch["prompts_mask"],
       responses=batch["responses"],
@@ -36,7 +35,7 @@ def make_experiment(
     return losses.sft_loss(log_prob=log_prob, mask=batch["responses_mask"])
 
   return loop.Experiment(
-    init=lambda rng: (jax.jit(task.model.init)(rng), {}),
+    init=lambda rng: (task_lib.init_params(task, task.model, rng), {}),
     rollout=lambda params_by_name, batch, rng, step: batch,
     loss=loss,
     batches=functools.partial(
@@ -62,12 +61,12 @@ def run(
 ) -> dict[str, float]:
   """Trains the stage and returns its last evaluation."""
   section = config.sft
-  experiment = make_experiment(
-    task_lib.load_task(config, workdir), seed=config.seed, **section.data
-  )
+  task = task_lib.load_task(config, workdir)
+  experiment = make_experiment(task, seed=config.seed, **section.data)
   return loop.train(
     experiment,
     optimizer_lib.make_optimizer(**section.optimizer),
+    devices=task.devices,
     name="sft",
     folder=workdir / "sft",
     seed=config.seed,

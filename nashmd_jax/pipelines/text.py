@@ -3,12 +3,12 @@
 import functools
 import pathlib
 
-from nashmd_jax import models, preference_model, task
+from nashmd_jax import preference_model, task
 from nashmd_jax.data import batches, raters
 from nashmd_jax.evaluation import report, tournament
 from nashmd_jax.experiments import nash, preference, sft
 from nashmd_jax.pipelines import pipeline
-from nashmd_jax.training import followers, loop, optimizer
+from nashmd_jax.training import followers, loop, optimizer, sharding
 
 TRAINED = {
   "sft": sft,
@@ -25,6 +25,8 @@ SECTIONS = {
   "tokenizer": ("file", "vocab_size", "eos_token", "special_tokens"),
   "layout": pipeline.keywords(batches.pad_batch),
   "model": None,
+  "judge_model": None,
+  "devices": pipeline.keywords(sharding.check_devices),
   "raters": pipeline.keywords(raters.make_population),
   "comparisons": ("prompts", "drawing"),
   "sft": STAGE_KEYS,
@@ -73,7 +75,7 @@ def check(config: pipeline.Config) -> None:
   check_keys("nash.past", pipeline.keywords(followers.past_policies))
   own = {"seed", "start", "deployed", "score", "followers"}
   own |= {"reference", "judge"}
-  given = {"name", "folder", "seed", "updates_per_rollout"}
+  given = {"devices", "name", "folder", "seed", "updates_per_rollout"}
   template = pipeline.keywords(preference_model.make_template) - {"barred"}
   train = pipeline.keywords(loop.train) - given
   for stage, module in TRAINED.items():
@@ -90,7 +92,14 @@ def check(config: pipeline.Config) -> None:
   at_least_one("tournament", "prompts", "batch_size")
   at_least_one("layout", "max_response")
   raters.make_population(**config.raters)
-  models.make_language_model(vocab_size=1, **config.model)
+  sharding.check_devices(**config.devices)
+  task.make_models(config, vocab_size=1)
+  for kind in ("preference", "reward"):
+    if config.judge_model and config[kind].start_from_sft:
+      raise ValueError(
+        f"config.{kind}.start_from_sft: got True with a judge_model of other "
+        "sizes than the model; set it to False"
+      )
   sections = [config.sft, config.preference, config.reward]
   sections += [nash.run_section(config, name) for name in config.nash.runs]
   for section in sections:

@@ -9,9 +9,9 @@ from typing import Any
 
 import grain
 import jax
+from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import v1 as ocp
 
-from nashmd_jax.training import sharding
 from nashmd_jax.training import state as state_lib
 
 FOLDER = "checkpoints"
@@ -102,8 +102,8 @@ def load_params(
   Args:
     folder: of that stage.
     name: "params", or that of a follower, such as "ema".
-    like: arrays or shapes of the tree; leaves without a sharding are put
-      whole on every device.
+    like: arrays or shapes of the tree, with shardings or on their own; any
+      mesh may read what another has written.
   Raises: ValueError if there is no checkpoint or its shapes are others.
   """
   folder = folder.absolute() / FOLDER
@@ -124,10 +124,10 @@ def load_params(
 
 
 def _abstract(tree: Any) -> Any:
-  everywhere = sharding.replicated(sharding.make_mesh())
+  one = SingleDeviceSharding(jax.local_devices()[0])
 
   def leaf(x):
-    place = getattr(x, "sharding", None) or everywhere
+    place = getattr(x, "sharding", None) or one
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
 
   return jax.tree.map(leaf, tree)

@@ -118,6 +118,23 @@ def make_train_step(
   return train_step
 
 
+def make_first_state(
+  experiment: Experiment,
+  optimizer: optax.GradientTransformation,
+  *,
+  devices: sharding.Devices,
+  ema_decay: float,
+) -> Callable[[Params, Mapping[str, Params]], state_lib.TrainState]:
+  """(params, frozen) -> the state at step 0; arguments as of `train`."""
+  followers = all_followers(experiment, ema_decay)
+
+  def make(params, frozen):
+    frozen = sharding.cast(dict(frozen), devices.frozen_dtype)
+    return state_lib.init_state(params, frozen, optimizer, followers)
+
+  return make
+
+
 def check_intervals(
   name: str,
   *,
@@ -153,6 +170,7 @@ def train(
   experiment: Experiment,
   optimizer: optax.GradientTransformation,
   *,
+  devices: sharding.Devices,
   name: str,
   folder: pathlib.Path,
   seed: int,
@@ -166,6 +184,7 @@ def train(
   """Trains to `steps`, from the latest checkpoint in `folder` if there is one.
 
   Args:
+    devices: where the state is stored, and how the step is run.
     name: shown in the progress bar and in errors.
     folder: receives `checkpoints/`, `metrics.jsonl` and `events/`.
     seed: of initialisation and of every step.
@@ -187,23 +206,25 @@ def train(
     eval_every=eval_every,
     save_every=save_every,
   )
-  mesh = sharding.make_mesh()
-  state = state_lib.init_state(
+  state = sharding.store(
+    devices,
+    make_first_state(
+      experiment, optimizer, devices=devices, ema_decay=ema_decay
+    ),
     *experiment.init(jax.random.key(seed)),
-    optimizer,
-    all_followers(experiment, ema_decay),
   )
-  state = sharding.replicate(state, mesh)
   batches = experiment.batches()
-  train_step = jax.jit(
-    make_train_step(
+  train_step = sharding.compile_step(
+    devices,
+    functools.partial(
+      make_train_step,
       experiment,
       optimizer,
       seed=seed,
       ema_decay=ema_decay,
       updates_per_rollout=updates_per_rollout,
     ),
-    donate_argnums=0,
+    state,
   )
 
   def evaluate():
@@ -224,8 +245,9 @@ def train(
     )
     window, evaluation = [], {}
     for step in range(start + 1, steps + 1):
-      batch = sharding.shard_batch(next(batches), mesh)
-      state, metrics = train_step(state, batch)
+      batch = sharding.shard_batch(next(batches), devices.mesh)
+      with jax.transfer_guard("disallow"):
+        state, metrics = train_step(state, batch)
       window.append(metrics)
       last = step == steps
       if step % log_every and not last:
