@@ -6,9 +6,7 @@ from nashmd_jax.models.language_model import LanguageModel
 FAMILIES = ("t5", *decoder.FAMILIES)
 
 
-def make_config(
-  *, family: str, **sizes
-) -> t5.T5Config | decoder.DecoderConfig:
+def make_config(*, family: str, **sizes) -> t5.T5Config | decoder.DecoderConfig:
   """The architecture of a family with the given sizes.
 
   Args:

@@ -259,22 +259,29 @@ def _load_leaf(name, shape, sharding, tensors) -> jax.Array:
       layer_shape, layer_sharding, lambda index: array[index]
     )
 
-  # The output shardings are pinned: a stack that moved would be copied.
-  cast = jax.jit(lambda x: x.astype(shape.dtype), out_shardings=sharding)
+  dtype = jnp.dtype(shape.dtype)
   if not name.stacked:
-    return cast(place(tensors[name.template]))
-  write = _writer(sharding)
-  leaf = jax.jit(
-    lambda: jnp.zeros(shape.shape, shape.dtype), out_shardings=sharding
-  )()
+    return _cast(dtype, sharding)(place(tensors[name.template]))
+  leaf = _zeros(shape.shape, dtype, sharding)()
   for one, number in _tensors_of(name, shape.shape):
-    leaf = write(leaf, place(tensors[one]), number)
+    leaf = _write(sharding)(leaf, place(tensors[one]), number)
     leaf.block_until_ready()
   return leaf
 
 
+# The output shardings are pinned: a stack that moved would be copied.
 @functools.lru_cache
-def _writer(sharding):
+def _cast(dtype, sharding):
+  return jax.jit(lambda x: x.astype(dtype), out_shardings=sharding)
+
+
+@functools.lru_cache
+def _zeros(shape, dtype, sharding):
+  return jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=sharding)
+
+
+@functools.lru_cache
+def _write(sharding):
   def write(stack, layer, number):
     layer = layer.astype(stack.dtype)
     return lax.dynamic_update_index_in_dim(stack, layer, number, axis=0)

@@ -68,7 +68,9 @@ def parity_rows(family: str) -> list[rows.Row]:
     hub_test.save(ours, found)
     peers.load_peer(ours, family).save_pretrained(theirs)
     again = hub.load_pretrained(theirs, hub_test.one_device)
-  same = jax.tree.map(lambda a, b: bool((a == b).all()), found.params, again.params)
+  same = jax.tree.map(
+    lambda a, b: bool((a == b).all()), found.params, again.params
+  )
   return [
     rows.row(
       f"{family}: largest difference of logits from transformers, padding on "
