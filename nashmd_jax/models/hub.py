@@ -18,8 +18,13 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 import numpy as np
 
-from nashmd_jax import models
-from nashmd_jax.models import architectures, safetensors, tensor_names
+from nashmd_jax.models import (
+  architectures,
+  families,
+  language_model,
+  safetensors,
+  tensor_names,
+)
 
 Params = Any
 INDEX = "model.safetensors.index.json"
@@ -49,7 +54,7 @@ class Pretrained(NamedTuple):
   """
 
   config: architectures.Config
-  model: models.LanguageModel
+  model: language_model.LanguageModel
   params: Params
 
 
@@ -86,7 +91,7 @@ def load_pretrained(
   """
   folder = epath.Path(folder)
   config = load_config(folder, **numerics)
-  model = models.make_model(config)
+  model = families.make_model(config)
   shapes = jax.eval_shape(model.init, jax.random.key(0))
   names = tensor_names.tensor_names(config)
   tensors = _load_headers(folder)
