@@ -4,10 +4,13 @@ PYTHON ?= python3
 WORKDIR ?= out/demo
 BIN := .venv/bin
 
-.PHONY: demo test lint format lock clean
+.PHONY: demo certify test lint format lock clean
 
 demo: .venv/ready
 	$(BIN)/python -m tests.figures.demo --started=$(STARTED) --workdir=$(WORKDIR)
+
+certify: .venv/ready
+	$(BIN)/python -m tests.figures.certify
 
 test: .venv/ready
 	$(BIN)/python -m pytest -n auto

@@ -80,3 +80,23 @@ def sequence_log_probs(log_probs_by_prefix, tokens, mask):
   """log π(y) of every response from log-probs [prefixes, V], f64[Y]."""
   steps = log_probs_by_prefix[prefix_ids(tokens), tokens]
   return jnp.sum(jnp.where(mask, steps, 0), axis=-1)
+
+
+def table_judge(win: jax.Array, length: int):
+  """A token judge that looks P(y ≻ y′|x) up in win f64[prompts, Y, Y]."""
+  digits = (VOCAB + 1) ** jnp.arange(length)
+
+  def code(tokens, mask):
+    return jnp.sum(jnp.where(mask, tokens + 1, 0) * digits, axis=-1)
+
+  codes = code(*(jnp.asarray(x) for x in responses(length)))
+  order = jnp.argsort(codes)
+
+  def number(segment):
+    return order[jnp.searchsorted(codes[order], code(*segment))]
+
+  def judge(keys, prompts, y, y_opp):
+    del keys
+    return win[prompts[0][:, 0], number(y), number(y_opp)]
+
+  return judge
