@@ -110,9 +110,9 @@ def exact_variance(world: oracle.World, samples: int) -> float:
     g = jnp.einsum("yzn,yn...->yz...", slope, scores[prompt])
     g = g.reshape(len(p), len(q), -1)
     mean = jnp.einsum("y,z,yzd->d", p, q, g)
-    by_y = jnp.einsum("z,yzd->yd", q, g) - mean
-    by_z = jnp.einsum("y,yzd->zd", p, g) - mean
-    both = g - mean - by_y[:, None] - by_z[None]
+    by_y = jnp.einsum("z,yzd->yd", q, g) - mean[None]
+    by_z = jnp.einsum("y,yzd->zd", p, g) - mean[None]
+    both = g - mean[None, None] - by_y[:, None] - by_z[None]
     a, b = jnp.sum(p @ by_y**2), jnp.sum(q @ by_z**2)
     c = jnp.einsum("y,z,yzd->", p, q, both**2)
     total += a / samples + b / samples + c / samples**2
