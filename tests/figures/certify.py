@@ -11,7 +11,8 @@ import sys
 import jax
 import numpy as np
 
-from tests import certificate, gradient_oracle, variance
+from tests import certificate, variance
+from tests import gradient_oracle as oracle
 from tests.figures import rows
 
 OUT = pathlib.Path("out") / "certify.json"
@@ -23,16 +24,17 @@ HEAD = f"""# Gradient certificate
 
 Made by `make certify`; do not edit.
 
-On an enumerable model (vocabulary 3, responses of up to {LENGTH} tokens, two
-prompts, random policy, reference and preferences, temperature
-{gradient_oracle.TEMPERATURE}, τ = {gradient_oracle.KL_COEF},
-β = {gradient_oracle.MIXTURE}) the expectation of every estimator is a finite
-sum. Each line is its relative error ‖E[estimator] − exact‖ / ‖exact‖ in
-float64. Exact means: for Nash-PG the gradient of P_τ(π_θ ≻ opponent), for
-RLHF that of E r − τ KL(π_θ, μ), for IPO the direction
-E_m[∇log π (P(y ≻ m) − ½ − τ (h − E_m h))] with h = log π_θ/μ and m who writes
-the pairs, for DPO that of its cross-entropy; all from sequence probabilities
-alone.
+On an enumerable model the expectation of every estimator is a finite sum.
+Each line is its relative error ‖E[estimator] − exact‖ / ‖exact‖ in float64,
+with a vocabulary of 3, responses of up to {LENGTH} tokens, two prompts, and
+policy, reference and preferences drawn at random; τ = {oracle.KL_COEF},
+β = {oracle.MIXTURE}, temperature {oracle.TEMPERATURE}.
+
+The exact side is computed from sequence probabilities alone: for Nash-PG the
+gradient of P_τ(π_θ ≻ opponent); for RLHF that of E r − τ KL(π_θ, μ); for IPO
+E_m[∇log π (P(y ≻ m) − ½ − τ (h − E_m h))] with h = log π_θ/μ, where m writes
+the pairs; for DPO the gradient of its cross-entropy. Off-policy means that an
+earlier policy wrote y.
 """
 TABLE = """
 | algorithm | opponent | KL | relative error |
@@ -50,7 +52,7 @@ Measured = list[tuple[certificate.Case, float]]
 def measure(cases: Sequence[certificate.Case]) -> Measured:
   """The relative error of every case."""
   with jax.enable_x64(True):
-    world = gradient_oracle.make_world(LENGTH)
+    world = oracle.make_world(LENGTH)
     return [(case, case.measure(world)) for case in cases]
 
 
@@ -91,7 +93,7 @@ def gradient_rows() -> list[rows.Row]:
 def variance_rows() -> list[rows.Row]:
   """K = 4 against K = 1 at equal prompts, Nash-MD-PG."""
   with jax.enable_x64(True):
-    world = gradient_oracle.make_world(3)
+    world = oracle.make_world(3)
     exact, errors = {}, []
     for samples in (1, 4):
       exact[samples] = variance.exact_variance(world, samples)
