@@ -313,9 +313,9 @@ class StepTest(parameterized.TestCase):
     self.assertLen(set(places), len(places))
 
   def test_moving_θ_leaves_the_frozen_sets_and_the_stored_past(self):
-    step = jax.jit(train_step(adamw()))
+    tx = optax.sgd(0.1)
+    step, now = jax.jit(train_step(tx)), start(tx)
     batch = next(make_batches())
-    now = start(adamw())
     moved, _ = step(now, batch)  # no snapshot is due after step 1
     self.assertGreater(np.abs(moved.params["w"]).max(), 0)
     for a, b in (
