@@ -4,7 +4,7 @@ PYTHON ?= python3
 WORKDIR ?= out/demo
 BIN := .venv/bin
 
-.PHONY: demo games bench test lint format lock clean
+.PHONY: demo games certify bench test lint format lock clean
 
 demo: .venv/ready
 	$(BIN)/python -m tests.figures.demo --started=$(STARTED) --workdir=$(WORKDIR)
@@ -14,6 +14,9 @@ games: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/python -m tests.figures.bench
+
+certify: .venv/ready
+	$(BIN)/python -m tests.figures.certify
 
 test: .venv/ready
 	$(BIN)/python -m pytest -n auto
