@@ -4,9 +4,8 @@ PYTHON ?= python3
 WORKDIR ?= out/demo
 BIN := .venv/bin
 
-.PHONY: demo games models bench test lint format lock clean
+.PHONY: demo games certify models bench test lint format lock clean
 MODELS := .venv-models/bin
-
 
 demo: .venv/ready
 	$(BIN)/python -m tests.figures.demo --started=$(STARTED) --workdir=$(WORKDIR)
@@ -19,6 +18,9 @@ bench: .venv/ready
 
 models: .venv-models/ready
 	$(MODELS)/python -m tests.figures.models
+
+certify: .venv/ready
+	$(BIN)/python -m tests.figures.certify
 
 test: .venv/ready
 	$(BIN)/python -m pytest -n auto
