@@ -20,6 +20,10 @@ from nashmd_jax.training import checkpoints, sharding
 
 SPLITS = ("train", "validation", "test")
 TEXTS = ("prompt", "response")
+SLOTS = {
+  "preference": preference_model.PREFERENCE_SLOTS,
+  "reward": preference_model.REWARD_SLOTS,
+}
 
 
 class Task(NamedTuple):
@@ -93,10 +97,7 @@ def load_task(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Task:
         barred=tokenizer.special_ids,
         **config[kind].template,
       )
-      for kind, slots in (
-        ("preference", preference_model.PREFERENCE_SLOTS),
-        ("reward", preference_model.REWARD_SLOTS),
-      )
+      for kind, slots in SLOTS.items()
     },
     devices=sharding.make_devices(**config.devices),
   )
@@ -109,11 +110,13 @@ def make_models(
 
   Raises: ValueError for a model that cannot be.
   """
-  sizes = {"vocab_size": vocab_size, **config.model}
-  return {
-    "model": models.make_language_model(**sizes),
-    "judge_model": models.make_language_model(**sizes | {**config.judge_model}),
-  }
+
+  def make(changes):
+    sizes = {"vocab_size": vocab_size, **config.model, **changes}
+    sizes.pop("pretrained", None)  # a folder, no size
+    return models.make_language_model(**sizes)
+
+  return {"model": make({}), "judge_model": make(config.judge_model)}
 
 
 def own_records(

@@ -79,7 +79,7 @@ def rollout(
     "behaviour_log_prob": written.log_prob.reshape(-1, game.max_response),
     **scores,
   }
-  rows["reference"] = _read(game, sets["reference"], rows)
+  rows["reference"] = read(game, sets["reference"], rows)
   return lax.stop_gradient(rows)
 
 
@@ -88,11 +88,12 @@ def loss(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """The loss of the game on what `rollout` returned."""
   del rng
-  read = _read(game, game.place(params), batch)
-  return game.rule.loss(read, batch["reference"], batch, game.kl_coef)
+  what = read(game, game.place(params), batch)
+  return game.rule.loss(what, batch["reference"], batch, game.kl_coef)
 
 
-def _read(game: Game, params: Any, batch: Batch) -> jax.Array:
+def read(game: Game, params: Any, batch: Batch) -> jax.Array:
+  """What the rule reads of placed parameters on responses, by its kind."""
   return game.rule.read(
     game.model,
     params,

@@ -185,15 +185,17 @@ def run_section(
   return section
 
 
-def run(
-  config: ml_collections.ConfigDict, workdir: pathlib.Path, name: str
-) -> dict[str, float]:
-  """Trains one of `config.nash.runs` and returns its last evaluation."""
-  section = run_section(config, name)
-  task = task_lib.load_task(config, workdir)
+def experiment_of(
+  task: task_lib.Task,
+  section: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  *,
+  seed: int,
+) -> loop.Experiment:
+  """The experiment of a checked section; `make_experiment` says more."""
   kind = JUDGES[section.judge]
   followers = {"past": followers_lib.past_policies(**section.past)}
-  experiment = make_experiment(
+  return make_experiment(
     task,
     make_game(task, section),
     deployed=opponents.make_deployed(**_of(section, DEPLOY)),
@@ -201,9 +203,18 @@ def run(
     followers=followers if section.opponent == "past" else {},
     reference=workdir / "sft",
     judge=workdir / kind.stage,
-    seed=config.seed,
+    seed=seed,
     **section.data,
   )
+
+
+def run(
+  config: ml_collections.ConfigDict, workdir: pathlib.Path, name: str
+) -> dict[str, float]:
+  """Trains one of `config.nash.runs` and returns its last evaluation."""
+  section = run_section(config, name)
+  task = task_lib.load_task(config, workdir)
+  experiment = experiment_of(task, section, workdir, seed=config.seed)
   return loop.train(
     experiment,
     optimizer_lib.make_optimizer(**section.optimizer),

@@ -1,0 +1,333 @@
+"""Stage `pod_check`: the programs of a run on text, compiled for a slice.
+
+From shapes alone: no weights, no data and no TPU are needed.
+"""
+
+from collections.abc import Callable, Mapping
+import functools
+import pathlib
+import re
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+import jax.numpy as jnp
+
+from nashmd_jax import preference_model, sampling
+from nashmd_jax import task as task_lib
+from nashmd_jax.data import tokenizer as tokenizer_lib
+from nashmd_jax.evaluation import compiled
+from nashmd_jax.experiments import game as game_lib
+from nashmd_jax.experiments import nash, preference, sft
+from nashmd_jax.pipelines import pipeline
+from nashmd_jax.training import loop, sharding
+from nashmd_jax.training import optimizer as optimizer_lib
+from nashmd_jax.training import state as state_lib
+
+# As many records as no batch needs: they are counted, never read.
+RECORDS = range(2**20)
+
+
+class Check(NamedTuple):
+  """What was found for one slice.
+
+  Attributes:
+    topology: of the slice.
+    chips: in it.
+    costs: by program; a step of `nash` is "nash" whole, and also in parts.
+    step_seconds: predicted for a step of nash, the sum of its parts with
+      nothing overlapped.
+  """
+
+  topology: str
+  chips: int
+  costs: Mapping[str, compiled.Cost]
+  step_seconds: float
+
+
+def stand_in_task(
+  config: pipeline.Config, devices: sharding.Devices
+) -> task_lib.Task:
+  """A task of the config's sizes that needs neither data nor tokenizer."""
+  names = config.tokenizer.special_tokens
+  special = {name: number for number, name in enumerate(names, start=1)}
+  marks = "|".join(map(re.escape, special))
+
+  def encode(text):
+    pieces = re.findall(f"{marks}|\\S+" if marks else r"\S+", text)
+    return [special.get(piece, len(special) + 1) for piece in pieces]
+
+  return task_lib.Task(
+    splits=dict.fromkeys(task_lib.SPLITS, RECORDS),
+    tokenizer=tokenizer_lib.Tokenizer(
+      encode=encode,
+      decode=str,
+      eos_id=len(special) + 2,
+      vocab_size=config.tokenizer.vocab_size,
+      special_ids=tuple(special.values()),
+    ),
+    **task_lib.make_models(config, config.tokenizer.vocab_size),
+    encode=encode,
+    pad=list,
+    max_response=config.layout.max_response,
+    templates={
+      kind: preference_model.make_template(
+        encode, slots, barred=tuple(special.values()), **config[kind].template
+      )
+      for kind, slots in task_lib.SLOTS.items()
+    },
+    devices=devices,
+  )
+
+
+def on_mesh(tree: Any, places: Any) -> Any:
+  """Shapes with the given shardings."""
+  return jax.tree.map(
+    lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+    tree,
+    places,
+  )
+
+
+def _stored(tree, devices, *, run=False):
+  return on_mesh(tree, sharding.shardings(tree, devices, run=run))
+
+
+def _rows(tree, devices):
+  """Shapes of a batch, split by rows."""
+  place = NamedSharding(devices.mesh, P("data"))
+  return on_mesh(tree, jax.tree.map(lambda _: place, tree))
+
+
+def _batch(config, batch_size, **columns):
+  """Shapes of a batch at the longest bucket; columns are named by width."""
+  widths = {"prompts": config.layout.prompt_buckets[-1], **columns}
+  batch = {"example_ids": jax.ShapeDtypeStruct((batch_size,), jnp.int32)}
+  for name, width in widths.items():
+    tokens = jax.ShapeDtypeStruct((batch_size, width), jnp.int32)
+    batch[name] = tokens
+    batch[name + "_mask"] = jax.ShapeDtypeStruct(tokens.shape, bool)
+  return batch
+
+
+def _training(task, config, section, experiment, params, frozen, batch):
+  """A whole training step and the shapes of its arguments."""
+  optimizer = optimizer_lib.make_optimizer(**section.optimizer)
+  ema_decay = section.train.ema_decay
+  make = loop.make_first_state(
+    experiment, optimizer, devices=task.devices, ema_decay=ema_decay
+  )
+  state = _stored(jax.eval_shape(make, params, frozen), task.devices)
+  step = sharding.compile_step(
+    task.devices,
+    functools.partial(
+      loop.make_train_step,
+      experiment,
+      optimizer,
+      seed=config.seed,
+      ema_decay=ema_decay,
+      updates_per_rollout=section.get("updates_per_rollout", 1),
+    ),
+    state,
+  )
+  return step, state, _rows(batch, task.devices)
+
+
+def programs(
+  config: pipeline.Config, task: task_lib.Task
+) -> dict[str, tuple[Callable, ...]]:
+  """(jitted function, shapes of its arguments) of every program, by name."""
+  params = jax.eval_shape(task.model.init, jax.random.key(0))
+  judge = jax.eval_shape(task.judge_model.init, jax.random.key(0))
+  width = config.layout.max_response
+  found = {
+    "sft": _training(
+      task,
+      config,
+      config.sft,
+      sft.make_experiment(task, seed=config.seed, **config.sft.data),
+      params,
+      {},
+      _batch(config, config.sft.data.batch_size, responses=width),
+    )
+  }
+  section = config.preference
+  batch = _batch(
+    config, section.data.batch_size, responses_a=width, responses_b=width
+  )
+  batch["prob_a"] = jax.ShapeDtypeStruct(
+    (section.data.batch_size,), jnp.float32
+  )
+  found["preference"] = _training(
+    task,
+    config,
+    section,
+    preference.make_experiment(
+      task,
+      "preference",
+      dict.fromkeys(task_lib.SPLITS, RECORDS),
+      start=None,
+      seed=config.seed,
+      **section.data,
+    ),
+    judge,
+    {},
+    batch,
+  )
+  return found | _nash_programs(config, task, params, judge)
+
+
+def _nash_programs(config, task, params, judge):
+  """The step of nash whole, and its parts, each fed by the one before."""
+  name = next(n for n in config.tournament.policies if n in config.nash.runs)
+  section, seed = nash.run_section(config, name), config.seed
+  game = nash.make_game(task, section)
+  experiment = nash.experiment_of(task, section, pathlib.Path(), seed=seed)
+  frozen = {"reference": params, "judge": judge}
+  train = functools.partial(
+    _training, task, config, section, params=params, frozen=frozen
+  )
+  prompts = _batch(config, section.data.batch_size)
+  whole = train(experiment, batch=prompts)
+  _, state, batch = whole
+  sets = state_lib.params_by_name(state)
+  rng, now = jax.random.key(0), jnp.int32(0)
+  own, other = game.rule.lanes(game.opponent.lane(0), game.samples)
+  lanes = [*own, *other]
+
+  def begin(sets, batch):
+    placed = game.place(game.opponent.sets(sets, rng, now))
+    used = {name: placed[name] for lane in lanes for name in lane}
+    return used, sampling.begin(
+      game.model,
+      used,
+      lanes,
+      prompts=batch["prompts"],
+      prompt_mask=batch["prompts_mask"],
+      max_response=game.max_response,
+    )
+
+  def decode(used, decoding, example_ids):
+    return sampling.advance(
+      game.model,
+      used,
+      lanes,
+      decoding,
+      keys=sampling.row_keys(rng, example_ids, len(lanes)),
+      temperature=game.temperature,
+      eos_id=game.eos_id,
+      choose=sampling.sample,
+    )
+
+  def score(sets, batch, responses, others):
+    return game.rule.score(
+      game.judge(game.place(sets)), rng, batch, responses, others
+    )
+
+  used, decoding = jax.eval_shape(begin, sets, batch)
+  used = _stored(used, task.devices, run=True)
+  decoding = sampling.Decoding(
+    step=_stored(decoding.step, task.devices),
+    fed=_rows(decoding.fed, task.devices),
+    alive=_rows(decoding.alive, task.devices),
+    caches=_stored(decoding.caches, task.devices),
+    written=_rows(decoding.written, task.devices),
+  )
+  places = jax.tree.map(lambda x: x.sharding, (used, decoding))
+  written = decoding.written
+  mine, theirs = (
+    tuple(
+      jax.ShapeDtypeStruct(
+        (x.shape[0], len(part), x.shape[2]), x.dtype, sharding=x.sharding
+      )
+      for x in (written.tokens, written.mask)
+    )
+    for part in (own, other)
+  )
+  rows = _rows(
+    jax.eval_shape(experiment.rollout, sets, batch, rng, now), task.devices
+  )
+  reference = jax.eval_shape(game.place, sets["reference"])
+  taught = experiment._replace(rollout=lambda sets, batch, rng, step: batch)
+  return {
+    "nash": whole,
+    "prefill": (jax.jit(begin, out_shardings=places), sets, batch),
+    "decode": (
+      jax.jit(decode, donate_argnums=1, out_shardings=places[1]),
+      used,
+      decoding,
+      batch["example_ids"],
+    ),
+    "judge": (jax.jit(score), {"judge": sets["judge"]}, batch, mine, theirs),
+    "reference": (
+      jax.jit(functools.partial(game_lib.read, game)),
+      _stored(reference, task.devices, run=True),
+      rows,
+    ),
+    "update": train(taught, batch=rows),
+  }
+
+
+def check(
+  config: pipeline.Config, topology: str, report: Callable[[str], None]
+) -> Check:
+  """Compiles every program of a checked config for a slice.
+
+  Args:
+    topology: of the slice, such as "v5e:4x4".
+    report: receives a line for each program as soon as it is known.
+  Raises: ValueError for a slice that is none, or too small for a program.
+  """
+  chip = compiled.CHIPS[topology.split(":")[0]]
+  devices = compiled.topology_devices(topology)
+  task = stand_in_task(
+    config, sharding.make_devices(devices, **config.devices)
+  )
+  costs = {}
+  report(HEADER)
+  for name, (function, *args) in programs(config, task).items():
+    costs[name] = compiled.measure(name, function, chip, *args)
+    report(row(name, costs[name], chip))
+  tokens = config.layout.max_response
+  found = Check(
+    topology, len(devices), costs, step_seconds(costs, tokens)
+  )
+  report(
+    f"{topology}: a step of nash takes {found.step_seconds:.3f} s, predicted: "
+    f"{' + '.join(PARTS)} + {tokens} × decode, nothing overlapped"
+  )
+  return found
+
+
+PARTS = ("prefill", "judge", "reference", "update")
+
+
+def step_seconds(costs: Mapping[str, compiled.Cost], tokens: int) -> float:
+  """Predicted for a step of nash whose responses have all their tokens."""
+  once = sum(costs[name].seconds for name in PARTS)
+  return once + tokens * costs["decode"].seconds
+
+
+HEADER = (
+  "program      HBM GiB  of   TFLOP     GB  optimal s  compute s  transfer s  "
+  "collectives: count × MB"
+)
+
+
+def row(name: str, cost: compiled.Cost, chip: compiled.Chip) -> str:
+  """One line of the table; figures are of one chip."""
+  kinds = {}
+  for one in cost.collectives:
+    count, size = kinds.get(one.kind, (0, 0.0))
+    kinds[one.kind] = (count + one.count, size + one.count * one.size)
+  listed = ", ".join(
+    f"{kind} {count} × {size / count / 1e6:.3g}"
+    for kind, (count, size) in sorted(kinds.items())
+  )
+  return (
+    f"{name:<12} {cost.hbm / 2**30:7.2f} {chip.hbm / 2**30:3.0f} "
+    f"{cost.flops / 1e12:7.3f} {cost.bytes_accessed / 1e9:6.2f} "
+    f"{cost.optimal_seconds:10.4f} {cost.compute_seconds:10.4f} "
+    f"{cost.transfer_seconds:11.4f}  {listed or 'none'}"
+  )
