@@ -10,11 +10,11 @@ import re
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-import jax.numpy as jnp
 
-from nashmd_jax import preference_model, sampling
+from nashmd_jax import preference_model, pretrained, sampling, texts
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.evaluation import compiled
@@ -58,8 +58,14 @@ def stand_in_task(
     pieces = re.findall(f"{marks}|\\S+" if marks else r"\S+", text)
     return [special.get(piece, len(special) + 1) for piece in pieces]
 
+  architectures = {
+    section: pretrained.architecture(
+      config, section, vocab_size=config.tokenizer.vocab_size
+    )
+    for section in pretrained.SECTIONS
+  }
   return task_lib.Task(
-    splits=dict.fromkeys(task_lib.SPLITS, RECORDS),
+    splits=dict.fromkeys(texts.SPLITS, RECORDS),
     tokenizer=tokenizer_lib.Tokenizer(
       encode=encode,
       decode=str,
@@ -67,7 +73,10 @@ def stand_in_task(
       vocab_size=config.tokenizer.vocab_size,
       special_ids=tuple(special.values()),
     ),
-    **task_lib.make_models(config, config.tokenizer.vocab_size),
+    **task_lib.make_models(architectures),
+    starts={
+      name: pretrained.Start(made, None) for name, made in architectures.items()
+    },
     encode=encode,
     pad=list,
     max_response=config.layout.max_response,
@@ -166,7 +175,7 @@ def programs(
     preference.make_experiment(
       task,
       "preference",
-      dict.fromkeys(task_lib.SPLITS, RECORDS),
+      dict.fromkeys(texts.SPLITS, RECORDS),
       start=None,
       seed=config.seed,
       **section.data,
@@ -281,18 +290,14 @@ def check(
   """
   chip = compiled.CHIPS[topology.split(":")[0]]
   devices = compiled.topology_devices(topology)
-  task = stand_in_task(
-    config, sharding.make_devices(devices, **config.devices)
-  )
+  task = stand_in_task(config, sharding.make_devices(devices, **config.devices))
   costs = {}
   report(HEADER)
   for name, (function, *args) in programs(config, task).items():
     costs[name] = compiled.measure(name, function, chip, *args)
     report(row(name, costs[name], chip))
   tokens = config.layout.max_response
-  found = Check(
-    topology, len(devices), costs, step_seconds(costs, tokens)
-  )
+  found = Check(topology, len(devices), costs, step_seconds(costs, tokens))
   report(
     f"{topology}: a step of nash takes {found.step_seconds:.3f} s, predicted: "
     f"{' + '.join(PARTS)} + {tokens} × decode, nothing overlapped"
