@@ -22,7 +22,7 @@ from tests import hub_test
 from tests.figures import peers, rows
 
 ALPHA, MIXTURE = 8.0, 0.3
-EOS = "w1"
+EOS = "</s>"
 LARGE = dict(
   family="llama",
   vocab_size=8192,
@@ -38,8 +38,8 @@ FILE_BYTES = 150_000_000
 
 
 def save_tokenizer(folder: pathlib.Path) -> None:
-  """A tokenizer of the words w0, w1, …, one for each token."""
-  words = {f"w{i}": i for i in range(peers.VOCAB)}
+  """A tokenizer of the words w0, w2, …, one for each token but EOS."""
+  words = {EOS if i == 1 else f"w{i}": i for i in range(peers.VOCAB)}
   tokenizer = tokenizers.Tokenizer(
     tokenizers.models.WordLevel(words, unk_token="w3")
   )
