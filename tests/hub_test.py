@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 import numpy as np
 
-from nashmd_jax import models, opponents, sampling
+from nashmd_jax import models, sampling
 from nashmd_jax.models import hub, safetensors
 from nashmd_jax.training import sharding as sharding_lib
 
@@ -33,7 +33,7 @@ def greedy(pretrained: hub.Pretrained, batch, length: int) -> np.ndarray:
   out = sampling.rollout(
     pretrained.model,
     {"policy": pretrained.params},
-    [opponents.LEARNER],
+    [{"policy": 1.0}],
     prompts=jnp.asarray(batch["prompts"]),
     prompt_mask=jnp.asarray(batch["prompt_mask"]),
     keys=sampling.row_keys(jax.random.key(0), jnp.arange(rows), 1),

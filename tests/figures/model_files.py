@@ -15,7 +15,7 @@ import tokenizers
 import torch
 import transformers
 
-from nashmd_jax import arrays, files, models, opponents, policy, sampling
+from nashmd_jax import arrays, files, models, policy, sampling
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.models import hub, lora, peft
 from tests import hub_test
@@ -180,7 +180,7 @@ def opponent_error(base, params, separate: hub.Pretrained, batch) -> float:
   out = sampling.rollout(
     base.model,
     {"policy": params, "reference": base.params},
-    opponents.make_lanes(opponent="mixture", mixture=MIXTURE),
+    [{"policy": 1.0}, {"policy": 1 - MIXTURE, "reference": MIXTURE}],
     prompts=prompts,
     prompt_mask=mask,
     keys=sampling.row_keys(jax.random.key(3), jnp.arange(len(prompts)), 2),
