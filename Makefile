@@ -6,13 +6,22 @@ BIN := .venv/bin
 
 MODELS := .venv-models/bin
 
-.PHONY: demo models test lint format lock clean
+.PHONY: demo games certify models bench test lint format lock clean
 
 demo: .venv/ready
 	$(BIN)/python -m tests.figures.demo --started=$(STARTED) --workdir=$(WORKDIR)
 
 models: .venv-models/ready
 	$(MODELS)/python -m tests.figures.models
+
+games: .venv/ready
+	$(BIN)/python -m tests.figures.games
+
+bench: .venv/ready
+	$(BIN)/python -m tests.figures.bench
+
+certify: .venv/ready
+	$(BIN)/python -m tests.figures.certify
 
 test: .venv/ready
 	$(BIN)/python -m pytest -n auto

@@ -22,6 +22,7 @@ state, curves = games.solve(
 )
 """
 
+from nashmd_jax.games.convergence import best_constant_step, settling_time
 from nashmd_jax.games.equilibrium import (
   Equilibrium,
   NashEquilibrium,
@@ -97,6 +98,7 @@ __all__ = [
   "NashEquilibrium",
   "ROCK_SCISSORS_PAPER",
   "State",
+  "best_constant_step",
   "best_response",
   "best_response_to_reference",
   "check_distribution",
@@ -139,6 +141,7 @@ __all__ = [
   "rotation_speeds",
   "sampled_opponents",
   "sampled_votes",
+  "settling_time",
   "solve",
   "spectral_radius",
   "theory_steps",
