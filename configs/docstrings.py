@@ -78,8 +78,19 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   # The paper's .999 at 10,000 steps, at the same share of the run.
   config.nash.train.ema_decay = 0.95
   config.nash.opponent = "mixture"
+  # β goes from mixture to mixture_end over mixture_steps; 0 keeps it.
   config.nash.mixture = 0.125
+  config.nash.mixture_end = 0.125
+  config.nash.mixture_steps = 0
+  # Kept for the opponent "past" alone.
+  config.nash.past = {"size": 8, "every": 10, "law": "uniform"}
   config.nash.judge = "preference"
+  config.nash.loss = "policy_gradient"
+  config.nash.samples = 1
+  # More than 1 is the off-policy form; optimizer.decay_steps counts updates.
+  config.nash.updates_per_rollout = 1
+  config.nash.clip = 0.2
+  config.nash.deploy = "last"
   config.nash.kl_coef = 0.05
   config.nash.temperature = 0.7
   config.nash.runs = {

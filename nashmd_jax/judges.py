@@ -1,9 +1,10 @@
 """Anything that scores pairs of responses.
 
-A token judge is pure and runs inside jit: (rng, prompts, responses,
-opponents) -> win_prob f32[B], each argument but the key a (tokens, mask)
-pair. A text judge runs on the host: (records, responses, opponents) ->
-win_prob f64[B], on strings.
+A token judge is pure and runs inside jit: (keys, prompts, responses,
+opponents) -> win_prob f32[B], with a key for each row and a (tokens, mask)
+pair for the rest; a token scorer gives (prompts, responses) -> reward f32[B].
+A text judge runs on the host: (records, responses, opponents) -> win_prob
+f64[B], on strings.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,6 +25,9 @@ TokenJudge = Callable[
   ],
   jax.Array,
 ]
+TokenScorer = Callable[
+  [preference_model.Segment, preference_model.Segment], jax.Array
+]
 TextJudge = Callable[
   [Sequence[records.Record], Sequence[str], Sequence[str]], np.ndarray
 ]
@@ -34,10 +38,10 @@ def make_preference_judge(
   params: Any,
   template: preference_model.Template,
 ) -> TokenJudge:
-  """The learned preference model; deterministic, so the key is not used."""
+  """The learned preference model; deterministic, so no key is used."""
 
-  def judge(rng, prompts, responses, opponents):
-    del rng
+  def judge(keys, prompts, responses, opponents):
+    del keys
     logit = preference_model.win_logit(
       model,
       params,
@@ -49,6 +53,39 @@ def make_preference_judge(
     return jax.nn.sigmoid(logit)
 
   return judge
+
+
+def votes(judge: TokenJudge) -> TokenJudge:
+  """One vote a pair, 1 for y or 0, drawn from the preference of a judge.
+
+  As from a rater who is shown each pair once: the loss needs no more. The
+  vote depends on the row's key alone.
+
+  Source: Munos et al., ICML 2024, app. F.2.
+  """
+
+  def vote(keys, prompts, responses, opponents):
+    judge_keys, own_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+    win_prob = judge(judge_keys, prompts, responses, opponents)
+    drawn = jax.vmap(jax.random.bernoulli)(own_keys, win_prob)
+    return drawn.astype(win_prob.dtype)
+
+  return vote
+
+
+def make_reward_scorer(
+  model: models.LanguageModel,
+  params: Any,
+  template: preference_model.Template,
+) -> TokenScorer:
+  """The learned reward model, Bradley-Terry log-odds."""
+
+  def score(prompts, responses):
+    return preference_model.reward(
+      model, params, template, prompts=prompts, responses=responses
+    )
+
+  return score
 
 
 def make_rater_judge(population: raters.Population) -> TextJudge:
@@ -93,7 +130,8 @@ def make_text_judge(
       preference_model.segment(batch, name)
       for name in ("prompts", "responses_a", "responses_b")
     )
-    return make_token_judge(params)(jax.random.key(0), *segments)
+    keys = jax.random.split(jax.random.key(0), batch_size)
+    return make_token_judge(params)(keys, *segments)
 
   def judge(rows, responses, opponents):
     pairs = [

@@ -28,7 +28,7 @@ from nashmd_jax import files, models, preference_model, task
 from nashmd_jax.data import batches, raters
 from nashmd_jax.evaluation import report, tournament
 from nashmd_jax.experiments import nash, preference, sft
-from nashmd_jax.training import loop, optimizer
+from nashmd_jax.training import followers, loop, optimizer
 
 
 def keywords(function: Callable) -> set[str]:
@@ -56,7 +56,7 @@ SECTIONS = {
   "sft": STAGE_KEYS,
   "preference": JUDGE_KEYS,
   "reward": JUDGE_KEYS,
-  "nash": (*STAGE_KEYS, *nash.GAME, "runs"),
+  "nash": (*STAGE_KEYS, *nash.GAME, "past", "runs"),
   "tournament": (
     "policies",
     "prompts",
@@ -105,11 +105,14 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     if keys:
       check(path, keys)
   check("comparisons.drawing", keywords(preference.draw_comparisons) - {"seed"})
-  own = {"seed", "start", "lanes", "reference", "judge"}
+  check("nash.past", keywords(followers.past_policies))
+  own = {"seed", "start", "deployed", "score", "followers"}
+  own |= {"reference", "judge"}
+  given = {"name", "folder", "seed", "updates_per_rollout"}
   template = keywords(preference_model.make_template) - {"barred"}
   for stage, module in TRAINED.items():
     check(f"{stage}.data", keywords(module.make_experiment) - own)
-    check(f"{stage}.train", keywords(loop.train) - {"name", "folder", "seed"})
+    check(f"{stage}.train", keywords(loop.train) - given)
     loop.check_intervals(stage, **config[stage].train)
     at_least_one(config, f"{stage}.data", "batch_size", "eval_examples")
     if "template" in config[stage]:

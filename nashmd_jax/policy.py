@@ -27,3 +27,21 @@ def response_log_probs(
   """
   logits = model.response_logits(params, prompts, prompt_mask, responses)
   return arrays.token_log_probs(logits, responses, temperature)
+
+
+def response_distributions(
+  model: language_model.LanguageModel,
+  params: language_model.Params,
+  *,
+  prompts: jax.Array,
+  prompt_mask: jax.Array,
+  responses: jax.Array,
+  temperature: float,
+) -> jax.Array:
+  """log π(· | x, y_<n) over the vocabulary at each place of a response.
+
+  Args: as `response_log_probs`.
+  Returns: f32[B, R, V], nats.
+  """
+  logits = model.response_logits(params, prompts, prompt_mask, responses)
+  return arrays.log_softmax(logits, temperature)

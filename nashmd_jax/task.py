@@ -111,10 +111,34 @@ def own_records(
   }
 
 
-def load_params(task: Task, folder: pathlib.Path) -> Any:
-  """Parameters of the task's model from the folder of a stage."""
+def load_params(
+  task: Task, folder: pathlib.Path, *, name: str = "params"
+) -> Any:
+  """A parameter set of the task's model from the folder of a stage."""
   shapes = jax.eval_shape(task.model.init, jax.random.key(0))
-  return checkpoints.load_params(folder, shapes)
+  return checkpoints.load_params(folder, shapes, name=name)
+
+
+def run_section(
+  config: ml_collections.ConfigDict, name: str
+) -> ml_collections.ConfigDict:
+  """`config.nash` with the changes that `config.nash.runs[name]` makes.
+
+  Raises: ValueError for a run that does not exist, or a key that
+    `config.nash` does not have.
+  """
+  section = config.nash.copy_and_resolve_references()
+  runs = section.runs
+  if name not in runs:
+    raise ValueError(f"nash.runs: no run {name!r} among {sorted(runs)}")
+  try:
+    section.update(runs[name])
+  except (KeyError, AttributeError, TypeError) as error:
+    raise ValueError(
+      f"nash.runs.{name}: {dict(runs[name])} does not fit the keys of "
+      f"config.nash ({error})"
+    ) from None
+  return section
 
 
 def supervised_scores(loss):

@@ -1,94 +1,324 @@
-"""The exact gradient of P_τ(π_θ ≻ opponent), and the estimator's expectation.
+"""Exact gradients by enumeration, and the expectation of every estimator.
 
-Both by enumeration of every pair of responses, in float64; used by the tests
-and by the figures of `make demo`.
+On a table model all responses are listed, so both sides are finite sums in
+float64: the exact gradient from sequence probabilities alone, the expectation
+from the library's loss on every row that sampling could give, weighted by its
+probability. Used by the tests and by `make certify`.
 """
+
+from collections.abc import Callable
+import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from nashmd_jax import losses, opponents, policy
+from nashmd_jax.training import followers
 from tests import enumeration
 
-TEMPERATURE, KL_COEF, MIXTURE = 0.8, 0.3, 0.25
+TEMPERATURE, KL_COEF, MIXTURE, PROMPTS = 0.8, 0.3, 0.25, 2
+SETS = ("policy", "reference", "ema", "behaviour", "past_0", "past_1")
 
 
-def relative_error(opponent: str, length: int, loss=losses.nash_pg_loss):
-  """‖E[estimator] − exact‖ / ‖exact‖ for one opponent.
+class World(NamedTuple):
+  """Two prompts, Y responses, random sets, preferences and rewards.
 
-  The estimator's expectation is Σ_{y,y′} π(y) π′(y′) times its value; π and
-  π′ are constants there, as they are for a sampler.
+  Attributes:
+    length: longest response, tokens.
+    sets: parameters by name, "past" among them.
+    tokens, mask: of the responses, [Y, R].
+    win: f64[X, Y, Y], antisymmetric about ½.
+    reward: f64[X, Y].
   """
+
+  length: int
+  sets: dict
+  tokens: jax.Array
+  mask: jax.Array
+  win: jax.Array
+  reward: jax.Array
+
+
+@functools.cache
+def make_world(length: int) -> World:
+  """A world whose sets all differ; call in float64."""
   model = enumeration.table_model(length)
-  keys = jax.random.split(jax.random.key(0), 4)
-  sets = {
-    name: model.init(key)
-    for name, key in zip(("policy", "reference", "ema"), keys, strict=False)
-  }
+  *keys, win_key, reward_key = jax.random.split(
+    jax.random.key(0), len(SETS) + 2
+  )
+  sets = {k: model.init(key) for k, key in zip(SETS, keys, strict=True)}
+  # A policy that has moved a few updates away from the one that sampled.
+  sets["behaviour"] = jax.tree.map(
+    lambda x, y: x + 0.3 * y, sets["policy"], sets["behaviour"]
+  )
+  past = (sets.pop("past_0"), sets.pop("past_1"))
+  sets["past"] = followers.Past(
+    jax.tree.map(lambda *xs: jnp.stack(xs), *past), jnp.int32(2)
+  )
   tokens, mask = (jnp.asarray(x) for x in enumeration.responses(length))
-  size = tokens.shape[0]
-  a = jax.random.uniform(keys[3], (2, size, size), jnp.float64)
-  win = 0.5 + 0.5 * (a - jnp.swapaxes(a, 1, 2))
-  lane = opponents.make_lanes(opponent=opponent, mixture=MIXTURE)[1]
-
-  def by_prefix(params):
-    return jax.nn.log_softmax(params["logits"] / TEMPERATURE)
-
-  mixed = jax.nn.log_softmax(
-    sum(weight * by_prefix(sets[name]) for name, weight in lane.items())
+  size = len(tokens)
+  a = jax.random.uniform(win_key, (PROMPTS, size, size), jnp.float64)
+  return World(
+    length=length,
+    sets=sets,
+    tokens=tokens,
+    mask=mask,
+    win=0.5 + 0.5 * (a - jnp.swapaxes(a, 1, 2)),
+    reward=jax.random.normal(reward_key, (PROMPTS, size), jnp.float64),
   )
 
-  def sequences(log_probs, prompt):
-    return enumeration.sequence_log_probs(log_probs[prompt], tokens, mask)
 
-  def exact_objective(params):
-    """Mean over the two prompts of P(π ≻ sg π′) − τ KL(π, μ)."""
-    total = 0.0
-    for prompt in (0, 1):
-      log_pi = sequences(by_prefix(params), prompt)
-      log_mu = sequences(by_prefix(sets["reference"]), prompt)
-      pi, opp = jnp.exp(log_pi), jnp.exp(sequences(mixed, prompt))
-      kl = jnp.sum(pi * (log_pi - log_mu))
-      total += 0.5 * (pi @ win[prompt] @ opp - KL_COEF * kl)
-    return total
+def distributions(
+  world: World, params, temperature: float = TEMPERATURE
+) -> jax.Array:
+  """log π(· | x, y_<n) of every response, teacher forced, f64[X, Y, R, V]."""
+  size = len(world.tokens)
+  prompts = jnp.repeat(jnp.arange(PROMPTS), size)[:, None]
+  log_probs = policy.response_distributions(
+    enumeration.table_model(world.length),
+    params,
+    prompts=prompts,
+    prompt_mask=prompts == prompts,
+    responses=jnp.tile(world.tokens, (PROMPTS, 1)),
+    temperature=temperature,
+  )
+  return log_probs.reshape(PROMPTS, size, *log_probs.shape[1:])
 
-  def expected_loss(params):
-    """Σ over all pairs, weighted by their probability under sampling."""
-    total = 0.0
-    for prompt in (0, 1):
-      prompts = jnp.full((size, 1), prompt, jnp.int32)
 
-      def score(which, prompts=prompts):
-        return policy.response_log_probs(
-          model,
-          which,
-          prompts=prompts,
-          prompt_mask=prompts == prompts,
-          responses=tokens,
-          temperature=TEMPERATURE,
-        )
+def token_log_probs(
+  world: World, params, temperature: float = TEMPERATURE
+) -> jax.Array:
+  """log π(y_n | x, y_<n) of every response, f64[X, Y, R]."""
+  every = jnp.broadcast_to(world.tokens, (PROMPTS, *world.tokens.shape))
+  log_probs = distributions(world, params, temperature)
+  return jnp.take_along_axis(log_probs, every[..., None], axis=-1)[..., 0]
 
-      log_prob, ref_log_prob = score(params), score(sets["reference"])
-      pi = jnp.exp(sequences(by_prefix(sets["policy"]), prompt))
-      opp = jnp.exp(sequences(mixed, prompt))
 
-      def pair_loss(y, win_row, log_prob=log_prob, ref=ref_log_prob, opp=opp):
-        one = jax.vmap(
-          lambda win_prob: loss(
-            log_prob=log_prob[y][None],
-            ref_log_prob=ref[y][None],
-            win_prob=win_prob[None],
-            mask=mask[y][None],
-            kl_coef=KL_COEF,
-          )[0]
-        )(win_row)
-        return one @ opp
+def sequences(world: World, logits, temperature: float = TEMPERATURE):
+  """log π(y|x) from a table of logits [X, prefixes, V], f64[X, Y]."""
+  table = jax.nn.log_softmax(logits / temperature)
+  return jnp.stack(
+    [
+      enumeration.sequence_log_probs(table[x], world.tokens, world.mask)
+      for x in range(PROMPTS)
+    ]
+  )
 
-      per_response = jax.vmap(pair_loss)(jnp.arange(size), win[prompt])
-      total += 0.5 * pi @ per_response
-    return total
 
-  exact = jax.grad(exact_objective)(sets["policy"])["logits"]
-  expected = -jax.jit(jax.grad(expected_loss))(sets["policy"])["logits"]
-  return float(np.linalg.norm(expected - exact) / np.linalg.norm(exact))
+def log_policy(world: World, params) -> jax.Array:
+  return sequences(world, params["logits"])
+
+
+def played(world: World, opponent: str) -> list[jax.Array]:
+  """π′(y|x), f64[X, Y], for each set that the opponent may draw."""
+  made = opponents.make_opponent(
+    opponent=opponent, mixture=MIXTURE, mixture_end=MIXTURE, mixture_steps=0
+  )
+  snapshots, count = world.sets["past"]
+  found = []
+  for i in range(int(count) if opponent == "past" else 1):
+    one = followers.Past(
+      jax.tree.map(lambda x, i=i: x[i : i + 1], snapshots), jnp.int32(1)
+    )
+    sets = made.sets(world.sets | {"past": one}, jax.random.key(0), 0)
+    mixed = sum(
+      weight * jax.nn.log_softmax(sets[name]["logits"] / TEMPERATURE)
+      for name, weight in made.lane(0).items()
+    )
+    found.append(jnp.exp(sequences(world, mixed, 1.0)))
+  return found
+
+
+def ascent(world: World, weights: jax.Array) -> np.ndarray:
+  """mean_x Σ_y weights(x, y) ∇log π(y|x) at the policy; weights f64[X, Y]."""
+
+  def inner(params):
+    return jnp.sum(weights * log_policy(world, params)) / PROMPTS
+
+  return np.asarray(jax.grad(inner)(world.sets["policy"])["logits"])
+
+
+def kl_ascent(world: World, score: jax.Array) -> np.ndarray:
+  """∇ of mean_x [Σ_y π(y) score(x, y) − τ KL(π, μ)], score constant."""
+  log_mu = log_policy(world, world.sets["reference"])
+
+  def objective(params):
+    log_pi = log_policy(world, params)
+    value = score - KL_COEF * (log_pi - log_mu)
+    return jnp.sum(jnp.exp(log_pi) * value) / PROMPTS
+
+  return np.asarray(jax.grad(objective)(world.sets["policy"])["logits"])
+
+
+def exact_nash(world: World, opponent: str) -> np.ndarray:
+  """∇ P_τ(π_θ ≻ opponent)."""
+  mean = sum(played(world, opponent)) / len(played(world, opponent))
+  return kl_ascent(world, jnp.einsum("xyz,xz->xy", world.win, mean))
+
+
+def exact_rlhf(world: World) -> np.ndarray:
+  """∇ [E r − τ KL(π, μ)]."""
+  return kl_ascent(world, world.reward)
+
+
+def exact_ipo(world: World, opponent: str) -> np.ndarray:
+  """E_{y~m}[∇log π(y) (P(y ≻ m) − ½ − τ (h − E_m h))], h = log π/μ."""
+  log_mu = log_policy(world, world.sets["reference"])
+  h = log_policy(world, world.sets["policy"]) - log_mu
+  total = 0.0
+  draws = played(world, opponent)
+  for m in draws:
+    centred = h - jnp.sum(m * h, axis=1, keepdims=True)
+    wins = jnp.einsum("xyz,xz->xy", world.win, m)
+    total += m * (wins - 0.5 - KL_COEF * centred)
+  return ascent(world, total / len(draws))
+
+
+def exact_dpo(world: World, opponent: str) -> np.ndarray:
+  """τ E_{y, y′ ~ m}[(P(y ≻ y′) − σ(τ (h(y) − h(y′)))) (∇h(y) − ∇h(y′))]."""
+  log_mu = log_policy(world, world.sets["reference"])
+  h = log_policy(world, world.sets["policy"]) - log_mu
+  belief = jax.nn.sigmoid(KL_COEF * (h[:, :, None] - h[:, None, :]))
+  total = 0.0
+  draws = played(world, opponent)
+  for m in draws:
+    error = m[:, :, None] * m[:, None, :] * (world.win - belief)
+    total += jnp.sum(error, axis=2) - jnp.sum(error, axis=1)
+  return ascent(world, KL_COEF * total / len(draws))
+
+
+def expectation(
+  world: World,
+  read: Callable[[World, dict], jax.Array],
+  loss: Callable[..., jax.Array],
+  weights: jax.Array,
+  *index: jax.Array,
+) -> np.ndarray:
+  """Minus the expected gradient of a loss that is a mean over its rows.
+
+  Args:
+    read: (world, params) -> f64[X, Y, …], what of the policy the loss reads.
+    loss: f64[rows, …] -> scalar.
+    weights: f64[rows], probability of each row, summing to the X prompts.
+    index: the prompt and the response of each row.
+  """
+  rows = read(world, world.sets["policy"])[index]
+  slopes = len(rows) * jax.grad(loss)(rows)
+  slopes = slopes * weights.reshape(-1, *[1] * (rows.ndim - 1)) / PROMPTS
+
+  def pulled(params):
+    return jnp.sum(slopes * read(world, params)[index])
+
+  return -np.asarray(jax.grad(pulled)(world.sets["policy"])["logits"])
+
+
+def error(estimate: np.ndarray, exact: np.ndarray) -> float:
+  """‖E[estimator] − exact‖ / ‖exact‖."""
+  return float(np.linalg.norm(estimate - exact) / np.linalg.norm(exact))
+
+
+def pair_rows(world: World) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Prompt, y and y′ of every pair of responses, each int[X·Y·Y]."""
+  size = len(world.tokens)
+  return tuple(
+    i.reshape(-1) for i in np.indices((PROMPTS, size, size), np.int32)
+  )
+
+
+def pg_estimate(
+  world: World,
+  loss,
+  draws: list[jax.Array],
+  *,
+  writer: jax.Array | None = None,
+  temperature: float = TEMPERATURE,
+  **scores,
+) -> np.ndarray:
+  """Expectation of a loss of sampled log-probs, y from `writer`, y′ drawn.
+
+  Args:
+    draws: π′ of each draw of the opponent.
+    writer: f64[X, Y] who writes y; the policy itself if None.
+    temperature: at which the loss is told the log-probs.
+    scores: further arguments of the loss, f64[X, Y, Y, …].
+  """
+  x, y, z = pair_rows(world)
+  if writer is None:
+    writer = jnp.exp(log_policy(world, world.sets["policy"]))
+  read = functools.partial(token_log_probs, temperature=temperature)
+  reference = read(world, world.sets["reference"])
+  constant = dict(
+    ref_log_prob=reference[x, y],
+    mask=world.mask[y],
+    kl_coef=KL_COEF,
+    **{name: value[x, y, z] for name, value in scores.items()},
+  )
+  mean = sum(draws) / len(draws)
+  return expectation(
+    world,
+    read,
+    lambda rows: loss(log_prob=rows, **constant)[0],
+    writer[x, y] * mean[x, z],
+    x,
+    y,
+  )
+
+
+def exact_kl_estimate(world: World, loss, draws, **scores) -> np.ndarray:
+  """`pg_estimate` of a loss of whole distributions."""
+  x, y, z = pair_rows(world)
+  writer = jnp.exp(log_policy(world, world.sets["policy"]))
+  constant = dict(
+    ref_log_probs=distributions(world, world.sets["reference"])[x, y],
+    tokens=world.tokens[y],
+    mask=world.mask[y],
+    kl_coef=KL_COEF,
+    **{name: value[x, y, z] for name, value in scores.items()},
+  )
+  mean = sum(draws) / len(draws)
+  return expectation(
+    world,
+    distributions,
+    lambda rows: loss(log_probs=rows, **constant)[0],
+    writer[x, y] * mean[x, z],
+    x,
+    y,
+  )
+
+
+def leave_one_out_estimate(world: World) -> np.ndarray:
+  """Expectation of RLHF with K = 2 and `leave_one_out`."""
+  x, y, z = pair_rows(world)
+  both = jnp.stack([world.reward[x, y], world.reward[x, z]], axis=1)
+  baseline = losses.leave_one_out(both)[:, 0].reshape(world.win.shape)
+  return pg_estimate(
+    world,
+    losses.rlhf_pg_loss,
+    played(world, "self"),
+    reward=jnp.broadcast_to(world.reward[:, :, None], world.win.shape),
+    baseline=baseline,
+  )
+
+
+def pairwise_estimate(world: World, loss, opponent: str) -> np.ndarray:
+  """Expectation of a pairwise loss, both responses from the opponent."""
+  x, y, z = pair_rows(world)
+  win = jnp.zeros((len(x), 2, 2)).at[:, 0, 1].set(world.win[x, y, z])
+  log_mu = log_policy(world, world.sets["reference"])
+  draws = played(world, opponent)
+  weights = sum(m[x, y] * m[x, z] for m in draws) / len(draws)
+
+  def read(world, params):
+    """h of both responses of every pair, f64[rows, 2]."""
+    h = log_policy(world, params) - log_mu
+    return jnp.stack([h[x, y], h[x, z]], axis=1)
+
+  return expectation(
+    world,
+    read,
+    lambda rows: loss(log_ratio=rows, win_prob=win, kl_coef=KL_COEF)[0],
+    weights,
+    slice(None),
+  )

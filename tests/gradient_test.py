@@ -1,33 +1,46 @@
-"""Oracle: the Nash gradient's expectation is the exact gradient."""
+"""Oracle: the expectation of an estimator is the exact gradient.
+
+The cases here are a part of `make certify`, which measures them all.
+"""
 
 from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
 
-from nashmd_jax import arrays, opponents
-from tests import enumeration, gradient_oracle
+from tests import certificate, enumeration, gradient_oracle
 
 
-def same_token_kl_loss(*, log_prob, ref_log_prob, win_prob, mask, kl_coef):
-  """The biased form found elsewhere: each token pays its own log-ratio."""
-  ratio = jnp.where(mask, log_prob - ref_log_prob, 0)
-  bracket = jax.lax.stop_gradient(win_prob[:, None] - 0.5 - kl_coef * ratio)
-  return -jnp.mean(arrays.masked_sum(log_prob * bracket, mask)), {}
+def measure(case: certificate.Case, length: int) -> float:
+  with jax.enable_x64(True):
+    return case.measure(gradient_oracle.make_world(length))
+
+
+def named(cases) -> list[tuple]:
+  return [
+    (f"{case.algorithm}_{case.opponent}_{case.form}".replace(" ", "_"), case)
+    for case in cases
+  ]
 
 
 class GradientTest(parameterized.TestCase):
-  @parameterized.product(opponent=list(opponents.OPPONENTS), length=[1, 3, 6])
-  def test_expectation_is_the_exact_gradient(self, opponent, length):
-    with jax.enable_x64(True):
-      error = gradient_oracle.relative_error(opponent, length)
-    self.assertLess(error, 1e-9)
+  @parameterized.named_parameters(
+    named(
+      case
+      for case in certificate.CASES
+      if case.opponent in ("mixture", "past", "–")
+      or case.algorithm == "online IPO = self-play"
+    )
+  )
+  def test_expectation_is_the_exact_gradient(self, case):
+    self.assertLess(measure(case, 3), certificate.BAR)
 
-  def test_oracle_catches_the_biased_form(self):
-    with jax.enable_x64(True):
-      error = gradient_oracle.relative_error(
-        "mixture", 3, loss=same_token_kl_loss
-      )
-    self.assertGreater(error, 0.01)
+  @parameterized.product(number=[0, 2], length=[1, 5])
+  def test_whatever_the_length(self, number, length):
+    self.assertLess(measure(certificate.CASES[number], length), certificate.BAR)
+
+  @parameterized.named_parameters(named(certificate.ELSEWHERE))
+  def test_oracle_catches_the_forms_found_elsewhere(self, case):
+    self.assertGreater(measure(case, 3), 0.01)
 
   def test_enumeration_is_complete(self):
     with jax.enable_x64(True):

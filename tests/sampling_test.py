@@ -28,14 +28,22 @@ def play(model, sets, lanes, batch, *, temperature=1.0, ids=None, **kwargs):
   )
 
 
+def both_lanes(*, opponent, mixture):
+  """The learner's lane and the opponent's at a constant β."""
+  made = opponents.make_opponent(
+    opponent=opponent, mixture=mixture, mixture_end=mixture, mixture_steps=0
+  )
+  return [opponents.LEARNER, made.lane(0)]
+
+
 class RolloutTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
     self.model = t5_test.tiny_model()
-    keys = jax.random.split(jax.random.key(0), 3)
+    names = ("policy", "reference", "ema", "interpolation", "past_policy")
+    keys = jax.random.split(jax.random.key(0), len(names))
     self.sets = {
-      name: self.model.init(key)
-      for name, key in zip(("policy", "reference", "ema"), keys, strict=True)
+      name: self.model.init(key) for name, key in zip(names, keys, strict=True)
     }
     self.batch = t5_test.tiny_batch()
 
@@ -49,10 +57,10 @@ class RolloutTest(parameterized.TestCase):
     return arrays.log_softmax(logits, temperature)
 
   @parameterized.product(
-    opponent=list(opponents.OPPONENTS), temperature=[1.0, 0.7, 1.6]
+    opponent=list(opponents.LANES), temperature=[1.0, 0.7, 1.6]
   )
   def test_log_probs_are_the_teacher_forced_ones(self, opponent, temperature):
-    lanes = opponents.make_lanes(opponent=opponent, mixture=0.3)
+    lanes = both_lanes(opponent=opponent, mixture=0.3)
     out = play(
       self.model, self.sets, lanes, self.batch, temperature=temperature
     )
@@ -93,7 +101,7 @@ class RolloutTest(parameterized.TestCase):
       play(
         self.model,
         self.sets,
-        opponents.make_lanes(opponent=opponent, mixture=mixture),
+        both_lanes(opponent=opponent, mixture=mixture),
         self.batch,
       )
       for opponent in ("mixture", same_as)
@@ -119,13 +127,13 @@ class RolloutTest(parameterized.TestCase):
         params, prompts, mask, lanes_per_prompt, max_response
       )
 
-    lanes = opponents.make_lanes(opponent=opponent, mixture=mixture)
+    lanes = both_lanes(opponent=opponent, mixture=mixture)
     play(self.model._replace(prefill=prefill), self.sets, lanes, self.batch)
     self.assertEqual(seen, expected)
 
   @parameterized.parameters(0.0, 0.3, 1.0)
   def test_greedy_is_the_argmax_of_the_mixed_forward_pass(self, mixture):
-    lanes = opponents.make_lanes(opponent="mixture", mixture=mixture)
+    lanes = both_lanes(opponent="mixture", mixture=mixture)
     out = play(self.model, self.sets, lanes, self.batch, choose=sampling.greedy)
     tokens = out.tokens[:, 1]
     mixed = (1 - mixture) * self.teacher_forced("policy", tokens, 1.0)
@@ -135,7 +143,7 @@ class RolloutTest(parameterized.TestCase):
     )
 
   def test_responses_do_not_depend_on_the_place_in_the_batch(self):
-    lanes = opponents.make_lanes(opponent="mixture", mixture=0.3)
+    lanes = both_lanes(opponent="mixture", mixture=0.3)
     whole = play(self.model, self.sets, lanes, self.batch)
     order = jnp.array([2, 0])
     part = play(
@@ -176,7 +184,7 @@ class DistributionTest(parameterized.TestCase):
       sets = {
         "policy": model.init(keys[0]), "reference": model.init(keys[1])
       }  # fmt: skip
-      lanes = opponents.make_lanes(opponent="mixture", mixture=0.4)
+      lanes = both_lanes(opponent="mixture", mixture=0.4)
       count = 20_000
       prompts = jnp.ones((count, 1), jnp.int32)
       out = sampling.rollout(
@@ -231,11 +239,15 @@ class OpponentTest(parameterized.TestCase):
   @parameterized.parameters(-0.1, 1.5, float("nan"))
   def test_mixture_outside_the_unit_interval(self, mixture):
     with self.assertRaisesRegex(ValueError, "nash.mixture: got"):
-      opponents.make_lanes(opponent="mixture", mixture=mixture)
+      opponents.make_opponent(
+        opponent="mixture", mixture=mixture, mixture_end=0.5, mixture_steps=0
+      )
 
   def test_unknown_opponent(self):
     with self.assertRaisesRegex(ValueError, "nash.opponent: got 'nobody'"):
-      opponents.make_lanes(opponent="nobody", mixture=0.5)
+      opponents.make_opponent(
+        opponent="nobody", mixture=0.5, mixture_end=0.5, mixture_steps=0
+      )
 
 
 if __name__ == "__main__":

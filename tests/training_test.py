@@ -16,6 +16,7 @@ import optax
 
 from nashmd_jax.training import (
   checkpoints,
+  followers,
   loop,
   metrics,
   optimizer,
@@ -23,6 +24,7 @@ from nashmd_jax.training import (
   state,
 )
 
+PAST = dict(size=3, every=2, law="uniform")
 TARGET = np.arange(8.0, dtype=np.float32)
 
 
@@ -42,8 +44,22 @@ def loss(params, batch, rng):
   return jnp.mean(error**2), {"error": jnp.mean(jnp.abs(error))}
 
 
-def rollout(params_by_name, batch, rng):
-  del rng
+def start(tx):
+  experiment = least_squares()
+  return state.init_state(
+    *experiment.init(None), tx, loop.all_followers(experiment, 0.9)
+  )
+
+
+def train_step(tx, experiment=None, **changes):
+  kwargs = dict(seed=0, ema_decay=0.9, updates_per_rollout=1)
+  return loop.make_train_step(
+    experiment or least_squares(), tx, **(kwargs | changes)
+  )
+
+
+def rollout(params_by_name, batch, rng, step):
+  del rng, step
   return {**batch, "shift": batch["x"] @ params_by_name["anchor"]["w"]}
 
 
@@ -58,6 +74,7 @@ def least_squares(poison_from: float = np.inf) -> loop.Experiment:
     loss=poisoned,
     batches=make_batches,
     evaluate=lambda sets: {"w0": float(sets["policy"]["w"][0])},
+    followers={"past": followers.past_policies(**PAST)},
   )
 
 
@@ -84,7 +101,13 @@ def adamw(**changes):
 
 def train(folder, steps, experiment=None, **changes):
   kwargs = dict(
-    name="test", seed=0, ema_decay=0.9, log_every=2, eval_every=4, save_every=4
+    name="test",
+    seed=0,
+    updates_per_rollout=1,
+    ema_decay=0.9,
+    log_every=2,
+    eval_every=4,
+    save_every=4,
   )
   return loop.train(
     experiment or least_squares(),
@@ -95,6 +118,10 @@ def train(folder, steps, experiment=None, **changes):
   )
 
 
+def ema(now):
+  return now.followers["ema"]
+
+
 class LoopTest(parameterized.TestCase):
   def saved(self, folder):
     like = {"w": jnp.zeros(8)}
@@ -102,10 +129,10 @@ class LoopTest(parameterized.TestCase):
 
   def ended(self, folder):
     """All that the last checkpoint holds, and the batch that comes next."""
-    now = state.init_state(*least_squares().init(None), adamw())
+    now = start(adamw())
     like = {
       "params": now.params,
-      "ema_params": now.ema_params,
+      **now.followers,
       "optimizer": {"step": now.step, "state": now.opt_state},
       "data": make_batches(),
     }
@@ -184,8 +211,7 @@ class LoopTest(parameterized.TestCase):
 class StepTest(parameterized.TestCase):
   def run_steps(self, wrap):
     tx = adamw()
-    now = state.init_state(*least_squares().init(None), tx)
-    step = loop.make_train_step(least_squares(), tx, seed=0, ema_decay=0.9)
+    now, step = start(tx), train_step(tx)
     batches = make_batches()
     for _ in range(5):
       now, out = wrap(step)(now, next(batches))
@@ -205,7 +231,8 @@ class StepTest(parameterized.TestCase):
 
     one, one_out = self.run_steps(jax.jit)
     many, many_out = self.run_steps(sharded)
-    for a, b in ((one.params, many.params), (one.ema_params, many.ema_params)):
+    pairs = ((one.params, many.params), (ema(one), ema(many)))
+    for a, b in pairs:
       np.testing.assert_allclose(a["w"], b["w"], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(one_out["loss"], many_out["loss"], rtol=1e-5)
 
@@ -216,12 +243,10 @@ class StepTest(parameterized.TestCase):
       return jnp.mean(error**2), {"error": jnp.mean(jnp.abs(error))}
 
     experiment, tx = least_squares()._replace(loss=quiet), adamw()
-    start = state.init_state(*experiment.init(None), tx)
-    make = functools.partial(
-      loop.make_train_step, experiment, tx, seed=0, ema_decay=0.9
-    )
+    make = functools.partial(train_step, tx, experiment)
     mean = functools.partial(jax.lax.pmean, axis_name="data")
-    one, many = start, jax.tree.map(lambda x: jnp.stack([x] * 8), start)
+    one = start(tx)
+    many = jax.tree.map(lambda x: jnp.stack([x] * 8), one)
     one_step = jax.jit(make())
     many_step = jax.pmap(make(reduce=mean), axis_name="data")
     batches = make_batches()
@@ -230,16 +255,21 @@ class StepTest(parameterized.TestCase):
       parts = {k: x.reshape(8, 2, *x.shape[1:]) for k, x in batch.items()}
       one, one_out = one_step(one, batch)
       many, many_out = many_step(many, parts)
-    for a, b in ((one.params, many.params), (one.ema_params, many.ema_params)):
+    pairs = ((one.params, many.params), (ema(one), ema(many)))
+    for a, b in pairs:
       for copy in np.asarray(b["w"]):
         np.testing.assert_allclose(copy, a["w"], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(many_out["loss"], one_out["loss"], rtol=1e-5)
 
   def test_frozen_sets_do_not_move_and_share_no_memory(self):
     params = {"w": jnp.ones(8)}
-    now = state.init_state(params, {"anchor": params}, adamw())
-    step = loop.make_train_step(least_squares(), adamw(), seed=0, ema_decay=0.9)
-    step = jax.jit(step, donate_argnums=0)
+    now = state.init_state(
+      params,
+      {"anchor": params},
+      adamw(),
+      loop.all_followers(least_squares(), 0.9),
+    )
+    step = jax.jit(train_step(adamw()), donate_argnums=0)
     batches = make_batches()
     for _ in range(3):
       now, _ = step(now, next(batches))
@@ -248,12 +278,9 @@ class StepTest(parameterized.TestCase):
 
   def test_moving_average_by_hand(self):
     tx = optax.sgd(1.0)
-    now = state.init_state(*least_squares().init(None), tx)
-    step = loop.make_train_step(least_squares(), tx, seed=0, ema_decay=0.75)
-    new, _ = step(now, next(make_batches()))
-    np.testing.assert_allclose(
-      new.ema_params["w"], 0.25 * new.params["w"], rtol=1e-6
-    )
+    step = train_step(tx, ema_decay=0.75)
+    new, _ = step(start(tx), next(make_batches()))
+    np.testing.assert_allclose(ema(new)["w"], 0.25 * new.params["w"], rtol=1e-6)
 
   def test_rows_must_split_evenly(self):
     with self.assertRaisesRegex(ValueError, "12 rows cannot be split evenly"):

@@ -15,7 +15,7 @@ import ml_collections
 import numpy as np
 from scipy import stats
 
-from nashmd_jax import files, judges, opponents
+from nashmd_jax import files, judges, opponents, sampling
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import raters, records
 
@@ -103,6 +103,45 @@ def policy_folder(
   return workdir / "nash" / name
 
 
+def deployed_lane(
+  config: ml_collections.ConfigDict, name: str
+) -> sampling.Lane:
+  """The lane in which a policy of the tournament answers."""
+  if name == START:
+    return opponents.LEARNER
+  section = task_lib.run_section(config, name)
+  return opponents.make_deployed(
+    deploy=section.deploy,
+    mixture=section.mixture,
+    mixture_end=section.mixture_end,
+    mixture_steps=section.mixture_steps,
+  )
+
+
+def load_sets(
+  task: task_lib.Task,
+  lane: sampling.Lane,
+  place: pathlib.Path,
+  start: pathlib.Path,
+) -> dict[str, Any]:
+  """The parameter sets that a lane names.
+
+  Args:
+    place: stage that trained the policy and its moving average.
+    start: stage that gave μ.
+  """
+  saved = {
+    "policy": (place, "params"),
+    "ema": (place, "ema"),
+    "reference": (start, "params"),
+  }
+  sets = {}
+  for wanted in lane:
+    folder, name = saved[wanted]
+    sets[wanted] = task_lib.load_params(task, folder, name=name)
+  return sets
+
+
 def check(config: ml_collections.ConfigDict) -> None:
   """Raises ValueError for a tournament that cannot be played."""
   section = config.tournament
@@ -138,10 +177,11 @@ def run(
   responses = {}
   for number, name in enumerate(section.policies):
     place = policy_folder(config, workdir, name)
+    lane = deployed_lane(config, name)
     written = task_lib.write_responses(
       task,
-      {"policy": task_lib.load_params(task, place)},
-      [opponents.LEARNER],
+      load_sets(task, lane, place, workdir / START),
+      [lane],
       rows,
       batch_size=section.batch_size,
       temperature=section.temperature,

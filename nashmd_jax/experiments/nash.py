@@ -1,56 +1,86 @@
-"""Stage `nash`: policy gradient against an opponent, or for a reward.
+"""Stage `nash`: the game of `game.py` on text, from μ, before a frozen judge.
 
-The opponent is a choice of lanes; the judge decides which loss is used: the
-preference model gives win probabilities, the reward model gives RLHF, where
-the opponent's response is the baseline.
+The judge decides which losses there are: the preference model gives win
+probabilities, the reward model gives RLHF.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import functools
 import pathlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-from jax import lax
 import ml_collections
 
-from nashmd_jax import (
-  judges,
-  losses,
-  opponents,
-  policy,
-  preference_model,
-  sampling,
-)
+from nashmd_jax import judges, opponents, sampling
 from nashmd_jax import task as task_lib
+from nashmd_jax.experiments import game as game_lib
+from nashmd_jax.experiments import rules
+from nashmd_jax.training import followers as followers_lib
 from nashmd_jax.training import loop
 from nashmd_jax.training import optimizer as optimizer_lib
 
-JUDGES = ("preference", "reward")
-GAME = ("opponent", "mixture", "judge", "kl_coef", "temperature")
 
-
-class Game(NamedTuple):
-  """What is played, apart from who the opponent is.
+class Kind(NamedTuple):
+  """A judge that the config can name.
 
   Attributes:
-    judge: "preference" or "reward".
-    template: of that judge.
-    kl_coef: τ ≥ 0, in units of the judge's score a nat.
-    temperature: of sampling and of every log-prob.
+    stage: that trained its parameters; also the name of its template.
+    make: (model, params, template) -> the judge.
+    scores: what it gives, a key of `rules.RULES`.
   """
 
-  judge: str
-  template: preference_model.Template
-  kl_coef: float
-  temperature: float
+  stage: str
+  make: Callable[..., rules.Judge]
+  scores: str
+
+
+def _make_votes(model, params, template):
+  return judges.votes(judges.make_preference_judge(model, params, template))
+
+
+JUDGES = {
+  "preference": Kind("preference", judges.make_preference_judge, "win_prob"),
+  "votes": Kind("preference", _make_votes, "win_prob"),
+  "reward": Kind("reward", judges.make_reward_scorer, "reward"),
+}
+OPPONENT = ("opponent", "mixture", "mixture_end", "mixture_steps")
+DEPLOY = ("deploy", *OPPONENT[1:])
+RULE = ("loss", "updates_per_rollout", "clip")
+PLAY = ("judge", "samples", "kl_coef", "temperature")
+GAME = (*OPPONENT, "deploy", *RULE, *PLAY)
+
+
+def make_game(
+  task: task_lib.Task, section: ml_collections.ConfigDict
+) -> game_lib.Game:
+  """The game of a checked config section on a task's model and text."""
+  kind = JUDGES[section.judge]
+  template = task.templates[kind.stage]
+  return game_lib.Game(
+    model=task.model,
+    opponent=opponents.make_opponent(**_of(section, OPPONENT)),
+    judge=lambda sets: kind.make(task.model, sets["judge"], template),
+    rule=rules.make_rule(scores=kind.scores, **_of(section, RULE)),
+    samples=section.samples,
+    kl_coef=section.kl_coef,
+    temperature=section.temperature,
+    max_response=task.max_response,
+    eos_id=task.tokenizer.eos_id,
+  )
+
+
+def _of(section: ml_collections.ConfigDict, keys: Sequence[str]) -> dict:
+  return {key: section[key] for key in keys}
 
 
 def make_experiment(
   task: task_lib.Task,
-  game: Game,
+  game: game_lib.Game,
   *,
-  lanes: Sequence[sampling.Lane],
+  deployed: sampling.Lane,
+  score: rules.Score,
+  followers: Mapping[str, followers_lib.Follower],
   reference: pathlib.Path,
   judge: pathlib.Path,
   batch_size: int,
@@ -60,7 +90,9 @@ def make_experiment(
   """The learner plays an opponent; a frozen judge scores the pair.
 
   Args:
-    lanes: the learner's and the opponent's.
+    deployed: lane that is evaluated.
+    score: of the evaluation, against μ.
+    followers: sets that follow the policy for the opponent's sake.
     reference: stage that gave μ, which the policy also starts from.
     judge: stage that gave the judge.
     batch_size: prompts a step.
@@ -76,8 +108,8 @@ def make_experiment(
 
   return loop.Experiment(
     init=init,
-    rollout=functools.partial(rollout, task, game, lanes),
-    loss=functools.partial(loss, task, game),
+    rollout=functools.partial(game_lib.rollout, game),
+    loss=functools.partial(game_lib.loss, game),
     batches=functools.partial(
       task_lib.training_batches,
       task,
@@ -88,162 +120,67 @@ def make_experiment(
     evaluate=task_lib.held_out_mean(
       task,
       task.splits["validation"],
-      functools.partial(_against_reference, task, game, seed),
+      functools.partial(_against_reference, game, deployed, score, seed),
       batch_size=batch_size,
       examples=eval_examples,
     ),
+    followers=followers,
   )
 
 
-def play(
-  task: task_lib.Task,
-  game: Game,
-  lanes: Sequence[sampling.Lane],
-  params_by_name: Mapping[str, Any],
-  batch: Mapping[str, jax.Array],
-  rng: jax.Array,
-) -> tuple[preference_model.Segment, dict[str, jax.Array]]:
-  """One response in each of two lanes, and the judge's score of the first.
-
-  Returns: the first lane's responses, tokens and mask [B, R]; and "win_prob"
-    f32[B] from a preference model, or "reward" and "baseline" f32[B] from a
-    reward model, the baseline being the reward of the second lane.
-  """
-  play_rng, judge_rng = jax.random.split(rng)
-  prompts = preference_model.segment(batch, "prompts")
-  written = sampling.rollout(
-    task.model,
+def _against_reference(game, deployed, score, seed, params_by_name, batch):
+  """The judge's scores of the deployed policy against μ."""
+  write_rng, judge_rng = jax.random.split(jax.random.key(seed))
+  _, scores = game_lib.play(
+    game,
+    score,
     params_by_name,
-    lanes,
-    prompts=prompts[0],
-    prompt_mask=prompts[1],
-    keys=sampling.row_keys(play_rng, batch["example_ids"], len(lanes)),
-    max_response=task.max_response,
-    temperature=game.temperature,
-    eos_id=task.tokenizer.eos_id,
+    [deployed],
+    [{"reference": 1.0}],
+    batch,
+    write_rng,
+    judge_rng,
   )
-  y, y_opp = (
-    (written.tokens[:, lane], written.mask[:, lane]) for lane in (0, 1)
-  )
-  params = params_by_name["judge"]
-  if game.judge == "preference":
-    judge = judges.make_preference_judge(task.model, params, game.template)
-    return y, {"win_prob": judge(judge_rng, prompts, y, y_opp)}
-  reward, baseline = (
-    preference_model.reward(
-      task.model, params, game.template, prompts=prompts, responses=responses
-    )
-    for responses in (y, y_opp)
-  )
-  return y, {"reward": reward, "baseline": baseline}
+  return {f"{name}_against_reference": x for name, x in scores.items()}
 
 
-def rollout(
-  task: task_lib.Task,
-  game: Game,
-  lanes: Sequence[sampling.Lane],
-  params_by_name: Mapping[str, Any],
-  batch: Mapping[str, jax.Array],
-  rng: jax.Array,
-) -> dict[str, jax.Array]:
-  """The batch with responses, their scores and log μ; no gradient flows."""
-  (tokens, mask), score = play(task, game, lanes, params_by_name, batch, rng)
-  batch = {**batch, **score, "responses": tokens, "responses_mask": mask}
-  reference = params_by_name["reference"]
-  batch["ref_log_prob"] = log_prob(task, game, reference, batch)
-  return lax.stop_gradient(batch)
-
-
-def loss(
-  task: task_lib.Task,
-  game: Game,
-  params: Any,
-  batch: Mapping[str, jax.Array],
-  rng: jax.Array,
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """The loss of the game on a batch that `rollout` filled in."""
-  del rng
-  common = {
-    "log_prob": log_prob(task, game, params, batch),
-    "ref_log_prob": batch["ref_log_prob"],
-    "mask": batch["responses_mask"],
-    "kl_coef": game.kl_coef,
-  }
-  if game.judge == "preference":
-    return losses.nash_pg_loss(win_prob=batch["win_prob"], **common)
-  return losses.rlhf_pg_loss(
-    reward=batch["reward"], baseline=batch["baseline"], **common
-  )
-
-
-def log_prob(
-  task: task_lib.Task,
-  game: Game,
-  params: Any,
-  batch: Mapping[str, jax.Array],
-) -> jax.Array:
-  """log π(y_n | x, y_<n) of the batch's responses, f32[B, R], nats."""
-  return policy.response_log_probs(
-    task.model,
-    params,
-    prompts=batch["prompts"],
-    prompt_mask=batch["prompts_mask"],
-    responses=batch["responses"],
-    temperature=game.temperature,
-  )
-
-
-def _against_reference(task, game, seed, params_by_name, batch):
-  """The judge's scores of the policy against μ."""
-  lanes = [opponents.LEARNER, {"reference": 1.0}]
-  rng = jax.random.key(seed)
-  _, score = play(task, game, lanes, params_by_name, batch, rng)
-  return {f"{name}_against_reference": x for name, x in score.items()}
-
-
-def check(
-  *,
-  opponent: str,
-  mixture: float,
-  judge: str,
-  kl_coef: float,
-  temperature: float,
-) -> None:
-  """Raises ValueError for a setting of the game that makes no sense."""
-  opponents.make_lanes(opponent=opponent, mixture=mixture)
-  if judge not in JUDGES:
-    raise ValueError(f"nash.judge: got {judge!r}, expected one of {JUDGES}")
-  if not kl_coef >= 0:
+def check(section: ml_collections.ConfigDict) -> None:
+  """Raises ValueError for a section that makes no sense, before it is run."""
+  if section.judge not in JUDGES:
     raise ValueError(
-      f"nash.kl_coef: got {kl_coef}, expected τ of 0 (no regularisation) or "
-      "more"
+      f"nash.judge: got {section.judge!r}, expected one of {sorted(JUDGES)}"
     )
-  if not temperature > 0:
+  if section.samples < 1:
+    raise ValueError(f"nash.samples: got {section.samples}, expected 1 or more")
+  if not section.kl_coef >= 0:
     raise ValueError(
-      f"nash.temperature: got {temperature}, expected more than 0"
+      f"nash.kl_coef: got {section.kl_coef}, expected τ of 0 (no "
+      "regularisation) or more"
     )
+  if section.loss in ("ipo", "dpo") and section.kl_coef == 0:
+    raise ValueError(
+      f"nash.kl_coef: got 0 for the loss {section.loss!r}, expected τ above 0"
+    )
+  if not section.temperature > 0:
+    raise ValueError(
+      f"nash.temperature: got {section.temperature}, expected more than 0"
+    )
+  opponents.make_opponent(**_of(section, OPPONENT))
+  opponents.make_deployed(**_of(section, DEPLOY))
+  scores = JUDGES[section.judge].scores
+  rules.make_rule(scores=scores, **_of(section, RULE))
+  followers_lib.past_policies(**section.past)
 
 
 def run_section(
   config: ml_collections.ConfigDict, name: str
 ) -> ml_collections.ConfigDict:
-  """`config.nash` with the changes that `config.nash.runs[name]` makes.
+  """The checked section of a run.
 
-  Raises: ValueError for a run that does not exist, a key that `config.nash`
-    does not have, or a game that makes no sense.
+  Raises: ValueError for a run that does not exist or makes no sense.
   """
-  section = config.nash.copy_and_resolve_references()
-  runs = section.runs
-  if name not in runs:
-    raise ValueError(f"nash.runs: no run {name!r} among {sorted(runs)}")
-  try:
-    section.update(runs[name])
-  except (KeyError, AttributeError, TypeError) as error:
-    raise ValueError(
-      f"nash.runs.{name}: {dict(runs[name])} does not fit the keys of "
-      f"config.nash ({error})"
-    ) from None
-  check(**{key: section[key] for key in GAME})
+  section = task_lib.run_section(config, name)
+  check(section)
   return section
 
 
@@ -253,20 +190,16 @@ def run(
   """Trains one of `config.nash.runs` and returns its last evaluation."""
   section = run_section(config, name)
   task = task_lib.load_task(config, workdir)
-  game = Game(
-    judge=section.judge,
-    template=task.templates[section.judge],
-    kl_coef=section.kl_coef,
-    temperature=section.temperature,
-  )
+  kind = JUDGES[section.judge]
+  followers = {"past": followers_lib.past_policies(**section.past)}
   experiment = make_experiment(
     task,
-    game,
-    lanes=opponents.make_lanes(
-      opponent=section.opponent, mixture=section.mixture
-    ),
+    make_game(task, section),
+    deployed=opponents.make_deployed(**_of(section, DEPLOY)),
+    score=rules.SCORES[kind.scores],
+    followers=followers if section.opponent == "past" else {},
     reference=workdir / "sft",
-    judge=workdir / section.judge,
+    judge=workdir / kind.stage,
     seed=config.seed,
     **section.data,
   )
@@ -276,5 +209,6 @@ def run(
     name=f"nash/{name}",
     folder=workdir / "nash" / name,
     seed=config.seed,
+    updates_per_rollout=section.updates_per_rollout,
     **section.train,
   )

@@ -50,7 +50,7 @@ def make_experiment(
 
   return loop.Experiment(
     init=init,
-    rollout=lambda params_by_name, batch, rng: batch,
+    rollout=lambda params_by_name, batch, rng, step: batch,
     loss=loss,
     batches=functools.partial(
       task_lib.training_batches,
@@ -66,6 +66,7 @@ def make_experiment(
       batch_size=batch_size,
       examples=eval_examples,
     ),
+    followers={},
   )
 
 
@@ -208,6 +209,7 @@ def run(
     name=kind,
     folder=workdir / kind,
     seed=config.seed,
+    updates_per_rollout=1,
     **section.train,
   )
   judged = task_lib.held_out(

@@ -37,7 +37,7 @@ def make_experiment(
 
   return loop.Experiment(
     init=lambda rng: (jax.jit(task.model.init)(rng), {}),
-    rollout=lambda params_by_name, batch, rng: batch,
+    rollout=lambda params_by_name, batch, rng, step: batch,
     loss=loss,
     batches=functools.partial(
       task_lib.training_batches,
@@ -53,6 +53,7 @@ def make_experiment(
       batch_size=batch_size,
       examples=eval_examples,
     ),
+    followers={},
   )
 
 
@@ -70,5 +71,6 @@ def run(
     name="sft",
     folder=workdir / "sft",
     seed=config.seed,
+    updates_per_rollout=1,
     **section.train,
   )

@@ -6,7 +6,17 @@ Symbols, the same in all of them:
   β `mixture`, the weight on the reference.
 """
 
-from nashmd_jax.losses.policy_gradient import nash_pg_loss, rlhf_pg_loss
+from nashmd_jax.losses.pairwise import ipo_loss, online_dpo_loss
+from nashmd_jax.losses.policy_gradient import (
+  leave_one_out,
+  nash_pg_exact_kl_loss,
+  nash_pg_loss,
+  nash_pg_off_policy_loss,
+  nash_pg_sequence_kl_loss,
+  rlhf_pg_exact_kl_loss,
+  rlhf_pg_loss,
+  rlhf_pg_sequence_kl_loss,
+)
 from nashmd_jax.losses.supervised import (
   bradley_terry_loss,
   preference_loss,
@@ -15,8 +25,16 @@ from nashmd_jax.losses.supervised import (
 
 __all__ = [
   "bradley_terry_loss",
+  "ipo_loss",
+  "leave_one_out",
+  "nash_pg_exact_kl_loss",
   "nash_pg_loss",
+  "nash_pg_off_policy_loss",
+  "nash_pg_sequence_kl_loss",
+  "online_dpo_loss",
   "preference_loss",
+  "rlhf_pg_exact_kl_loss",
   "rlhf_pg_loss",
+  "rlhf_pg_sequence_kl_loss",
   "sft_loss",
 ]

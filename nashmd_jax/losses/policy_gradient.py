@@ -1,7 +1,7 @@
 """Policy gradients on sampled responses: Nash-MD-PG and its kin, and RLHF.
 
 Who the opponent is, and who judges, is decided elsewhere: these functions see
-only log-probs and scores.
+only log-probs and scores. Each comes in the three forms of `kl_forms`.
 """
 
 import jax
@@ -9,6 +9,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from nashmd_jax import arrays
+from nashmd_jax.losses import kl_forms
 
 Metrics = dict[str, jax.Array]
 
@@ -33,27 +34,119 @@ def nash_pg_loss(
     log_prob: f32[B, R] log π_θ(y_n | x, y_<n), nats, at the temperature that
       sampled y. Gradient flows through this argument only.
     ref_log_prob: f32[B, R] log μ(y_n | x, y_<n), nats, same temperature.
-    win_prob: f32[B] P(y ≻ y′|x), one opponent response for each row.
+    win_prob: f32[B] P(y ≻ y′|x), or its mean over opponent responses.
     mask: bool[B, R], true on response tokens up to and including EOS.
     kl_coef: τ ≥ 0, nats⁻¹.
   Returns: loss: scalar, mean over B of sums over R; its value has no meaning.
-    metrics: "win_prob"; "kl" (nats a response, the sampled estimate);
+    metrics: "win_prob"; "kl" (nats a response, the estimate of this form);
     "objective", win_prob − τ kl; "response_tokens".
   Raises: ValueError if shapes disagree.
   Source: Munos et al., ICML 2024, §7.
   """
-  arrays.check_shapes(
-    log_prob=(log_prob, "B R"),
-    ref_log_prob=(ref_log_prob, "B R"),
-    mask=(mask, "B R"),
-    win_prob=(win_prob, "B"),
+  _check_sampled(log_prob, ref_log_prob, mask, win_prob=win_prob)
+  payment = kl_forms.to_go(log_prob, ref_log_prob, mask)
+  return _nash(log_prob, win_prob, payment, mask, kl_coef)
+
+
+def nash_pg_sequence_kl_loss(
+  *,
+  log_prob: jax.Array,
+  ref_log_prob: jax.Array,
+  win_prob: jax.Array,
+  mask: jax.Array,
+  kl_coef: float,
+) -> tuple[jax.Array, Metrics]:
+  """The surrogate of `nash_pg_loss`, every token paying for the whole y.
+
+    −mean_B Σ_n log π_θ(y_n|x, y_<n) · sg[ P(y ≻ y′|x) − ½
+        − τ log(π_θ(y|x) / μ(y|x)) ]
+
+  The same expectation with more variance.
+
+  Args, Returns, Raises: as `nash_pg_loss`.
+  Source: Munos et al., ICML 2024, §7.
+  """
+  _check_sampled(log_prob, ref_log_prob, mask, win_prob=win_prob)
+  payment = kl_forms.whole(log_prob, ref_log_prob, mask)
+  return _nash(log_prob, win_prob, payment, mask, kl_coef)
+
+
+def nash_pg_exact_kl_loss(
+  *,
+  log_probs: jax.Array,
+  ref_log_probs: jax.Array,
+  tokens: jax.Array,
+  win_prob: jax.Array,
+  mask: jax.Array,
+  kl_coef: float,
+) -> tuple[jax.Array, Metrics]:
+  """The surrogate of `nash_pg_loss`, the KL of each prefix summed exactly.
+
+    −mean_B Σ_n { log π_θ(y_n|x, y_<n) · sg[ P(y ≻ y′|x) − ½
+        − τ Σ_{m > n} KL_m ] − τ KL_n },  KL_n = KL(π_θ(·|y_<n), μ(·|y_<n))
+
+  Args:
+    log_probs: f32[B, R, V] log π_θ(· | x, y_<n), nats, at the temperature
+      that sampled y. Gradient flows through this argument only.
+    ref_log_probs: f32[B, R, V] log μ(· | x, y_<n), nats, same temperature.
+    tokens: int[B, R], y.
+    win_prob, mask, kl_coef: as `nash_pg_loss`.
+  Returns, Raises: as `nash_pg_loss`.
+  """
+  _check_full(log_probs, ref_log_probs, tokens, mask, win_prob=win_prob)
+  payment = kl_forms.full(log_probs, ref_log_probs, mask)
+  return _nash(_at(log_probs, tokens), win_prob, payment, mask, kl_coef)
+
+
+def nash_pg_off_policy_loss(
+  *,
+  log_prob: jax.Array,
+  behaviour_log_prob: jax.Array,
+  ref_log_prob: jax.Array,
+  win_prob: jax.Array,
+  mask: jax.Array,
+  kl_coef: float,
+  clip: float,
+) -> tuple[jax.Array, Metrics]:
+  """`nash_pg_loss` on responses that an earlier policy π_b wrote.
+
+    −mean_B Σ_n log π_θ(y_n|x, y_<n) · sg[ w b_n ],  w = π_θ(y|x) / π_b(y|x)
+
+  with b_n the bracket of `nash_pg_loss` under the present π_θ. As in PPO a
+  token has no gradient where it would push w further out of [1 − ε, 1 + ε]:
+  w > 1 + ε with b_n > 0, or w < 1 − ε with b_n < 0. Unclipped (ε = ∞) its
+  expectation under π_b is the exact gradient at θ; a ratio for each token
+  alone, as in PPO, is biased for responses of more than one token.
+
+  Args:
+    log_prob: f32[B, R] log π_θ(y_n | x, y_<n), nats, at the temperature that
+      sampled y. Gradient flows through this argument only.
+    behaviour_log_prob: f32[B, R] log π_b(y_n | x, y_<n), nats, of the policy
+      that wrote y.
+    ref_log_prob, win_prob, mask, kl_coef: as `nash_pg_loss`.
+    clip: ε > 0.
+  Returns: as `nash_pg_loss`, "kl" being the plain mean over the given
+    responses; and the metric "clipped", the share of tokens without gradient.
+  Raises: ValueError if shapes disagree.
+  Source: Munos et al., ICML 2024, app. F.3; Schulman et al., 2017 (PPO).
+  """
+  _check_sampled(
+    log_prob,
+    ref_log_prob,
+    mask,
+    win_prob=win_prob,
+    behaviour_log_prob=behaviour_log_prob,
   )
-  loss, metrics = _regularised_pg_loss(
-    log_prob, ref_log_prob, win_prob - 0.5, mask, kl_coef
-  )
-  metrics["win_prob"] = jnp.mean(win_prob)
-  metrics["objective"] = metrics["win_prob"] - kl_coef * metrics["kl"]
-  return loss, metrics
+  payment = kl_forms.to_go(log_prob, ref_log_prob, mask)
+  bracket = win_prob[:, None] - 0.5 - kl_coef * payment.owed
+  weight = jnp.exp(arrays.masked_sum(log_prob - behaviour_log_prob, mask))
+  weight = weight[:, None]
+  clipped = (weight > 1 + clip) & (bracket > 0)
+  clipped |= (weight < 1 - clip) & (bracket < 0)
+  gain = log_prob * lax.stop_gradient(jnp.where(clipped, 0, weight * bracket))
+  _, metrics = _nash(log_prob, win_prob, payment, mask, kl_coef)
+  metrics["clipped"] = jnp.sum(clipped & mask) / jnp.sum(mask)
+  return -jnp.mean(arrays.masked_sum(gain, mask)), metrics
 
 
 def rlhf_pg_loss(
@@ -76,38 +169,120 @@ def rlhf_pg_loss(
     ref_log_prob: f32[B, R] log μ(y_n | x, y_<n), nats, same temperature.
     reward: f32[B] r(x, y), Bradley-Terry log-odds.
     baseline: f32[B], any number that does not depend on y given x, such as
-      the reward of an independent response to x.
+      the reward of an independent response to x, or `leave_one_out`.
     mask: bool[B, R], true on response tokens up to and including EOS.
     kl_coef: τ ≥ 0, reward units a nat.
   Returns: loss: scalar, mean over B of sums over R; its value has no meaning.
-    metrics: "reward"; "kl" (nats a response, the sampled estimate);
+    metrics: "reward"; "kl" (nats a response, the estimate of this form);
     "objective", reward − τ kl; "response_tokens".
   Raises: ValueError if shapes disagree.
   Source: Munos et al., ICML 2024, §8 (the RLHF baseline).
   """
-  arrays.check_shapes(
-    log_prob=(log_prob, "B R"),
-    ref_log_prob=(ref_log_prob, "B R"),
-    mask=(mask, "B R"),
-    reward=(reward, "B"),
-    baseline=(baseline, "B"),
+  _check_sampled(log_prob, ref_log_prob, mask, reward=reward, baseline=baseline)
+  payment = kl_forms.to_go(log_prob, ref_log_prob, mask)
+  return _rlhf(log_prob, reward, baseline, payment, mask, kl_coef)
+
+
+def rlhf_pg_sequence_kl_loss(
+  *,
+  log_prob: jax.Array,
+  ref_log_prob: jax.Array,
+  reward: jax.Array,
+  baseline: jax.Array,
+  mask: jax.Array,
+  kl_coef: float,
+) -> tuple[jax.Array, Metrics]:
+  """The surrogate of `rlhf_pg_loss`, every token paying for the whole y.
+
+  Args, Returns, Raises: as `rlhf_pg_loss`.
+  """
+  _check_sampled(log_prob, ref_log_prob, mask, reward=reward, baseline=baseline)
+  payment = kl_forms.whole(log_prob, ref_log_prob, mask)
+  return _rlhf(log_prob, reward, baseline, payment, mask, kl_coef)
+
+
+def rlhf_pg_exact_kl_loss(
+  *,
+  log_probs: jax.Array,
+  ref_log_probs: jax.Array,
+  tokens: jax.Array,
+  reward: jax.Array,
+  baseline: jax.Array,
+  mask: jax.Array,
+  kl_coef: float,
+) -> tuple[jax.Array, Metrics]:
+  """The surrogate of `rlhf_pg_loss`, the KL of each prefix summed exactly.
+
+  Args:
+    log_probs, ref_log_probs, tokens: as `nash_pg_exact_kl_loss`.
+    reward, baseline, mask, kl_coef: as `rlhf_pg_loss`.
+  Returns, Raises: as `rlhf_pg_loss`.
+  """
+  _check_full(
+    log_probs, ref_log_probs, tokens, mask, reward=reward, baseline=baseline
   )
-  loss, metrics = _regularised_pg_loss(
-    log_prob, ref_log_prob, reward - baseline, mask, kl_coef
+  payment = kl_forms.full(log_probs, ref_log_probs, mask)
+  log_prob = _at(log_probs, tokens)
+  return _rlhf(log_prob, reward, baseline, payment, mask, kl_coef)
+
+
+def leave_one_out(scores: jax.Array) -> jax.Array:
+  """The mean of the other K − 1 scores, a baseline independent of its own.
+
+  Args:
+    scores: f32[B, K], of K ≥ 2 responses to each prompt.
+  Returns: f32[B, K].
+  Raises: ValueError for fewer than two responses.
+  Source: Kool et al., 2019; Ahmadian et al., 2024 (RLOO).
+  """
+  count = arrays.check_shapes(scores=(scores, "B K"))["K"]
+  if count < 2:
+    raise ValueError(
+      f"scores: got {count} response to each prompt, expected two or more to "
+      "leave one out"
+    )
+  return (jnp.sum(scores, axis=1, keepdims=True) - scores) / (count - 1)
+
+
+def _nash(log_prob, win_prob, payment, mask, kl_coef):
+  loss, metrics = kl_forms.pg_loss(
+    log_prob, win_prob - 0.5, payment, mask, kl_coef
+  )
+  metrics["win_prob"] = jnp.mean(win_prob)
+  metrics["objective"] = metrics["win_prob"] - kl_coef * metrics["kl"]
+  return loss, metrics
+
+
+def _rlhf(log_prob, reward, baseline, payment, mask, kl_coef):
+  loss, metrics = kl_forms.pg_loss(
+    log_prob, reward - baseline, payment, mask, kl_coef
   )
   metrics["reward"] = jnp.mean(reward)
   metrics["objective"] = metrics["reward"] - kl_coef * metrics["kl"]
   return loss, metrics
 
 
-def _regularised_pg_loss(
-  log_prob, ref_log_prob, score, mask, kl_coef
-) -> tuple[jax.Array, Metrics]:
-  kl_to_go = arrays.sum_to_go(log_prob - ref_log_prob, mask)
-  advantage = lax.stop_gradient(score[:, None] - kl_coef * kl_to_go)
-  loss = -jnp.mean(arrays.masked_sum(log_prob * advantage, mask))
-  metrics = {
-    "kl": jnp.mean(kl_to_go[:, 0]),
-    "response_tokens": jnp.mean(jnp.sum(mask, axis=-1)),
-  }
-  return loss, lax.stop_gradient(metrics)
+def _at(log_probs: jax.Array, tokens: jax.Array) -> jax.Array:
+  return jnp.take_along_axis(log_probs, tokens[..., None], axis=-1)[..., 0]
+
+
+def _check_sampled(log_prob, ref_log_prob, mask, **named) -> None:
+  arrays.check_shapes(
+    log_prob=(log_prob, "B R"),
+    ref_log_prob=(ref_log_prob, "B R"),
+    mask=(mask, "B R"),
+    **{
+      name: (array, "B R" if name == "behaviour_log_prob" else "B")
+      for name, array in named.items()
+    },
+  )
+
+
+def _check_full(log_probs, ref_log_probs, tokens, mask, **scores) -> None:
+  arrays.check_shapes(
+    log_probs=(log_probs, "B R V"),
+    ref_log_probs=(ref_log_probs, "B R V"),
+    tokens=(tokens, "B R"),
+    mask=(mask, "B R"),
+    **{name: (array, "B") for name, array in scores.items()},
+  )

@@ -1,7 +1,7 @@
-"""Checkpoints of a stage: parameters, optimizer and the place in the data.
+"""Checkpoints of a stage: parameter sets, optimizer, the place in the data.
 
-The pieces are saved side by side, so that a later stage reads only the
-parameters of an earlier one. A save that was cut off is never read.
+The pieces are saved side by side, so that a later stage reads only the set
+that it needs of an earlier one. A save that was cut off is never read.
 """
 
 import pathlib
@@ -56,7 +56,7 @@ def save(
     step,
     {
       "params": state.params,
-      "ema_params": state.ema_params,
+      **state.followers,
       "optimizer": {"step": state.step, "state": state.opt_state},
       "data": batches,
     },
@@ -81,7 +81,7 @@ def restore(
     checkpointer.latest,
     {
       "params": _abstract(state.params),
-      "ema_params": _abstract(state.ema_params),
+      **_abstract(state.followers),
       "optimizer": _abstract({"step": state.step, "state": state.opt_state}),
       "data": batches,
     },
@@ -89,16 +89,19 @@ def restore(
   return state._replace(
     step=loaded["optimizer"]["step"],
     params=loaded["params"],
-    ema_params=loaded["ema_params"],
+    followers={name: loaded[name] for name in state.followers},
     opt_state=loaded["optimizer"]["state"],
   )
 
 
-def load_params(folder: pathlib.Path, like: Any) -> Any:
-  """The parameters in the latest checkpoint of another stage.
+def load_params(
+  folder: pathlib.Path, like: Any, *, name: str = "params"
+) -> Any:
+  """A parameter set in the latest checkpoint of another stage.
 
   Args:
     folder: of that stage.
+    name: "params", or that of a follower, such as "ema".
     like: arrays or shapes of the tree; leaves without a sharding are put
       whole on every device.
   Raises: ValueError if there is no checkpoint or its shapes are others.
@@ -111,8 +114,8 @@ def load_params(folder: pathlib.Path, like: Any) -> Any:
       raise ValueError(f"{folder}: holds no finished checkpoint")
     try:
       return checkpointer.load_checkpointables(
-        checkpointer.latest, {"params": _abstract(like)}
-      )["params"]
+        checkpointer.latest, {name: _abstract(like)}
+      )[name]
     except (ValueError, KeyError) as error:
       raise ValueError(
         f"{folder}: these parameters do not fit the model of the config "

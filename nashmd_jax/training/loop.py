@@ -1,19 +1,23 @@
 """The one loop: every stage is an Experiment that this trains.
 
-rollout → loss and gradient → reduce → optax → EMA → metrics
+rollout → loss and gradient → reduce → optax → followers → metrics
 """
 
 from collections.abc import Callable, Mapping
 import contextlib
+import functools
 import pathlib
 from typing import Any, NamedTuple
 
 import grain
 import jax
+from jax import lax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
 from nashmd_jax.training import checkpoints, sharding
+from nashmd_jax.training import followers as followers_lib
 from nashmd_jax.training import metrics as metrics_lib
 from nashmd_jax.training import state as state_lib
 
@@ -27,18 +31,28 @@ class Experiment(NamedTuple):
   Attributes:
     init: (rng) -> (params, frozen): the parameters to train, and the further
       sets by name.
-    rollout: (params_by_name, batch, rng) -> batch for the loss. No gradient
-      flows through it. Supervised stages return the batch as it is.
+    rollout: (params_by_name, batch, rng, step) -> batch for the loss. No
+      gradient flows through it. Supervised stages return the batch as it is.
     loss: (params, batch, rng) -> (loss, metrics), a mean over rows.
     batches: () -> endless training batches whose place can be saved.
     evaluate: (params_by_name) -> scalars on held-out data.
+    followers: sets that follow the policy besides its moving average "ema".
   """
 
   init: Callable[[jax.Array], tuple[Params, Mapping[str, Params]]]
-  rollout: Callable[[Mapping[str, Params], Batch, jax.Array], Batch]
+  rollout: Callable[[Mapping[str, Params], Batch, jax.Array, jax.Array], Batch]
   loss: Callable[[Params, Batch, jax.Array], tuple[jax.Array, Mapping]]
   batches: Callable[[], grain.DatasetIterator]
   evaluate: Callable[[Mapping[str, Params]], Mapping[str, float]]
+  followers: Mapping[str, followers_lib.Follower]
+
+
+def all_followers(
+  experiment: Experiment, ema_decay: float
+) -> dict[str, followers_lib.Follower]:
+  """The experiment's followers and the moving average of every run."""
+  average = followers_lib.moving_average(decay=ema_decay)
+  return {"ema": average, **experiment.followers}
 
 
 def make_train_step(
@@ -47,40 +61,58 @@ def make_train_step(
   *,
   seed: int,
   ema_decay: float,
+  updates_per_rollout: int,
   reduce: Callable[[Any], Any] = lambda tree: tree,
 ):
-  """The pure update (state, batch) -> (state, metrics).
+  """The pure step (state, batch) -> (state, metrics): one rollout, its updates.
 
   Args:
     experiment: gives rollout and loss.
     optimizer: of the trained parameters.
     seed: randomness of a step is fold_in(key(seed), step).
-    ema_decay: θ̄ ← decay θ̄ + (1 − decay) θ after each update.
+    ema_decay: θ̄ ← decay θ̄ + (1 − decay) θ after each step.
+    updates_per_rollout: updates on one rollout; metrics are their mean.
     reduce: averages gradients and metrics over the devices where each sees
       its own part of the batch (`lax.pmean` under pmap); the global view of
       jit needs nothing.
   """
+  followers = all_followers(experiment, ema_decay)
+  value_and_grad = jax.value_and_grad(experiment.loss, has_aux=True)
+
+  def update(batch, trained, rng):
+    params, opt_state = trained
+    (loss, metrics), grads = value_and_grad(params, batch, rng)
+    grads, metrics = reduce((grads, {"loss": loss, **metrics}))
+    updates, opt_state = optimizer.update(grads, opt_state, params)
+    metrics["grad_norm"] = optax.tree.norm(grads)
+    return (optax.apply_updates(params, updates), opt_state), metrics
 
   def train_step(state: state_lib.TrainState, batch: Batch):
     rng = jax.random.fold_in(jax.random.key(seed), state.step)
-    rollout_rng, loss_rng = jax.random.split(rng)
+    rollout_rng, loss_rng, follow_rng = jax.random.split(rng, 3)
     batch = experiment.rollout(
-      state_lib.params_by_name(state), batch, rollout_rng
+      state_lib.params_by_name(state), batch, rollout_rng, state.step
     )
-    value_and_grad = jax.value_and_grad(experiment.loss, has_aux=True)
-    (loss, metrics), grads = value_and_grad(state.params, batch, loss_rng)
-    grads, metrics = reduce((grads, {"loss": loss, **metrics}))
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    ema_params = optax.incremental_update(
-      params, state.ema_params, 1.0 - ema_decay
-    )
-    metrics["grad_norm"] = optax.tree.norm(grads)
+    trained = (state.params, state.opt_state)
+    if updates_per_rollout == 1:
+      trained, metrics = update(batch, trained, loss_rng)
+    else:
+      trained, metrics = lax.scan(
+        functools.partial(update, batch),
+        trained,
+        jax.random.split(loss_rng, updates_per_rollout),
+      )
+      metrics = jax.tree.map(lambda x: jnp.mean(x, axis=0), metrics)
+    params, opt_state = trained
+    step = state.step + 1
     return state._replace(
-      step=state.step + 1,
+      step=step,
       params=params,
       opt_state=opt_state,
-      ema_params=ema_params,
+      followers={
+        name: follower.update(state.followers[name], params, step, follow_rng)
+        for name, follower in followers.items()
+      },
     ), metrics
 
   return train_step
@@ -124,6 +156,7 @@ def train(
   name: str,
   folder: pathlib.Path,
   seed: int,
+  updates_per_rollout: int,
   steps: int,
   ema_decay: float,
   log_every: int,
@@ -136,7 +169,8 @@ def train(
     name: shown in the progress bar and in errors.
     folder: receives `checkpoints/`, `metrics.jsonl` and `events/`.
     seed: of initialisation and of every step.
-    steps: updates in all.
+    updates_per_rollout: see `make_train_step`; a step is one rollout.
+    steps: in all.
     ema_decay: see `make_train_step`.
     log_every: steps whose mean makes one row of metrics.
     eval_every: steps between evaluations; the last step is always evaluated.
@@ -155,12 +189,20 @@ def train(
   )
   mesh = sharding.make_mesh()
   state = state_lib.init_state(
-    *experiment.init(jax.random.key(seed)), optimizer
+    *experiment.init(jax.random.key(seed)),
+    optimizer,
+    all_followers(experiment, ema_decay),
   )
   state = sharding.replicate(state, mesh)
   batches = experiment.batches()
   train_step = jax.jit(
-    make_train_step(experiment, optimizer, seed=seed, ema_decay=ema_decay),
+    make_train_step(
+      experiment,
+      optimizer,
+      seed=seed,
+      ema_decay=ema_decay,
+      updates_per_rollout=updates_per_rollout,
+    ),
     donate_argnums=0,
   )
 

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from nashmd_jax.training import followers as followers_lib
+
 Params = Any
 
 
@@ -14,10 +16,11 @@ class TrainState(NamedTuple):
   """Everything that a step needs, and all but `frozen` that it changes.
 
   Attributes:
-    step: int32 scalar, updates done.
+    step: int32 scalar, steps done.
     params: the policy being trained.
     opt_state: of the optimizer.
-    ema_params: exponential moving average of params, θ̄_0 = θ_0.
+    followers: sets that follow params by name, the moving average "ema"
+      among them; see `followers`.
     frozen: further parameter sets by name, such as "reference" and "judge";
       never updated and never checkpointed here: the stage they come from
       keeps them.
@@ -26,7 +29,7 @@ class TrainState(NamedTuple):
   step: jax.Array
   params: Params
   opt_state: optax.OptState
-  ema_params: Params
+  followers: Mapping[str, Any]
   frozen: Mapping[str, Params]
 
 
@@ -34,6 +37,7 @@ def init_state(
   params: Params,
   frozen: Mapping[str, Params],
   optimizer: optax.GradientTransformation,
+  followers: Mapping[str, followers_lib.Follower],
 ) -> TrainState:
   """The state at step 0. Every set gets buffers of its own.
 
@@ -48,11 +52,13 @@ def init_state(
     step=jnp.zeros((), jnp.int32),
     params=copy(params),
     opt_state=optimizer.init(params),
-    ema_params=copy(params),
+    followers={
+      name: follower.init(params) for name, follower in followers.items()
+    },
     frozen=copy(dict(frozen)),
   )
 
 
 def params_by_name(state: TrainState) -> dict[str, Params]:
   """The parameter sets that lanes and judges can name."""
-  return {"policy": state.params, "ema": state.ema_params, **state.frozen}
+  return {"policy": state.params, **state.followers, **state.frozen}

@@ -1,0 +1,238 @@
+"""The gradient certificate: every algorithm, opponent and KL form, as cases.
+
+Each case is the relative error of an estimator's expectation against the
+exact gradient; ELSEWHERE holds the forms that other code uses, with the same
+measure. Call in float64.
+"""
+
+from collections.abc import Callable
+import functools
+from typing import NamedTuple
+
+from jax import lax
+import jax.numpy as jnp
+
+from nashmd_jax import arrays, losses, opponents
+from tests import gradient_oracle as oracle
+
+BAR = 1e-9
+
+
+class Case(NamedTuple):
+  """One line of the certificate.
+
+  Attributes:
+    algorithm: its name in the table.
+    opponent: who writes y′; "–" where nobody does.
+    form: of the KL.
+    measure: (world) -> relative error.
+  """
+
+  algorithm: str
+  opponent: str
+  form: str
+  measure: Callable[[oracle.World], float]
+
+
+TO_GO, WHOLE, FULL = "to go", "sequence", "exact per token"
+
+
+def nash(opponent: str, loss, world: oracle.World, **changes) -> float:
+  """Error of a loss of sampled log-probs against ∇ P_τ(π_θ ≻ opponent)."""
+  scores = {"win_prob": world.win} | changes.pop("scores", {})
+  found = oracle.pg_estimate(
+    world, loss, oracle.played(world, opponent), **changes, **scores
+  )
+  return oracle.error(found, oracle.exact_nash(world, opponent))
+
+
+def nash_exact_kl(opponent: str, world: oracle.World) -> float:
+  found = oracle.exact_kl_estimate(
+    world,
+    losses.nash_pg_exact_kl_loss,
+    oracle.played(world, opponent),
+    win_prob=world.win,
+  )
+  return oracle.error(found, oracle.exact_nash(world, opponent))
+
+
+def off_policy(opponent: str, loss, world: oracle.World) -> float:
+  """Error with y from a policy that θ has moved away from."""
+  behaviour = world.sets["behaviour"]
+  log_prob = oracle.token_log_probs(world, behaviour)[:, :, None]
+  spread = (*world.win.shape, world.length)
+  return nash(
+    opponent,
+    loss,
+    world,
+    writer=jnp.exp(oracle.log_policy(world, behaviour)),
+    scores={"behaviour_log_prob": jnp.broadcast_to(log_prob, spread)},
+  )
+
+
+def rlhf_scores(world: oracle.World) -> dict:
+  """The reward of y, and that of a second response as baseline."""
+  shape = world.win.shape
+  return {
+    "reward": jnp.broadcast_to(world.reward[:, :, None], shape),
+    "baseline": jnp.broadcast_to(world.reward[:, None, :], shape),
+  }
+
+
+def rlhf(estimate, loss, world: oracle.World) -> float:
+  found = estimate(
+    world, loss, oracle.played(world, "self"), **rlhf_scores(world)
+  )
+  return oracle.error(found, oracle.exact_rlhf(world))
+
+
+def leave_one_out(world: oracle.World) -> float:
+  found = oracle.leave_one_out_estimate(world)
+  return oracle.error(found, oracle.exact_rlhf(world))
+
+
+def ipo(opponent: str, world: oracle.World) -> float:
+  """The expected ascent is 4/τ times the exact one, PAPER's normalisation."""
+  found = oracle.pairwise_estimate(world, losses.ipo_loss, opponent)
+  exact = oracle.exact_ipo(world, opponent)
+  return oracle.error(found * oracle.KL_COEF / 4, exact)
+
+
+def ipo_is_self_play(world: oracle.World) -> float:
+  found = oracle.pairwise_estimate(world, losses.ipo_loss, "self")
+  exact = oracle.exact_nash(world, "self")
+  return oracle.error(found * oracle.KL_COEF / 4, exact)
+
+
+def dpo(opponent: str, world: oracle.World) -> float:
+  found = oracle.pairwise_estimate(world, losses.online_dpo_loss, opponent)
+  return oracle.error(found, oracle.exact_dpo(world, opponent))
+
+
+def _cases() -> list[Case]:
+  case, part = Case, functools.partial
+  rows = []
+  unclipped = part(losses.nash_pg_off_policy_loss, clip=jnp.inf)
+  for name in opponents.LANES:
+    rows += [
+      case("Nash-PG", name, TO_GO, part(nash, name, losses.nash_pg_loss)),
+      case(
+        "Nash-PG",
+        name,
+        WHOLE,
+        part(nash, name, losses.nash_pg_sequence_kl_loss),
+      ),
+      case("Nash-PG", name, FULL, part(nash_exact_kl, name)),
+      case(
+        "Nash-PG off-policy", name, TO_GO, part(off_policy, name, unclipped)
+      ),
+      case("online IPO / IPO-MD", name, WHOLE, part(ipo, name)),
+      case("online DPO", name, WHOLE, part(dpo, name)),
+    ]
+  rows.append(case("online IPO = self-play", "self", WHOLE, ipo_is_self_play))
+  sampled, whole = losses.rlhf_pg_loss, losses.rlhf_pg_sequence_kl_loss
+  full = losses.rlhf_pg_exact_kl_loss
+  pg, exact_kl = oracle.pg_estimate, oracle.exact_kl_estimate
+  return rows + [
+    case("RLHF", "–", TO_GO, part(rlhf, pg, sampled)),
+    case("RLHF", "–", WHOLE, part(rlhf, pg, whole)),
+    case("RLHF", "–", FULL, part(rlhf, exact_kl, full)),
+    case("RLHF leave-one-out", "–", TO_GO, leave_one_out),
+  ]
+
+
+def same_token_kl_loss(*, log_prob, ref_log_prob, win_prob, mask, kl_coef):
+  """Each token pays its own log-ratio alone."""
+  ratio = jnp.where(mask, log_prob - ref_log_prob, 0)
+  bracket = lax.stop_gradient(win_prob[:, None] - 0.5 - kl_coef * ratio)
+  return -jnp.mean(arrays.masked_sum(log_prob * bracket, mask)), {}
+
+
+def unstopped_loss(*, log_prob, ref_log_prob, win_prob, mask, kl_coef):
+  """Gradient also flows through the log-ratio of the bracket."""
+  kl_to_go = arrays.sum_to_go(log_prob - ref_log_prob, mask)
+  bracket = win_prob[:, None] - 0.5 - kl_coef * kl_to_go
+  return -jnp.mean(arrays.masked_sum(log_prob * bracket, mask)), {}
+
+
+def token_ratio_loss(
+  *, log_prob, behaviour_log_prob, ref_log_prob, win_prob, mask, kl_coef
+):
+  """An importance ratio for each token alone, as in PPO, unclipped."""
+  ratio = jnp.exp(jnp.where(mask, log_prob - behaviour_log_prob, 0))
+  kl_to_go = arrays.sum_to_go(log_prob - ref_log_prob, mask)
+  bracket = win_prob[:, None] - 0.5 - kl_coef * kl_to_go
+  gain = log_prob * lax.stop_gradient(ratio * bracket)
+  return -jnp.mean(arrays.masked_sum(gain, mask)), {}
+
+
+def no_ratio_loss(*, behaviour_log_prob, **rest):
+  """Further updates on one rollout as if it were fresh."""
+  del behaviour_log_prob
+  return losses.nash_pg_loss(**rest)
+
+
+def uncentred_ipo_md(world: oracle.World) -> float:
+  """Policy gradient with y, y′ ~ mixture, against IPO-MD's direction."""
+  draws = oracle.played(world, "mixture")
+  found = oracle.pg_estimate(
+    world,
+    losses.nash_pg_sequence_kl_loss,
+    draws,
+    writer=draws[0],
+    win_prob=world.win,
+  )
+  return oracle.error(found, oracle.exact_ipo(world, "mixture"))
+
+
+def sampled_cooler(world: oracle.World) -> float:
+  """Sampled at 0.9 of the temperature that is scored, as 0.9 against 1."""
+  cooler = oracle.TEMPERATURE * 0.9
+  policy = world.sets["policy"]["logits"]
+  return nash(
+    "self",
+    losses.nash_pg_loss,
+    world,
+    writer=jnp.exp(oracle.sequences(world, policy, cooler)),
+  )
+
+
+CASES = _cases()
+ELSEWHERE = [
+  Case(
+    "Nash-PG",
+    "mixture",
+    "of the same token only",
+    functools.partial(nash, "mixture", same_token_kl_loss),
+  ),
+  Case(
+    "Nash-PG",
+    "mixture",
+    "gradient through the log-ratio",
+    functools.partial(nash, "mixture", unstopped_loss),
+  ),
+  Case(
+    "Nash-PG",
+    "self",
+    "to go; sampled at temperature 0.9, scored at 1",
+    sampled_cooler,
+  ),
+  Case(
+    "Nash-PG off-policy",
+    "mixture",
+    "to go; a ratio for each token",
+    functools.partial(off_policy, "mixture", token_ratio_loss),
+  ),
+  Case(
+    "Nash-PG off-policy",
+    "mixture",
+    "to go; no ratio",
+    functools.partial(off_policy, "mixture", no_ratio_loss),
+  ),
+  Case(
+    "IPO-MD",
+    "mixture",
+    "sequence; log-ratio not centred",
+    uncentred_ipo_md,
+  ),
+]
