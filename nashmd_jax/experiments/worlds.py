@@ -17,7 +17,7 @@ import numpy as np
 
 from nashmd_jax import games, judges, models, opponents, policy
 from nashmd_jax.experiments import game as game_lib
-from nashmd_jax.experiments import nash
+from nashmd_jax.experiments import nash, rules
 from nashmd_jax.training import loop
 from nashmd_jax.training import optimizer as optimizer_lib
 
@@ -135,23 +135,35 @@ def make_judge(space: games.Space, tables: Any) -> judges.TokenJudge:
 
 
 def make_game(
-  world: World, model: models.LanguageModel, **settings
+  world: World,
+  model: models.LanguageModel,
+  section: ml_collections.ConfigDict,
 ) -> game_lib.Game:
-  """The game of a section of the config on this world."""
-  section = ml_collections.ConfigDict(settings)
+  """The game of a checked `nash` section on this world.
+
+  Args:
+    section: its judge is "preference", which here is the planted one.
+  """
+  if section.judge != "preference":
+    raise ValueError(
+      f"nash.judge: got {section.judge!r}, expected 'preference', which in a "
+      "world is the planted one"
+    )
   return game_lib.Game(
     model=model,
-    opponent=opponents.make_opponent(
-      **{key: section[key] for key in nash.OPPONENT}
-    ),
+    opponent=opponents.make_opponent(**_of(section, nash.OPPONENT)),
     judge=lambda sets: make_judge(world.space, sets["judge"]),
-    rule=game_lib.RULES["win_prob"][section.loss],
+    rule=rules.make_rule(scores="win_prob", **_of(section, nash.RULE)),
     samples=section.samples,
     kl_coef=section.kl_coef,
     temperature=section.temperature,
     max_response=world.space.tokens.shape[1],
     eos_id=world.space.eos_id,
   )
+
+
+def _of(section, keys):
+  return {key: section[key] for key in keys}
 
 
 def exact_log_probs(
@@ -233,6 +245,7 @@ def make_experiment(
     loss=functools.partial(game_lib.loss, game),
     batches=functools.partial(_batches, world, batch_size),
     evaluate=jax.jit(functools.partial(_distances, world, game, answer)),
+    followers={},
   )
 
 
