@@ -4,10 +4,16 @@ PYTHON ?= python3
 WORKDIR ?= out/demo
 BIN := .venv/bin
 
-.PHONY: demo test lint format lock clean
+.PHONY: demo games bench test lint format lock clean
 
 demo: .venv/ready
 	$(BIN)/python -m tests.figures.demo --started=$(STARTED) --workdir=$(WORKDIR)
+
+games: .venv/ready
+	$(BIN)/python -m tests.figures.games
+
+bench: .venv/ready
+	$(BIN)/python -m tests.figures.bench
 
 test: .venv/ready
 	$(BIN)/python -m pytest -n auto

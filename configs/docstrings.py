@@ -18,6 +18,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   if variant not in ("full", "tiny"):
     raise ValueError(f"configs/docstrings.py: no variant {variant!r}")
   config = ml_collections.ConfigDict()
+  config.pipeline = "text"
   config.seed = 0
   config.data = {
     "records": ml_collections.config_dict.placeholder(str),

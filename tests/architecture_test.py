@@ -25,7 +25,8 @@ LAYERS = {
   "task": 4,
   "experiments": 5,
   "evaluation": 5,
-  "main": 6,
+  "pipelines": 6,
+  "main": 7,
 }
 LINEN = {"models"}
 FORBIDDEN = {"tensorflow", "pickle", "dill", "cloudpickle", "torch"}

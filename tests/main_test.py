@@ -10,6 +10,7 @@ import time
 from absl.testing import absltest, parameterized
 import numpy as np
 
+from nashmd_jax import main
 from nashmd_jax.training import metrics
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -120,6 +121,23 @@ class WholePathTest(absltest.TestCase):
     self.assertNotIn("Traceback", out.stderr)
 
 
+class GamesTest(absltest.TestCase):
+  def test_study_leaves_a_table_and_figures(self):
+    workdir = pathlib.Path(self.create_tempdir().full_path) / "run"
+    config = "configs/worlds.py:games_tiny"
+    out = run_main(f"--workdir={workdir}", config=config)
+    self.assertEqual(out.returncode, 0, msg=out.stderr[-3000:])
+    folder = workdir / "games"
+    for plot in ("simplex.png", "convergence.png", "bounds.png"):
+      self.assertGreater((folder / plot).stat().st_size, 5000)
+    table = (folder / "table.md").read_text()
+    for name in ("nash_md", "omd", "egpo", "nash_ema(0.9)", "rlhf"):
+      self.assertIn(f"| rock_paper_scissors | {name} | 0.1 |", table)
+    self.assertIn(f"results: {folder / 'table.md'}", out.stdout)
+    again = run_main(f"--workdir={workdir}", config=config)
+    self.assertIn("all is done already", again.stdout)
+
+
 class MistakesTest(parameterized.TestCase):
   @parameterized.named_parameters(
     (
@@ -134,7 +152,25 @@ class MistakesTest(parameterized.TestCase):
     ("opponent", ["--config.nash.opponent=me"], {}, "nash.opponent: got 'me'"),
     ("judge", ["--config.nash.judge=me"], {}, "nash.judge: got 'me'"),
     ("flag", ["--mixture=0.5"], {}, "mixture"),
-    ("stage", ["--stage=dance"], {}, "dance"),
+    ("stage", ["--stage=dance"], {}, "--stage: got 'dance', expected all or"),
+    (
+      "stage_of_another_pipeline",
+      ["--stage=sft"],
+      {"config": "configs/worlds.py:games"},
+      "--stage: got 'sft', expected all or one of ('games',)",
+    ),
+    (
+      "game",
+      ["--config.games.kl_coef=-1."],
+      {"config": "configs/worlds.py:games"},
+      "kl_coef: expected 0 or more, got -1.0",
+    ),
+    (
+      "pipeline",
+      ["--config.pipeline=pipes"],
+      {},
+      "config.pipeline: got 'pipes', expected one of ['games', 'text']",
+    ),
     ("file", [], {"config": "absent.py"}, "there is no file 'absent.py'"),
     (
       "variant",
@@ -187,6 +223,13 @@ class MistakesTest(parameterized.TestCase):
     )
     self.assertEqual(out.returncode, 2)
     self.assertIn("validation.jsonl, line 2: not JSON", out.stderr)
+
+  def test_workdir_that_is_not_given(self):
+    for given, folder in {
+      "configs/worlds.py:games": "out/worlds-games",
+      "configs/docstrings.py": "out/docstrings",
+    }.items():
+      self.assertEqual(main.default_workdir(given), pathlib.Path(folder))
 
   def test_file_for_a_workdir(self):
     path = pathlib.Path(self.create_tempdir().full_path) / "notes.txt"

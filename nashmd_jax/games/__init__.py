@@ -22,6 +22,7 @@ state, curves = games.solve(
 )
 """
 
+from nashmd_jax.games.convergence import best_constant_step, settling_time
 from nashmd_jax.games.equilibrium import (
   Equilibrium,
   NashEquilibrium,
@@ -109,6 +110,7 @@ __all__ = [
   "ROCK_SCISSORS_PAPER",
   "Space",
   "State",
+  "best_constant_step",
   "best_response",
   "best_response_to_reference",
   "check_distribution",
@@ -156,6 +158,7 @@ __all__ = [
   "sampled_opponents",
   "sampled_votes",
   "sequence_log_probs",
+  "settling_time",
   "solve",
   "spectral_radius",
   "theory_steps",

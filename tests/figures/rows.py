@@ -7,7 +7,12 @@ import pathlib
 from typing import Any
 
 Row = dict[str, Any]
-RELATIONS = {"≤": operator.le, ">": operator.gt, "=": operator.eq}
+RELATIONS = {
+  "≤": operator.le,
+  "≥": operator.ge,
+  ">": operator.gt,
+  "=": operator.eq,
+}
 
 
 def row(claim: str, figure: float | None, relation: str, bar: float) -> Row:

@@ -1,0 +1,67 @@
+"""What a pipeline is, and the checks of config sections that all share."""
+
+from collections.abc import Callable, Iterable, Sequence
+import functools
+import inspect
+import operator
+import pathlib
+from typing import Any, NamedTuple
+
+import ml_collections
+
+Config = ml_collections.ConfigDict
+Job = Callable[[], dict[str, Any]]
+
+
+class Pipeline(NamedTuple):
+  """The stages of one kind of config, as functions of it.
+
+  Attributes:
+    stages: names, in order; a stage is one job or several.
+    check: (config) -> None. Raises ValueError for what would fail later,
+      before anything runs.
+    jobs: (config, workdir) -> the jobs in order, by folder in the workdir:
+      "stage" or "stage/name". A job returns its results, for JSON.
+    needed: (config, job) -> names of the jobs whose results a job reads.
+    page: what to open when all is done, relative to the workdir.
+  """
+
+  stages: Sequence[str]
+  check: Callable[[Config], None]
+  jobs: Callable[[Config, pathlib.Path], dict[str, Job]]
+  needed: Callable[[Config, str], Sequence[str]]
+  page: str
+
+
+def keywords(function: Callable) -> set[str]:
+  """The keyword-only arguments of a function."""
+  parameters = inspect.signature(function).parameters.values()
+  return {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def section_at(config: Config, path: str):
+  """The part of a config with a dotted name; the whole for an empty one."""
+  keys = path.split(".") if path else ()
+  return functools.reduce(operator.getitem, keys, config)
+
+
+def check_keys(config: Config, path: str, expected: Iterable[str]) -> None:
+  """Raises ValueError unless a section has just the expected keys."""
+  section = section_at(config, path)
+  missing = sorted(set(expected) - set(section))
+  unknown = sorted(set(section) - set(expected))
+  if missing or unknown:
+    raise ValueError(
+      f"{'.'.join(['config', path] if path else ['config'])}: missing "
+      f"{missing}, unknown {unknown}; expected {sorted(expected)}"
+    )
+
+
+def at_least_one(config: Config, path: str, *names: str) -> None:
+  """Raises ValueError unless the named counts are 1 or more."""
+  section = section_at(config, path)
+  for name in names:
+    if section[name] < 1:
+      raise ValueError(
+        f"config.{path}.{name}: got {section[name]}, expected 1 or more"
+      )
