@@ -3,8 +3,10 @@
   python -m nashmd_jax.main --config=configs/worlds.py --workdir=DIR
 
 Trains a small T5, by sampling, on four prompts whose every response can be
-listed: self-play, Nash-MD at two β, IPO-MD and best response. LANDING_NOTE `:tiny` runs the same path in
-under a minute.
+listed: self-play, Nash-MD at two β, IPO-MD and best response, about a minute
+each on 2 CPU cores. Expected: KL from the exact point of rest below 0.002.
+`:one_token` does the same with responses of one token, `:tiny` with next to
+nothing, in under a minute.
 
   python -m nashmd_jax.main --config=configs/worlds.py:games
 
