@@ -106,9 +106,9 @@ class AnswerTest(parameterized.TestCase):
       world, log_reference=reference, kl_coef=0.1, mixture=mixture
     )
     with jax.enable_x64(True):
-      found = worlds.distances(world, answer, jnp.asarray(answer.policy))
-      from_start = worlds.distances(
-        world, answer, jnp.asarray(answer.reference)
+      found, from_start = (
+        jax.tree.map(float, worlds.distances(world, answer, jnp.asarray(x)))
+        for x in (answer.policy, answer.reference)
       )
     self.assertLess(found["kl"], 1e-18)
     self.assertGreater(from_start["kl"], 0.01)
