@@ -99,14 +99,14 @@ def neural_config(variant: str) -> ml_collections.ConfigDict:
       "name": "adamw",
       "learning_rate": 3e-3,
       "warmup_steps": 20,
-      "decay_steps": 1000,
+      "decay_steps": 1500,
       "max_grad_norm": 1.0,
       "b1": 0.9,
       "b2": 0.98,
       "weight_decay": 0.0,
     },
     "train": {
-      "steps": 1000,
+      "steps": 1500,
       "ema_decay": 0.99,
       "log_every": 50,
       "eval_every": 250,
@@ -127,6 +127,7 @@ def neural_config(variant: str) -> ml_collections.ConfigDict:
     )
   if variant == "tiny":
     config.world.max_response = 2
+    config.model.update({"encoder_layers": 1, "decoder_layers": 1})
     config.nash.samples = 2
     config.nash.data.batch_size = 8
     config.nash.optimizer.update({"warmup_steps": 1, "decay_steps": 4})

@@ -2,6 +2,7 @@
 
 import pathlib
 import tempfile
+from unittest import mock
 
 from absl.testing import absltest, parameterized
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 
 from nashmd_jax import games, pipelines
 from nashmd_jax.experiments import planted, worlds
+from nashmd_jax.training import sharding
 from tests.figures import landing
 
 SMALL = dict(
@@ -176,18 +178,23 @@ class StageTest(parameterized.TestCase):
   def test_lands_at_its_answer_and_nowhere_else(self):
     # In float32, by sampling, through the loop. Self-play would rest at the
     # equilibrium, a best response further off, a wrong sign nowhere.
-    config = small_config(mixture=0.5, kl_coef=0.1, samples=4)
-    config.world.update({"max_response": 1, "vocab_size": 4, "prompts": 2})
-    config.nash.data.batch_size = 32
-    config.nash.optimizer.update({"warmup_steps": 10, "decay_steps": 300})
+    config = small_config(kl_coef=0.15, samples=8)
+    config.world.update({"max_response": 1, "vocab_size": 5})
+    config.nash.data.batch_size = 64
+    config.nash.optimizer.update({"warmup_steps": 10, "decay_steps": 400})
     config.nash.train.update({
-      "steps": 300, "log_every": 100, "eval_every": 300, "save_every": 300
+      "steps": 400, "log_every": 100, "eval_every": 100, "save_every": 400
     })  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:
+    # Collectives among eight devices on one core can time out.
+    alone = jax.sharding.Mesh(jax.devices()[:1], ("data",))
+    with (
+      mock.patch.object(sharding, "make_mesh", return_value=alone),
+      tempfile.TemporaryDirectory() as folder,
+    ):
       found = worlds.run(config, pathlib.Path(folder), "nash_md_half")
-    self.assertLess(found["eval/kl"], 5e-3)
-    self.assertGreater(found["eval/equilibrium_kl"], 0.02)
-    self.assertLess(found["eval/mixture_kl"], 5e-3)
+    self.assertLess(found["eval/kl"], 3e-3)
+    self.assertGreater(found["eval/equilibrium_kl"], 8e-3)
+    self.assertLess(found["eval/mixture_kl"], 2e-3)
 
 
 if __name__ == "__main__":
