@@ -81,10 +81,10 @@ def best_response_rows(found: dict[str, dict], where: str) -> list[rows.Row]:
       f"KL(equilibrium ‖ trained), best response, {where}",
       one["eval/equilibrium_kl"],
       ">",
-      0.05,
+      0.01,
     ),
     rows.row(
-      f"duality gap at τ, best response, {where}", one["eval/gap"], ">", 5e-3
+      f"duality gap at τ, best response, {where}", one["eval/gap"], ">", 3e-3
     ),
   ]
 
