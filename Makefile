@@ -4,17 +4,12 @@ PYTHON ?= python3
 WORKDIR ?= out/demo
 BIN := .venv/bin
 
-.PHONY: demo games certify models bench test lint format lock clean
 MODELS := .venv-models/bin
+
+.PHONY: demo games certify models bench test lint format lock clean
 
 demo: .venv/ready
 	$(BIN)/python -m tests.figures.demo --started=$(STARTED) --workdir=$(WORKDIR)
-
-
-
-
-models: .venv-models/ready
-	$(MODELS)/python -m tests.figures.models
 
 games: .venv/ready
 	$(BIN)/python -m tests.figures.games

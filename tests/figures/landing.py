@@ -25,13 +25,18 @@ NASH = {
 MIXTURES = (0.125, 0.25, 0.5, 0.75)
 
 
-def load_config(variant: str):
-  """`configs/worlds.py` of a variant."""
-  path = pathlib.Path(__file__).parents[2] / CONFIG
-  spec = importlib.util.spec_from_file_location("worlds_config", path)
+def load_config_file(name: str, variant: str):
+  """The config of a file in the repository, by its path in it."""
+  path = pathlib.Path(__file__).parents[2] / name
+  spec = importlib.util.spec_from_file_location(path.stem, path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module.get_config(variant)
+
+
+def load_config(variant: str):
+  """`configs/worlds.py` of a variant."""
+  return load_config_file(CONFIG, variant)
 
 
 def landed(variant: str) -> dict[str, dict]:
