@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 from nashmd_jax import models, preference_model, sampling
 from nashmd_jax.data import batches, docstrings, records
 from nashmd_jax.data import tokenizer as tokenizer_lib
-from nashmd_jax.training import checkpoints
+from nashmd_jax.training import checkpoints, distributed
 
 SPLITS = ("train", "validation", "test")
 TEXTS = ("prompt", "response")
@@ -50,22 +50,12 @@ def load_task(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Task:
   Raises: ValueError for records or a tokenizer that cannot be read.
   """
   folder = workdir / "data"
-  splits = own_records(config)
-  if splits is None:
-    splits = _prepare_docstrings(folder, tuple(config.data.packages))
-  if config.tokenizer.file is None:
-    path = folder / "tokenizer.json"
-    if not path.exists():
-      tokenizer_lib.train_tokenizer(
-        (row[name] for row in splits["train"] for name in TEXTS),
-        path,
-        vocab_size=config.tokenizer.vocab_size,
-        eos_token=config.tokenizer.eos_token,
-        special_tokens=config.tokenizer.special_tokens,
-      )
-  else:
-    path = pathlib.Path(config.tokenizer.file)
-  tokenizer = tokenizer_lib.load_tokenizer(path, config.tokenizer.eos_token)
+  distributed.on_first(functools.partial(_prepare, config, folder))
+  splits = _load_splits(config, folder)
+  path = config.tokenizer.file or folder / "tokenizer.json"
+  tokenizer = tokenizer_lib.load_tokenizer(
+    pathlib.Path(path), config.tokenizer.eos_token
+  )
   return Task(
     splits=splits,
     tokenizer=tokenizer,
@@ -93,6 +83,38 @@ def load_task(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Task:
       )
     },
   )
+
+
+def _prepare(config, folder) -> None:
+  if config.data.records is None:
+    _prepare_docstrings(_docstrings(config, folder))
+  path = folder / "tokenizer.json"
+  if config.tokenizer.file is None and not path.exists():
+    tokenizer_lib.train_tokenizer(
+      (
+        row[name]
+        for row in _load_splits(config, folder)["train"]
+        for name in TEXTS
+      ),
+      path,
+      vocab_size=config.tokenizer.vocab_size,
+      eos_token=config.tokenizer.eos_token,
+      special_tokens=config.tokenizer.special_tokens,
+    )
+
+
+def _load_splits(config, folder) -> dict[str, list[records.Record]]:
+  own = own_records(config)
+  if own is not None:
+    return own
+  sources = _docstrings(config, folder).as_data_source()
+  return {
+    name: [
+      {key: value.decode() for key, value in row.items()}
+      for row in sources[name]
+    ]
+    for name in SPLITS
+  }
 
 
 def own_records(
@@ -151,10 +173,15 @@ def supervised_scores(loss):
   return scores
 
 
-def _prepare_docstrings(folder, packages):
-  builder = docstrings.Docstrings(
-    roots=docstrings.source_roots(), packages=packages, data_dir=folder
+def _docstrings(config, folder) -> docstrings.Docstrings:
+  return docstrings.Docstrings(
+    roots=docstrings.source_roots(),
+    packages=tuple(config.data.packages),
+    data_dir=folder,
   )
+
+
+def _prepare_docstrings(builder: docstrings.Docstrings) -> None:
   if not pathlib.Path(builder.data_dir).exists():
     # The builder speaks of a download; there is none.
     tfds.disable_progress_bar()
@@ -165,14 +192,6 @@ def _prepare_docstrings(folder, packages):
       f"data: summaries of documented code on this machine {counts}, content "
       f"hash {builder.info.metadata['content_hash'][:12]}"
     )
-  sources = builder.as_data_source()
-  return {
-    name: [
-      {key: value.decode() for key, value in row.items()}
-      for row in sources[name]
-    ]
-    for name in SPLITS
-  }
 
 
 def training_batches(
@@ -270,6 +289,7 @@ def write_responses(
     source, task.encode, task.pad, batch_size=batch_size
   )
   for batch, real in ordered:
+    distributed.stop_if_asked()
     rollout = jax.device_get(roll(params_by_name, batch))
     for tokens, mask in zip(
       rollout.tokens[:real], rollout.mask[:real], strict=True

@@ -115,6 +115,7 @@ PIPELINE = pipeline.Pipeline(
   stages=("sft", "preference", "reward", "nash", "tournament", "report"),
   check=check,
   jobs=jobs,
+  alone=("report",),
   needed=needed,
   page="report/index.html",
 )

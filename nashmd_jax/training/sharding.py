@@ -24,12 +24,27 @@ def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
 
 
 def replicate(tree: Any, mesh: jax.sharding.Mesh) -> Any:
-  """The tree with every leaf whole on every device of the mesh."""
-  return jax.device_put(tree, replicated(mesh))
+  """The tree with every leaf whole on every device of the mesh.
+
+  Leaves that only this process has must be the same in all processes.
+  """
+  return jax.tree.map(lambda x: _place(x, replicated(mesh)), tree)
+
+
+def _place(x: Any, sharding: NamedSharding) -> jax.Array:
+  own = not isinstance(x, jax.Array) or x.is_fully_addressable
+  if sharding.is_fully_addressable or not own:
+    return jax.device_put(x, sharding)
+  x = np.asarray(x)
+  return jax.make_array_from_callback(x.shape, sharding, lambda at: x[at])
 
 
 def shard_batch(batch: Any, mesh: jax.sharding.Mesh) -> Any:
   """The batch split by rows along `data`.
+
+  Every process holds the whole batch and gives its devices their rows: the
+  width to which prompts are padded depends on all of them, and the rows that
+  a process needs depend on the mesh.
 
   Raises: ValueError if the rows cannot be split evenly.
   """
@@ -38,4 +53,5 @@ def shard_batch(batch: Any, mesh: jax.sharding.Mesh) -> Any:
     raise ValueError(
       f"batch_size: {rows} rows cannot be split evenly over {parts} devices"
     )
-  return jax.device_put(batch, NamedSharding(mesh, P("data")))
+  place = NamedSharding(mesh, P("data"))
+  return jax.tree.map(lambda x: _place(x, place), batch)
