@@ -4,7 +4,7 @@ PYTHON ?= python3
 WORKDIR ?= out/demo
 BIN := .venv/bin
 
-.PHONY: demo games bench test lint format lock clean
+.PHONY: demo games bench test test-slow slurm lint format lock clean
 
 demo: .venv/ready
 	$(BIN)/python -m tests.figures.demo --started=$(STARTED) --workdir=$(WORKDIR)
@@ -17,6 +17,13 @@ bench: .venv/ready
 
 test: .venv/ready
 	$(BIN)/python -m pytest -n auto
+
+test-slow: .venv/ready
+	$(BIN)/python -m pytest -m slow
+
+# Needs root and Debian's slurm-wlm and munge; says so where they are absent.
+slurm: .venv/ready
+	$(BIN)/python -m pytest -m slurm -rs
 
 lint: .venv/ready
 	$(BIN)/ruff check .

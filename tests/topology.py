@@ -79,3 +79,25 @@ def difference(a: pathlib.Path, b: pathlib.Path, stage: str) -> float:
       gap = abs(value - other[name]) / max(1.0, abs(value))
       worst = max(worst, gap)
   return worst
+
+
+def measure(root: pathlib.Path) -> dict[str, float]:
+  """`difference` of stages trained otherwise than on one process.
+
+  Whole stages on two processes, and the last half of `nash` on two after one
+  and on one after two.
+  """
+  one = root / "one"
+  for stage in STAGES:
+    train(one, stage, "1x4")
+  train(root / "sft", "sft", "2x2")
+  found = {"sft": difference(one, root / "sft", "sft")}
+  for name, shape, source, change in (
+    ("nash", "2x2", "one", forget),
+    ("nash, 1 process then 2", "2x2", "one", cut),
+    ("nash, 2 processes then 1", "1x4", "nash", cut),
+  ):
+    change(root / source, root / name, NASH)
+    train(root / name, "nash", shape)
+    found[name] = difference(one, root / name, NASH)
+  return found
