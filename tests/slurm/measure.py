@@ -65,6 +65,29 @@ def array(root: pathlib.Path) -> dict[str, Any]:
   }
 
 
+def pair(root: pathlib.Path) -> dict[str, Any]:
+  """A run on two nodes that gets SIGTERM while it trains."""
+  log, workdir = root / "pair.log", root / "pair"
+  workdir.mkdir()
+  job = cluster.submit(
+    "--nodes=2",
+    flags=[f"{STEPS}:{PAUSE}:0", str(workdir)],
+    python=cluster.stub(root),
+    log=str(log),
+  )
+  cluster.wait_for(log, "up\n")
+  time.sleep(3)
+  cluster.command("scancel", "--signal=TERM", job)
+  cluster.wait_done(job)
+  text = log.read_text()
+  return {
+    "status": cluster.exit_status(job),
+    "saved": [int(x) for x in re.findall(r"saved at step (\d+)", text)],
+    "resumed": [int(x) for x in re.findall(r"restart 1 from step (\d+)", text)],
+    "log": text,
+  }
+
+
 def early(root: pathlib.Path) -> dict[str, Any]:
   """SIGTERM before the program has started up."""
   log, workdir = root / "early.log", root / "early"

@@ -40,6 +40,12 @@ class SlurmTest(absltest.TestCase):
     self.assertEqual(found["equal"], 4)
     self.assertEqual(found["rows"], measure.STEPS // STEP)
 
+  def test_preempted_run_on_two_nodes_goes_on_where_both_saved(self):
+    found = measure.pair(self.root)
+    self.assertEqual(found["status"], "COMPLETED 0:0", msg=found["log"])
+    self.assertLen(found["saved"], 2)
+    self.assertLen(set(found["saved"] + found["resumed"]), 1)
+
   def test_signal_before_start_up_is_requeued_too(self):
     found = measure.early(self.root)
     self.assertEqual(found["status"], "COMPLETED 0:0", msg=found["log"])
