@@ -1,7 +1,9 @@
 """Processes: finding each other, stopping on SIGTERM, one writing for all."""
 
 import pathlib
+import shutil
 import signal
+import tempfile
 import time
 
 from absl.testing import absltest, parameterized
@@ -11,7 +13,8 @@ import numpy as np
 from nashmd_jax.training import checkpoints, distributed, sharding
 from tests import process_run, processes, training_test
 
-STEPS, ROW = 60, 5
+# At 0.05 s a step no run is over before its signal comes.
+STEPS = 160
 
 
 def command(folder: pathlib.Path, pause: float) -> list[str]:
@@ -30,30 +33,36 @@ def ended(folder: pathlib.Path) -> list[np.ndarray]:
   return [np.asarray(leaf) for leaf in leaves]
 
 
-def cut(folder, rng, *, processes_: int, devices: int):
+def cut(folder, rng, *, count: int, devices: int):
   """Starts a run, sends one process SIGTERM at a random moment, waits."""
   started = processes.spawn(
-    command(folder, pause=0.05), processes=processes_, devices=devices
+    command(folder, pause=0.05), processes=count, devices=devices
   )
   for process in started:
     while process.stdout.readline() not in ("up\n", ""):
       pass
   time.sleep(rng.uniform(0.5, 3.0))
-  started[rng.integers(processes_)].send_signal(signal.SIGTERM)
+  started[rng.integers(count)].send_signal(signal.SIGTERM)
   return processes.wait(started)
 
 
 class SigtermTest(parameterized.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.root = pathlib.Path(tempfile.mkdtemp())
+    cls.addClassCleanup(shutil.rmtree, cls.root, ignore_errors=True)
+    cls.whole = cls.root / "whole"
+    statuses, _, errors = processes.run(command(cls.whole, 0.0))
+    assert statuses == [0], errors
+
   def test_cut_at_random_moments_ends_as_the_uncut_run_bit_for_bit(self):
-    root = pathlib.Path(self.create_tempdir().full_path)
-    whole, parts = root / "whole", root / "parts"
-    self.assertEqual(processes.run(command(whole, 0.0))[0], [0])
+    whole, parts = self.whole, self.root / "parts"
     rng = np.random.default_rng(time.time_ns())
     for _ in range(2):
-      statuses, (out,), _ = cut(parts, rng, processes_=1, devices=1)
-      if statuses != [0]:  # it was not done before the signal came
-        self.assertEqual(statuses, [distributed.EXIT_PREEMPTED], msg=out)
-        self.assertRegex(out, r"test: saved at step \d*[05]\n$")
+      statuses, (out,), errors = cut(parts, rng, count=1, devices=1)
+      self.assertEqual(statuses, [distributed.EXIT_PREEMPTED], msg=errors)
+      self.assertRegex(out, r"test: saved at step \d*[05]\n$")
     self.assertEqual(processes.run(command(parts, 0.0))[0], [0])
     for a, b in zip(ended(whole), ended(parts), strict=True):
       np.testing.assert_array_equal(a, b)
@@ -63,11 +72,9 @@ class SigtermTest(parameterized.TestCase):
     self.assertEqual(first, second)
 
   def test_two_processes_agree_and_one_goes_on(self):
-    root = pathlib.Path(self.create_tempdir().full_path)
-    whole, parts = root / "whole", root / "parts"
-    self.assertEqual(processes.run(command(whole, 0.0), devices=4)[0], [0])
+    whole, parts = self.whole, self.root / "two"
     rng = np.random.default_rng(time.time_ns())
-    statuses, outs, errors = cut(parts, rng, processes_=2, devices=2)
+    statuses, outs, errors = cut(parts, rng, count=2, devices=2)
     self.assertEqual(statuses, [distributed.EXIT_PREEMPTED] * 2, msg=errors)
     self.assertEqual(*(out.splitlines()[-1] for out in outs))
     self.assertEqual(processes.run(command(parts, 0.0), devices=4)[0], [0])
