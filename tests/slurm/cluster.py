@@ -13,6 +13,7 @@ from tests import processes
 
 SCRIPT = pathlib.Path(__file__).parent / "mini_slurm.sh"
 SBATCH = processes.ROOT / "launch" / "slurm" / "train.sbatch"
+COMPLETED = "COMPLETED 0:0"
 NEEDED = ("slurmctld", "slurmd", "munged", "sbatch")
 
 

@@ -26,12 +26,12 @@ class SlurmTest(absltest.TestCase):
 
   def test_two_nodes_find_each_other(self):
     found = measure.peers(self.root)
-    self.assertEqual(found["status"], "COMPLETED 0:0", msg=found["log"])
+    self.assertEqual(found["status"], cluster.COMPLETED, msg=found["log"])
     self.assertEqual(found["processes"], 2)
 
   def test_preempted_trial_of_an_array_goes_on_where_it_saved(self):
     found = measure.array(self.root)
-    self.assertEqual(found["statuses"], ["COMPLETED 0:0"] * 4)
+    self.assertEqual(found["statuses"], [cluster.COMPLETED] * 4)
     self.assertEqual(found["restarts"], [0, 1, 0, 0])
     (saved,), (resumed,) = found["saved"], found["resumed"]
     self.assertEqual(saved, resumed)
@@ -42,13 +42,13 @@ class SlurmTest(absltest.TestCase):
 
   def test_preempted_run_on_two_nodes_goes_on_where_both_saved(self):
     found = measure.pair(self.root)
-    self.assertEqual(found["status"], "COMPLETED 0:0", msg=found["log"])
+    self.assertEqual(found["status"], cluster.COMPLETED, msg=found["log"])
     self.assertLen(found["saved"], 2)
     self.assertLen(set(found["saved"] + found["resumed"]), 1)
 
   def test_signal_before_start_up_is_requeued_too(self):
     found = measure.early(self.root)
-    self.assertEqual(found["status"], "COMPLETED 0:0", msg=found["log"])
+    self.assertEqual(found["status"], cluster.COMPLETED, msg=found["log"])
     self.assertEqual(found["starts"], [("1", "0")])
 
 
