@@ -43,7 +43,7 @@ def running(folder: pathlib.Path) -> Iterator[None]:
   os.environ["PATH"] += ":/usr/sbin"
   try:
     with (folder.parent / "mini_slurm.log").open("w") as log:
-      # Daemons inherit the pipe: it would never be closed, a file is no matter.
+      # A file: the daemons would keep a pipe open for ever.
       subprocess.run([SCRIPT, "start", folder, "2"], stdout=log, check=True)
     os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
     yield
@@ -56,13 +56,16 @@ def running(folder: pathlib.Path) -> Iterator[None]:
 def submit(*options: str, flags: list[str], python: str, log: str) -> str:
   """Submits train.sbatch; returns the number of the job."""
   env = processes.environment(2, PYTHON=python)
-  exported = ",".join(["ALL", *(f"{k}={env[k]}" for k in ("PYTHON",))])
+  env["SLURM_CONF"] = os.environ["SLURM_CONF"]
   out = subprocess.run(
-    ["sbatch", "--parsable", f"--export={exported}", f"--output={log}",
-     *options, SBATCH, *flags],
-    cwd=processes.ROOT, env=env | {"SLURM_CONF": os.environ["SLURM_CONF"]},
-    capture_output=True, text=True, check=True,
-  )  # fmt: skip
+    ["sbatch", "--parsable", "--export=ALL", f"--output={log}", *options]
+    + [SBATCH, *flags],
+    cwd=processes.ROOT,
+    env=env,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
   return out.stdout.strip()
 
 
