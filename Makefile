@@ -6,7 +6,7 @@ BIN := .venv/bin
 
 MODELS := .venv-models/bin
 
-.PHONY: demo games certify models bench test lint format lock clean
+.PHONY: demo games certify models bench test test-slow slurm lint format lock clean
 
 demo: .venv/ready
 	$(BIN)/python -m tests.figures.demo --started=$(STARTED) --workdir=$(WORKDIR)
@@ -25,6 +25,13 @@ certify: .venv/ready
 
 test: .venv/ready
 	$(BIN)/python -m pytest -n auto
+
+test-slow: .venv/ready
+	$(BIN)/python -m pytest -m slow
+
+# Needs root and Debian's slurm-wlm and munge; says so where they are absent.
+slurm: .venv/ready
+	$(BIN)/python -m pytest -m slurm -rs
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -4,9 +4,12 @@
 
 Every stage has its folder in the workdir, is skipped when finished and goes
 on from its last checkpoint when it was cut off. Exit status: 0 done, 1 the
-run failed, 2 a mistake in flags, config, data or workdir.
+run failed, 2 a mistake in flags, config, data or workdir, 75 saved on SIGTERM:
+start it again. The same command on every host makes one run of them all.
 """
 
+import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -21,6 +24,7 @@ import ml_collections
 from ml_collections import config_flags
 
 from nashmd_jax import files, pipelines
+from nashmd_jax.training import distributed
 
 CONFIG = config_flags.DEFINE_config_file(
   "config", help_string="Config file, such as configs/docstrings.py[:tiny]."
@@ -31,6 +35,7 @@ WORKDIR = flags.DEFINE_string(
   "Folder of the run, made if absent; out/ and the name of the config if not "
   "given.",
 )
+MARKER = "done.json"
 STAGE = flags.DEFINE_string(
   "stage", "all", "The one stage to run; all of the config's if not given."
 )
@@ -113,33 +118,40 @@ def run(
   """Runs what is not done yet of one stage or of all."""
   pipeline = pipeline_of(config, stage)
   pipeline.check(config)
-  claim_workdir(config, workdir)
+  distributed.on_first(functools.partial(claim_workdir, config, workdir))
+  if distributed.anywhere(not (workdir / "config.json").exists()):
+    raise ValueError(
+      f"{workdir}: not every process sees what process 0 wrote there; choose a "
+      "--workdir that all hosts share"
+    )
   jax.config.update("jax_compilation_cache_dir", str(workdir / "xla_cache"))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-  todo = {
-    name: job
-    for name, job in pipeline.jobs(config, workdir).items()
-    if stage in ("all", name.split("/")[0])
-  }
-  finished = 0
-  for name, job in todo.items():
-    marker = workdir / name / "done.json"
-    if marker.exists():
-      finished += 1
-      continue
+  jobs = pipeline.jobs(config, workdir)
+  done = distributed.on_first(
+    lambda: [name for name in jobs if (workdir / name / MARKER).exists()]
+  )
+  chosen = [name for name in jobs if stage in ("all", name.split("/")[0])]
+  todo = [name for name in chosen if name not in done]
+  for name in todo:
     for need in pipeline.needed(config, name):
-      if not (workdir / need / "done.json").exists():
+      if need not in done:
         raise ValueError(
           f"{name}: needs {need}, which is not finished; run it first, or all "
           "stages"
         )
+    distributed.stop_if_asked()
     print(f"{name}: starts", flush=True)
+    alone = name.split("/")[0] in pipeline.alone
     began = time.monotonic()
-    results = job()
+    results = distributed.on_first(jobs[name]) if alone else jobs[name]()
     seconds = time.monotonic() - began
-    files.save_json(marker, {"seconds": seconds, "results": results})
+    outcome = {"seconds": seconds, "results": results}
+    distributed.on_first(
+      functools.partial(files.save_json, workdir / name / MARKER, outcome)
+    )
+    done.append(name)
     print(f"{name}: done in {seconds:.0f} s", flush=True)
-  if finished == len(todo):
+  if not todo:
     print("all is done already")
   page = workdir / pipeline.page
   if page.exists():
@@ -184,21 +196,47 @@ def main(argv: list[str]) -> None:
   del argv
   logging.set_verbosity(logging.ERROR)
   try:
-    if WORKDIR.value is None:
-      config_flag = config_flags.get_config_filename(flags.FLAGS["config"])
-      workdir = default_workdir(config_flag)
-    else:
-      workdir = pathlib.Path(WORKDIR.value)
-    run(CONFIG.value, workdir, STAGE.value)
-  except ValueError as error:
-    raised_in = pathlib.Path(traceback.extract_tb(error.__traceback__)[-1][0])
-    if pathlib.Path(__file__).parent not in raised_in.parents:
+    distributed.start()
+    with contextlib.ExitStack() as stack:
+      if not distributed.is_first():  # its errors are shown all the same
+        nowhere = stack.enter_context(open(os.devnull, "w"))
+        stack.enter_context(contextlib.redirect_stdout(nowhere))
+      run(CONFIG.value, _workdir(), STAGE.value)
+    status = 0
+  except distributed.Preempted as stopped:
+    print(f"nashmd_jax: {stopped}; start it again to go on", file=sys.stderr)
+    status = distributed.EXIT_PREEMPTED
+  except (ValueError, FloatingPointError) as error:
+    if _is_fault(error):
+      distributed.fail()
       raise
     print(f"nashmd_jax: {_one_sentence(error)}", file=sys.stderr)
-    raise SystemExit(2) from None
-  except FloatingPointError as error:
-    print(f"nashmd_jax: {_one_sentence(error)}", file=sys.stderr)
-    raise SystemExit(1) from None
+    status = 2 if isinstance(error, ValueError) else 1
+  except Exception:
+    distributed.fail()
+    raise
+  distributed.finish(status)
+
+
+def _workdir() -> pathlib.Path:
+  given = WORKDIR.value
+  if given is None:
+    return default_workdir(
+      config_flags.get_config_filename(flags.FLAGS["config"])
+    )
+  if "://" in given:
+    raise ValueError(
+      f"--workdir: got the address {given}, expected a folder; mount the "
+      "bucket and give its place in the file system"
+    )
+  return pathlib.Path(given)
+
+
+def _is_fault(error: ValueError | FloatingPointError) -> bool:
+  """Whether the program is to blame, for what it called raised the error."""
+  raised_in = pathlib.Path(traceback.extract_tb(error.__traceback__)[-1][0])
+  ours = pathlib.Path(__file__).parent in raised_in.parents
+  return isinstance(error, ValueError) and not ours
 
 
 if __name__ == "__main__":

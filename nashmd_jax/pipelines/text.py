@@ -151,6 +151,7 @@ PIPELINE = pipeline.Pipeline(
   ),
   check=check,
   jobs=jobs,
+  alone=("report",),
   needed=needed,
   page="report/index.html",
 )
