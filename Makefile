@@ -1,10 +1,11 @@
-# Every target sets up .venv from the lock file by itself.
+# Every target sets up its .venv from the lock file by itself.
 STARTED := $(shell date +%s)
 PYTHON ?= python3
 WORKDIR ?= out/demo
 BIN := .venv/bin
 
-.PHONY: demo games bench test lint format lock clean
+.PHONY: demo games certify models bench test lint format lock clean
+MODELS := .venv-models/bin
 
 demo: .venv/ready
 	$(BIN)/python -m tests.figures.demo --started=$(STARTED) --workdir=$(WORKDIR)
@@ -14,6 +15,12 @@ games: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/python -m tests.figures.bench
+
+models: .venv-models/ready
+	$(MODELS)/python -m tests.figures.models
+
+certify: .venv/ready
+	$(BIN)/python -m tests.figures.certify
 
 test: .venv/ready
 	$(BIN)/python -m pytest -n auto
@@ -27,11 +34,13 @@ format: .venv/ready
 	$(BIN)/ruff format .
 
 .venv/ready: requirements.lock
+.venv-models/ready: requirements-models.lock
+
+%/ready:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 2; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  -r requirements.lock
+	$(PYTHON) -m venv $*
+	$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
 lock: .venv/ready
@@ -41,6 +50,14 @@ lock: .venv/ready
 	$(BIN)/uv pip compile setup.py --extra test --universal --upgrade \
 	  --python-version 3.11 --no-header --no-annotate -q >> requirements.lock.new
 	mv requirements.lock.new requirements.lock
+	printf '%s\n' '# Exact versions of `make models`: requirements.lock, torch and transformers.' \
+	  '# Made by `make lock` from setup.py; CUDA comes with torch where it needs it.' \
+	  > requirements-models.lock.new
+	$(BIN)/uv pip compile setup.py --extra test --extra models --universal \
+	  --constraint requirements.lock --python-version 3.11 --no-header \
+	  --no-annotate -q | grep -Ev '^(nvidia|cuda|triton)' \
+	  >> requirements-models.lock.new
+	mv requirements-models.lock.new requirements-models.lock
 
 clean:
-	rm -rf .venv out
+	rm -rf .venv .venv-models out

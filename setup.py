@@ -29,6 +29,11 @@ EXTRAS = {
     "pytest-xdist": "runs them on all cores",
     "ruff": "lint and format",
   },
+  "models": {
+    "peft": "the other side of adapters, in `make models`",
+    "torch": "what transformers computes with, in `make models`",
+    "transformers": "the other side of every model, in `make models`",
+  },
   "bench": {"pytest-benchmark": "times functions against one another"},
   "tpu": {"jax[tpu]": "libtpu"},
   "cuda": {"jax[cuda13]": "CUDA, cuDNN and NCCL"},

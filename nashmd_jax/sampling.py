@@ -188,9 +188,7 @@ def begin(
     fed=jnp.broadcast_to(first.reshape(shape[0], -1)[:, :1], shape),
     alive=jnp.ones(shape, bool),
     caches=caches,
-    written=Rollout(
-      tokens, tokens != 0, jnp.zeros(tokens.shape, jnp.float32)
-    ),
+    written=Rollout(tokens, tokens != 0, jnp.zeros(tokens.shape, jnp.float32)),
   )
 
 

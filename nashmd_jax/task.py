@@ -153,9 +153,7 @@ def load_params(
   return checkpoints.load_params(folder, like, name=name)
 
 
-def init_params(
-  task: Task, model: models.LanguageModel, rng: jax.Array
-) -> Any:
+def init_params(task: Task, model: models.LanguageModel, rng: jax.Array) -> Any:
   """A random start of a model, as it is stored."""
   return sharding.store(task.devices, model.init, rng)
 

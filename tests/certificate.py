@@ -34,6 +34,7 @@ class Case(NamedTuple):
   measure: Callable[[oracle.World], float]
 
 
+IPO_NAMES = {"mixture": "IPO-MD"}
 TO_GO, WHOLE, FULL = "to go", "sequence", "exact per token"
 
 
@@ -126,7 +127,7 @@ def _cases() -> list[Case]:
       case(
         "Nash-PG off-policy", name, TO_GO, part(off_policy, name, unclipped)
       ),
-      case("online IPO / IPO-MD", name, WHOLE, part(ipo, name)),
+      case(IPO_NAMES.get(name, "online IPO"), name, WHOLE, part(ipo, name)),
       case("online DPO", name, WHOLE, part(dpo, name)),
     ]
   rows.append(case("online IPO = self-play", "self", WHOLE, ipo_is_self_play))

@@ -1,8 +1,8 @@
 """An enumerable language model: the exact side of the oracles.
 
 A table of logits for every prefix over a small vocabulary, wrapped in the
-same seam as the real models, in float64. All responses can be listed, so
-every expectation over samples is a finite sum.
+same seam as the real models, in float64 for the oracles. All responses can be
+listed, so every expectation over samples is a finite sum.
 """
 
 import itertools
@@ -42,12 +42,12 @@ def prefix_ids(tokens: jax.Array) -> jax.Array:
 
 
 def table_model(length: int) -> models.LanguageModel:
-  """params {"logits": f64[prompts, prefixes, V]}; the prompt is one token."""
+  """params {"logits": [prompts, prefixes, V]}; the prompt is one token."""
   prefixes = (VOCAB**length - 1) // (VOCAB - 1) + 1
 
   def init(rng):
     shape = (2, prefixes, VOCAB)
-    return {"logits": jax.random.normal(rng, shape, jnp.float64)}
+    return {"logits": jax.random.normal(rng, shape)}
 
   def response_logits(params, prompts, prompt_mask, tokens):
     del prompt_mask
@@ -80,3 +80,23 @@ def sequence_log_probs(log_probs_by_prefix, tokens, mask):
   """log π(y) of every response from log-probs [prefixes, V], f64[Y]."""
   steps = log_probs_by_prefix[prefix_ids(tokens), tokens]
   return jnp.sum(jnp.where(mask, steps, 0), axis=-1)
+
+
+def table_judge(win: jax.Array, length: int):
+  """A token judge that looks P(y ≻ y′|x) up in win f64[prompts, Y, Y]."""
+  digits = (VOCAB + 1) ** jnp.arange(length)
+
+  def code(tokens, mask):
+    return jnp.where(mask, tokens + 1, 0) @ digits
+
+  codes = code(*(jnp.asarray(x) for x in responses(length)))
+  order = jnp.argsort(codes)
+
+  def number(segment):
+    return order[jnp.searchsorted(codes[order], code(*segment))]
+
+  def judge(keys, prompts, y, y_opp):
+    del keys
+    return win[prompts[0][:, 0], number(y), number(y_opp)]
+
+  return judge

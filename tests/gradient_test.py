@@ -3,11 +3,14 @@
 The cases here are a part of `make certify`, which measures them all.
 """
 
+import pathlib
+
 from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
 
 from tests import certificate, enumeration, gradient_oracle
+from tests.figures import certify
 
 
 def measure(case: certificate.Case, length: int) -> float:
@@ -41,6 +44,11 @@ class GradientTest(parameterized.TestCase):
   @parameterized.named_parameters(named(certificate.ELSEWHERE))
   def test_oracle_catches_the_forms_found_elsewhere(self, case):
     self.assertGreater(measure(case, 3), 0.01)
+
+  def test_page_names_every_case(self):
+    page = (pathlib.Path(__file__).parent.parent / certify.PAGE).read_text()
+    for case in certificate.CASES + certificate.ELSEWHERE:
+      self.assertIn(certify.line(case), page)
 
   def test_enumeration_is_complete(self):
     with jax.enable_x64(True):

@@ -65,7 +65,7 @@ class GoldenTest(parameterized.TestCase):
     )
     return found, expected
 
-  @parameterized.parameters(FAMILIES)
+  @parameterized.parameters(*FAMILIES)
   def test_logits(self, family):
     found, expected = self.load(family)
     names = ("prompts", "prompt_mask", "responses")
@@ -74,13 +74,13 @@ class GoldenTest(parameterized.TestCase):
     self.assertEqual(got.dtype, jnp.float32)
     np.testing.assert_allclose(got, expected["logits"], atol=1e-4)
 
-  @parameterized.parameters(FAMILIES)
+  @parameterized.parameters(*FAMILIES)
   def test_greedy_continuation(self, family):
     found, expected = self.load(family)
     got = greedy(found, expected, expected["continuation"].shape[1])
     np.testing.assert_array_equal(got, expected["continuation"])
 
-  @parameterized.parameters(FAMILIES)
+  @parameterized.parameters(*FAMILIES)
   def test_written_folder_is_read_back_bit_for_bit(self, family):
     found, _ = self.load(family)
     folder = pathlib.Path(self.create_tempdir())

@@ -88,6 +88,118 @@ class PolicyGradientTest(parameterized.TestCase):
     np.testing.assert_allclose(np.mean(rows), nash(LOG_PROB)[0], rtol=1e-6)
 
 
+def off_policy(log_prob, behaviour, *, clip, win_prob=(0.9, 0.2)):
+  return losses.nash_pg_off_policy_loss(
+    log_prob=jnp.asarray(log_prob),
+    behaviour_log_prob=jnp.asarray(behaviour),
+    ref_log_prob=jnp.asarray(REF),
+    win_prob=jnp.asarray(win_prob),
+    mask=jnp.asarray(MASK),
+    kl_coef=0.1,
+    clip=clip,
+  )
+
+
+class OffPolicyTest(parameterized.TestCase):
+  def test_on_policy_it_is_the_nash_loss(self):
+    got, expected = (
+      jax.grad(f)(jnp.asarray(LOG_PROB))
+      for f in (
+        lambda x: off_policy(x, LOG_PROB, clip=0.2)[0],
+        lambda x: nash(x)[0],
+      )
+    )
+    np.testing.assert_array_equal(got, expected)
+
+  @parameterized.parameters(
+    # Row 0 has brackets (.45, .5), row 1 (−.55, −.55, −.5); shifting the first
+    # log-prob of the behaviour by −log 2 doubles the weight of both rows.
+    (-np.log(2.0), np.inf, 2.0, 2.0, 0.0),
+    (-np.log(2.0), 0.5, 0.0, 2.0, 2 / 5),
+    (np.log(2.0), 0.4, 0.5, 0.0, 3 / 5),
+    (np.log(2.0), 0.6, 0.5, 0.5, 0.0),
+  )
+  def test_clipping_by_hand(self, shift, clip, first, second, clipped):
+    behaviour = LOG_PROB + np.array([[shift, 0, 0]], np.float32)
+    bracket = np.array([[0.45, 0.5, 0.0], [-0.55, -0.55, -0.5]])
+    expected = -bracket * np.array([[first], [second]]) / 2
+    grad, metrics = jax.grad(
+      lambda x: off_policy(x, behaviour, clip=clip), has_aux=True
+    )(jnp.asarray(LOG_PROB))
+    np.testing.assert_allclose(grad, expected, rtol=1e-5)
+    np.testing.assert_allclose(metrics["clipped"], clipped, rtol=1e-6)
+
+
+class ExactKLTest(parameterized.TestCase):
+  def test_masked_positions_may_hold_anything(self):
+    rng = np.random.default_rng(0)
+    log_probs, ref = (
+      np.asarray(jax.nn.log_softmax(rng.normal(size=(2, 3, 4))))
+      for _ in range(2)
+    )
+
+    def value_and_grad(log_probs, ref):
+      return jax.value_and_grad(
+        lambda x: losses.nash_pg_exact_kl_loss(
+          log_probs=x,
+          ref_log_probs=jnp.asarray(ref),
+          tokens=jnp.array([[1, 0, 0], [2, 3, 1]]),
+          win_prob=jnp.array([0.9, 0.2]),
+          mask=jnp.asarray(MASK),
+          kl_coef=0.1,
+        )[0]
+      )(jnp.asarray(log_probs))
+
+    clean = value_and_grad(log_probs, ref)
+    dirty = value_and_grad(
+      np.where(MASK[..., None], log_probs, -np.inf),
+      np.where(MASK[..., None], ref, np.nan),
+    )
+    np.testing.assert_allclose(dirty[0], clean[0], rtol=1e-6)
+    np.testing.assert_allclose(dirty[1], clean[1], rtol=1e-6)
+    np.testing.assert_array_equal(dirty[1][~MASK], 0)
+
+
+class LeaveOneOutTest(absltest.TestCase):
+  def test_by_hand(self):
+    got = losses.leave_one_out(jnp.array([[1.0, 2.0, 6.0], [0.0, 0.0, 3.0]]))
+    np.testing.assert_allclose(got, [[4.0, 3.5, 1.5], [1.5, 1.5, 0.0]])
+
+  def test_one_response_has_no_others(self):
+    with self.assertRaisesRegex(ValueError, "got 1 response to each prompt"):
+      losses.leave_one_out(jnp.zeros((4, 1)))
+
+
+class PairwiseTest(parameterized.TestCase):
+  def test_by_hand(self):
+    # Margins of the pairs (0, 1), (0, 2), (1, 2): 1, −1, −2; τ = ½, so that
+    # IPO aims at ±1.
+    log_ratio = jnp.array([[1.0, 0.0, 2.0]])
+    win_prob = jnp.full((1, 3, 3), jnp.nan)  # i ≥ j is not read
+    win_prob = win_prob.at[0, 0, 1].set(0.75).at[0, 0, 2].set(0.0)
+    win_prob = win_prob.at[0, 1, 2].set(1.0)
+    args = dict(log_ratio=log_ratio, win_prob=win_prob, kl_coef=0.5)
+    ipo, metrics = losses.ipo_loss(**args)
+    expected = (0.75 * 0 + 0.25 * 4 + 0.0 + 9.0) / 3
+    np.testing.assert_allclose(ipo, expected, rtol=1e-6)
+    np.testing.assert_allclose(metrics["accuracy"], 2 / 3, rtol=1e-6)
+    np.testing.assert_allclose(metrics["margin"], (0.5 + 1 - 2) / 3, rtol=1e-6)
+    np.testing.assert_allclose(metrics["log_ratio"], 1.0)
+    dpo, _ = losses.online_dpo_loss(**args)
+
+    def cost(margin):
+      return np.log1p(np.exp(-0.5 * margin))
+
+    expected = (0.75 * cost(1) + 0.25 * cost(-1) + cost(1) + cost(-2)) / 3
+    np.testing.assert_allclose(dpo, expected, rtol=1e-6)
+
+  def test_one_response_makes_no_pair(self):
+    with self.assertRaisesRegex(ValueError, "log_ratio: got 1 response"):
+      losses.ipo_loss(
+        log_ratio=jnp.zeros((2, 1)), win_prob=jnp.zeros((2, 1, 1)), kl_coef=1.0
+      )
+
+
 class SupervisedTest(parameterized.TestCase):
   def test_sft_loss(self):
     loss, metrics = losses.sft_loss(

@@ -228,6 +228,57 @@ class StepTest(parameterized.TestCase):
     np.testing.assert_array_equal(now.frozen["anchor"]["w"], np.ones(8))
     np.testing.assert_array_equal(params["w"], np.ones(8))
 
+  def test_several_updates_on_one_rollout_are_single_steps_on_it(self):
+    def quiet(params, batch, rng):
+      del rng
+      return loss(params, batch, jax.random.key(0))
+
+    experiment = least_squares()._replace(loss=quiet)
+    tx = optax.sgd(0.1)
+    batch = next(make_batches())
+    three, out = train_step(tx, experiment, updates_per_rollout=3)(
+      start(tx), batch
+    )
+    one = train_step(tx, experiment)
+    now, losses = start(tx), []
+    for _ in range(3):
+      now, metrics = one(now, batch)
+      losses.append(metrics["loss"])
+    np.testing.assert_allclose(three.params["w"], now.params["w"], rtol=1e-6)
+    np.testing.assert_allclose(out["loss"], np.mean(losses), rtol=1e-6)
+    self.assertEqual(int(three.step), 1)
+    # Followers move once a step, however many updates it makes.
+    np.testing.assert_allclose(
+      ema(three)["w"], 0.1 * three.params["w"], rtol=1e-5
+    )
+
+  def test_no_two_sets_share_memory(self):
+    params = {"w": jnp.ones(8)}
+    now = state.init_state(
+      params,
+      {"anchor": params, "judge": params},
+      adamw(),
+      loop.all_followers(least_squares(), 0.9),
+    )
+    sets = (params, now.params, now.followers["ema"], now.frozen)
+    places = [x.unsafe_buffer_pointer() for x in jax.tree.leaves(sets)]
+    self.assertLen(set(places), len(places))
+
+  def test_moving_θ_leaves_the_frozen_sets_and_the_stored_past(self):
+    tx = optax.sgd(0.1)
+    step, now = jax.jit(train_step(tx)), start(tx)
+    batch = next(make_batches())
+    moved, _ = step(now, batch)  # no snapshot is due after step 1
+    self.assertGreater(np.abs(moved.params["w"]).max(), 0)
+    for a, b in (
+      (moved.frozen, now.frozen),
+      (moved.followers["past"], now.followers["past"]),
+    ):
+      jax.tree.map(np.testing.assert_array_equal, a, b)
+    shifted = jax.tree.map(lambda x: x + 1, now.followers)
+    other, _ = step(now._replace(followers=shifted), batch)
+    np.testing.assert_array_equal(other.params["w"], moved.params["w"])
+
   def test_moving_average_by_hand(self):
     tx = optax.sgd(1.0)
     step = train_step(tx, ema_decay=0.75)

@@ -40,13 +40,22 @@ def load_records(path: pathlib.Path, kind: str) -> list[Record]:
   with path.open(encoding="utf-8", errors="replace") as file:
     for number, line in enumerate(file, start=1):
       if line.strip():
-        records.append(_parse(line, kind, f"{path}, line {number}"))
+        where = f"{path}, line {number}"
+        record = parse_json(line, where)
+        check_record(record, kind, where)
+        records.append(record)
   if not records:
     raise ValueError(f"{path}: no records in it; expected one {kind} a line")
   return records
 
 
-def _parse(line: str, kind: str, where: str) -> Record:
+def parse_json(line: str, where: str) -> Record:
+  """The JSON object in a line.
+
+  Args:
+    where: file and line, for the error.
+  Raises: ValueError if there is none.
+  """
   try:
     record = json.loads(line)
   except json.JSONDecodeError as error:
@@ -56,6 +65,11 @@ def _parse(line: str, kind: str, where: str) -> Record:
     ) from None
   if not isinstance(record, dict):
     raise ValueError(f"{where}: expected a JSON object, got {line.strip()!r}")
+  return record
+
+
+def check_record(record: Record, kind: str, where: str) -> None:
+  """Raises ValueError unless a record has the fields of its kind."""
   for field in TEXT_FIELDS[kind]:
     if not isinstance(record.get(field), str):
       raise ValueError(
@@ -69,4 +83,3 @@ def _parse(line: str, kind: str, where: str) -> Record:
       raise ValueError(
         f"{where}: a comparison needs prob_a between 0 and 1, got {prob!r}"
       )
-  return record

@@ -137,9 +137,7 @@ def load_sets(
   sets = {}
   for wanted in lane:
     folder, name = saved[wanted]
-    sets[wanted] = task_lib.load_params(
-      task, task.model, folder, name=name
-    )
+    sets[wanted] = task_lib.load_params(task, task.model, folder, name=name)
   return sets
 
 

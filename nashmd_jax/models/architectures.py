@@ -221,7 +221,9 @@ def _rotation(settings: Json) -> dict[str, Any]:
   by_kind = newer.get("full_attention", newer)
   local = newer.get("sliding_attention") or {}
   scaling = {**(settings.get("rope_scaling") or {}), **by_kind}
-  fields = {"rope_base": float(scaling.get("rope_theta", settings["rope_theta"]))}
+  fields = {
+    "rope_base": float(scaling.get("rope_theta", settings["rope_theta"]))
+  }
   if "rope_local_base_freq" in settings:
     base = local.get("rope_theta", settings["rope_local_base_freq"])
     fields["local_rope_base"] = float(base)

@@ -18,8 +18,13 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 import numpy as np
 
-from nashmd_jax import models
-from nashmd_jax.models import architectures, safetensors, tensor_names
+from nashmd_jax.models import (
+  architectures,
+  families,
+  language_model,
+  safetensors,
+  tensor_names,
+)
 
 Params = Any
 INDEX = "model.safetensors.index.json"
@@ -49,7 +54,7 @@ class Pretrained(NamedTuple):
   """
 
   config: architectures.Config
-  model: models.LanguageModel
+  model: language_model.LanguageModel
   params: Params
 
 
@@ -61,7 +66,7 @@ def load_config(folder: epath.PathLike, **numerics: str) -> Any:
     **numerics: fields of `layers.Numerics` that are not to be the default.
   Raises: ValueError for a file that is missing or an unknown architecture.
   """
-  settings = _load_json(epath.Path(folder) / "config.json")
+  settings = load_json(epath.Path(folder) / "config.json")
   try:
     config = architectures.config_from_json(settings)
   except ValueError as error:
@@ -86,7 +91,7 @@ def load_pretrained(
   """
   folder = epath.Path(folder)
   config = load_config(folder, **numerics)
-  model = models.make_model(config)
+  model = families.make_model(config)
   shapes = jax.eval_shape(model.init, jax.random.key(0))
   names = tensor_names.tensor_names(config)
   tensors = _load_headers(folder)
@@ -117,7 +122,7 @@ def check_tensors(
   expected = {}
   for path, name in names.items():
     shape = tensor_names.at(shapes, path).shape
-    for one, _ in _tensors_of(name, shape):
+    for one, _ in name.tensors(shape):
       layer = shape[1:] if name.stacked else shape
       expected[one] = name.shape_there(layer)
   extra = [
@@ -169,8 +174,8 @@ def save_pretrained(
   folder.mkdir(parents=True, exist_ok=True)
   names = tensor_names.tensor_names(config)
   leaves = {path: tensor_names.at(params, path) for path in names}
-  save_tensors(folder, names, leaves, max_file_bytes=max_file_bytes)
-  _save_json(
+  _save_weights(folder, names, leaves, max_file_bytes=max_file_bytes)
+  save_json(
     folder / "generation_config.json",
     {key: value for key, value in settings.items() if key.endswith("_id")},
   )
@@ -179,61 +184,15 @@ def save_pretrained(
     if source.exists():
       safetensors.save_bytes(folder / name, [source.read_bytes()])
   dtype = {"torch_dtype": str(leaves["embedding",].dtype)}
-  _save_json(
+  save_json(
     folder / "config.json",
     {**architectures.config_to_json(config), **dtype, **settings},
   )
 
 
-def save_tensors(
-  folder: epath.Path,
-  names: Mapping[tensor_names.Path, tensor_names.Name],
-  leaves: Mapping[tensor_names.Path, jax.Array],
-  *,
-  max_file_bytes: int,
-) -> None:
-  """Writes leaves under their names there, with an index if in many files."""
-  where, shapes = {}, {}
-  for path, name in names.items():
-    leaf = leaves[path]
-    layer = leaf.shape[1:] if name.stacked else leaf.shape
-    for one, number in _tensors_of(name, leaf.shape):
-      where[one] = path, number
-      shapes[one] = name.shape_there(layer), leaf.dtype
-
-  def tensor(one):
-    path, number = where[one]
-    leaf = leaves[path] if number is None else leaves[path][number]
-    return names[path].to_there(np.asarray(leaf))
-
-  parts = list(_split(shapes, max_file_bytes))
-  index = {}
-  for number, part in enumerate(parts, start=1):
-    name = WEIGHTS
-    if len(parts) > 1:
-      name = f"model-{number:05d}-of-{len(parts):05d}.safetensors"
-    safetensors.save_file(folder / name, part, tensor)
-    index |= dict.fromkeys(part, name)
-  if len(parts) > 1:
-    total = sum(_size(*shape) for shape in shapes.values())
-    _save_json(
-      folder / INDEX,
-      {"metadata": {"total_size": total}, "weight_map": index},
-    )
-
-
-def _tensors_of(name, shape) -> Iterator[tuple[str, int | None]]:
-  """The tensors of a parameter, each with the number of its layer."""
-  if not name.stacked:
-    yield name.template, None
-    return
-  for number in range(shape[0]):
-    yield name.template.format(number), number
-
-
 def _load_headers(folder) -> dict[str, safetensors.Tensor]:
   if (folder / INDEX).exists():
-    index = _load_json(folder / INDEX)
+    index = load_json(folder / INDEX)
     files = sorted(set(index["weight_map"].values()))
   elif (folder / WEIGHTS).exists():
     files = [WEIGHTS]
@@ -259,22 +218,29 @@ def _load_leaf(name, shape, sharding, tensors) -> jax.Array:
       layer_shape, layer_sharding, lambda index: array[index]
     )
 
-  # The output shardings are pinned: a stack that moved would be copied.
-  cast = jax.jit(lambda x: x.astype(shape.dtype), out_shardings=sharding)
+  dtype = jnp.dtype(shape.dtype)
   if not name.stacked:
-    return cast(place(tensors[name.template]))
-  write = _writer(sharding)
-  leaf = jax.jit(
-    lambda: jnp.zeros(shape.shape, shape.dtype), out_shardings=sharding
-  )()
-  for one, number in _tensors_of(name, shape.shape):
-    leaf = write(leaf, place(tensors[one]), number)
+    return _cast(dtype, sharding)(place(tensors[name.template]))
+  leaf = _zeros(shape.shape, dtype, sharding)()
+  for one, number in name.tensors(shape.shape):
+    leaf = _write(sharding)(leaf, place(tensors[one]), number)
     leaf.block_until_ready()
   return leaf
 
 
+# The output shardings are pinned: a stack that moved would be copied.
 @functools.lru_cache
-def _writer(sharding):
+def _cast(dtype, sharding):
+  return jax.jit(lambda x: x.astype(dtype), out_shardings=sharding)
+
+
+@functools.lru_cache
+def _zeros(shape, dtype, sharding):
+  return jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=sharding)
+
+
+@functools.lru_cache
+def _write(sharding):
   def write(stack, layer, number):
     layer = layer.astype(stack.dtype)
     return lax.dynamic_update_index_in_dim(stack, layer, number, axis=0)
@@ -296,6 +262,31 @@ def _put(tree: dict, path: tensor_names.Path, leaf: jax.Array) -> None:
   tree[last] = leaf
 
 
+def _save_weights(
+  folder: epath.Path,
+  names: Mapping[tensor_names.Path, tensor_names.Name],
+  leaves: Mapping[tensor_names.Path, jax.Array],
+  *,
+  max_file_bytes: int,
+) -> None:
+  """Writes leaves under their names there, with an index if in many files."""
+  shapes, tensor = tensor_names.spread(names, leaves)
+  parts = list(_split(shapes, max_file_bytes))
+  index = {}
+  for number, part in enumerate(parts, start=1):
+    name = WEIGHTS
+    if len(parts) > 1:
+      name = f"model-{number:05d}-of-{len(parts):05d}.safetensors"
+    safetensors.save_file(folder / name, part, tensor)
+    index |= dict.fromkeys(part, name)
+  if len(parts) > 1:
+    total = sum(_size(*shape) for shape in shapes.values())
+    save_json(
+      folder / INDEX,
+      {"metadata": {"total_size": total}, "weight_map": index},
+    )
+
+
 def _split(shapes, max_file_bytes) -> Iterator[dict]:
   part, size = {}, 0
   for name, shape in shapes.items():
@@ -311,12 +302,12 @@ def _size(shape, dtype) -> int:
   return math.prod(shape) * np.dtype(dtype).itemsize
 
 
-def _load_json(path: epath.Path) -> Any:
+def load_json(path: epath.Path) -> Any:
   try:
     return json.loads(path.read_text())
   except (OSError, json.JSONDecodeError) as error:
     raise ValueError(f"{path}: cannot be read ({error})") from None
 
 
-def _save_json(path: epath.Path, value: Any) -> None:
+def save_json(path: epath.Path, value: Any) -> None:
   safetensors.save_bytes(path, [(json.dumps(value, indent=1) + "\n").encode()])

@@ -57,6 +57,7 @@ def from_module(module: nn.Module, vocab_size: int) -> LanguageModel:
   The functions are compiled, once for all modules that are equal: outside of
   jit a scan over layers would be compiled anew at every call.
   """
+
   def prefill(params, prompts, prompt_mask, lanes_per_prompt, max_response):
     sizes = (lanes_per_prompt, max_response)
     return _apply(module, "prefill", sizes, params, prompts, prompt_mask)

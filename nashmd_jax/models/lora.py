@@ -87,16 +87,15 @@ def init_lora(
   unknown = sorted(set(targets) - set(INPUT_AXES))
   if unknown or not targets:
     raise ValueError(
-      f"lora.targets: got {tuple(targets)}, expected some of {tuple(INPUT_AXES)}"
+      f"lora.targets: got {tuple(targets)}, expected some of "
+      f"{tuple(INPUT_AXES)}"
     )
 
   def adapters(path, leaf):
     inputs = INPUT_AXES[path[-1]]
     depth, ins, outs = _split(leaf.shape, inputs)
     key = jax.random.fold_in(rng, _number(path))
-    a = jax.random.normal(key, (*depth, *ins, rank)) / math.sqrt(
-      math.prod(ins)
-    )
+    a = jax.random.normal(key, (*depth, *ins, rank)) / math.sqrt(math.prod(ins))
     return {"a": a, "b": jnp.zeros((*depth, rank, *outs))}
 
   return _at_targets(adapters, params, set(targets))

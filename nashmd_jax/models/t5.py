@@ -87,15 +87,11 @@ def _attention(config: T5Config) -> layers.Attention:
 
 
 def _mlp(config: T5Config) -> layers.GatedMlp:
-  return layers.GatedMlp(
-    config.width, config.mlp_dim, "gelu", config.numerics
-  )
+  return layers.GatedMlp(config.width, config.mlp_dim, "gelu", config.numerics)
 
 
 def _norm(config: T5Config) -> layers.RMSNorm:
-  return layers.RMSNorm(
-    config.width, config.norm_epsilon, 0.0, config.numerics
-  )
+  return layers.RMSNorm(config.width, config.norm_epsilon, 0.0, config.numerics)
 
 
 class RelativeBias(nn.Module):

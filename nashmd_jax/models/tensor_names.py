@@ -1,5 +1,6 @@
 """The tensors of a Hugging Face checkpoint for each of our parameters."""
 
+from collections.abc import Callable, Iterator, Mapping
 import math
 import re
 from typing import Any, NamedTuple
@@ -28,6 +29,14 @@ class Name(NamedTuple):
   @property
   def stacked(self) -> bool:
     return "{}" in self.template
+
+  def tensors(self, ours: tuple[int, ...]) -> Iterator[tuple[str, int | None]]:
+    """The tensors of a parameter, each with the number of its layer."""
+    if not self.stacked:
+      yield self.template, None
+      return
+    for number in range(ours[0]):
+      yield self.template.format(number), number
 
   def shape_there(self, ours: tuple[int, ...]) -> tuple[int, ...]:
     """Of one tensor, from the shape of one layer of ours."""
@@ -138,6 +147,29 @@ def tensor_names(config: architectures.Config) -> dict[Path, Name]:
   if not config.tied:
     found["head",] = Name("lm_head.weight", 1)
   return found | _below(("layers",), "model.layers.{}.", layer)
+
+
+def spread(
+  names: Mapping[Path, Name], leaves: Mapping[Path, Any]
+) -> tuple[dict[str, tuple], Callable[[str], np.ndarray]]:
+  """What a checkpoint of these parameters holds.
+
+  Returns: (shape, dtype) of each tensor by name, and name -> its array.
+  """
+  where, shapes = {}, {}
+  for path, name in names.items():
+    leaf = leaves[path]
+    layer = leaf.shape[1:] if name.stacked else leaf.shape
+    for one, number in name.tensors(leaf.shape):
+      where[one] = path, number
+      shapes[one] = name.shape_there(layer), leaf.dtype
+
+  def tensor(one):
+    path, number = where[one]
+    leaf = leaves[path] if number is None else leaves[path][number]
+    return names[path].to_there(np.asarray(leaf))
+
+  return shapes, tensor
 
 
 def at(tree: Any, path: Path) -> Any:

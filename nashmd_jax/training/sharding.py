@@ -226,9 +226,7 @@ def cast(tree: Any, dtype: str) -> Any:
   return jax.tree.map_with_path(leaf, tree)
 
 
-def store(
-  devices: Devices, make: Callable[..., Any], *args: Any
-) -> Any:
+def store(devices: Devices, make: Callable[..., Any], *args: Any) -> Any:
   """make(*args), computed to where its leaves are stored."""
   places = shardings(jax.eval_shape(make, *args), devices)
   return jax.jit(make, out_shardings=places)(*args)
@@ -312,8 +310,6 @@ def compile_step(
   )
 
   def split(batch):
-    return jax.tree.map(
-      lambda x: x.reshape(parts, -1, *x.shape[1:]), batch
-    )
+    return jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
 
   return lambda state, batch: step(state, split(batch))

@@ -19,7 +19,7 @@ import transformers
 from nashmd_jax import arrays
 from nashmd_jax.models import hub, positions, safetensors, tensor_names
 from tests import hub_test
-from tests.figures import peers, rows
+from tests.figures import model_files, peers, rows
 
 OUT = pathlib.Path("out") / "models.json"
 BATCH = ("prompts", "prompt_mask", "responses")
@@ -68,7 +68,9 @@ def parity_rows(family: str) -> list[rows.Row]:
     hub_test.save(ours, found)
     peers.load_peer(ours, family).save_pretrained(theirs)
     again = hub.load_pretrained(theirs, hub_test.one_device)
-  same = jax.tree.map(lambda a, b: bool((a == b).all()), found.params, again.params)
+  same = jax.tree.map(
+    lambda a, b: bool((a == b).all()), found.params, again.params
+  )
   return [
     rows.row(
       f"{family}: largest difference of logits from transformers, padding on "
@@ -158,6 +160,11 @@ def main() -> int:
     found += parity_rows(family)
   for family in ("t5", "llama", "gemma2"):
     found += gradient_rows(family)
+  for family in ("t5", "llama"):
+    found.append(model_files.trained_row(family))
+  for family in ("t5", "gemma3_text"):
+    found += model_files.adapter_rows(family)
+  found.append(model_files.memory_row())
   return rows.report(OUT, found)
 
 

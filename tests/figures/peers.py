@@ -82,18 +82,24 @@ def configs() -> dict[str, transformers.PreTrainedConfig]:
 
 
 def make_peer(family: str) -> torch.nn.Module:
-  """A model whose every weight is random, norms and biases too."""
+  """A model whose every weight is random, norms and biases too.
+
+  Embeddings are small beside what the layers add, so that greedy text does
+  not repeat one token.
+  """
   torch.manual_seed(7)
   config = configs()[family]
   if family == "t5":
     peer = transformers.T5ForConditionalGeneration(config)
     peer.lm_head.weight = torch.nn.Parameter(torch.empty(VOCAB, 28))
     torch.nn.init.normal_(peer.lm_head.weight, std=0.3)
+    torch.nn.init.normal_(peer.shared.weight, std=0.1)
   else:
     peer = transformers.AutoModelForCausalLM.from_config(config)
   with torch.no_grad():
-    for weight in peer.parameters():
-      noise = 0.3 if weight.ndim == 1 else 0.1
+    for name, weight in peer.named_parameters():
+      inner = weight.ndim == 1 or "layers" in name or "block" in name
+      noise = (0.15 if family == "t5" else 0.3) if inner else 0.02
       weight.add_(noise * torch.randn_like(weight))
   return peer.eval()
 
@@ -141,6 +147,8 @@ def greedy(peer, family: str, batch: Mapping[str, np.ndarray]) -> np.ndarray:
   order = np.argsort(batch["prompt_mask"], axis=1, kind="stable")
   tokens = np.take_along_axis(batch["prompts"], order, axis=1)
   mask = np.take_along_axis(batch["prompt_mask"], order, axis=1)
+  # What is None in the call is taken from here.
+  peer.generation_config.eos_token_id = None
   with torch.no_grad():
     out = peer.generate(
       input_ids=torch.tensor(np.where(mask, tokens, 0), dtype=torch.long),

@@ -1,0 +1,209 @@
+"""TFDS builder of summaries and comparisons that others collected.
+
+Reads JSON lines in the schemas of `SCHEMAS`, from local or remote files,
+plain or packed with xz or gzip, and describes them as our records.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import gzip
+import hashlib
+import lzma
+from typing import Any, NamedTuple
+
+from etils import epath
+import numpy as np
+import tensorflow_datasets as tfds
+
+from nashmd_jax.data import records
+
+Row = Mapping[str, Any]
+OPENERS = {".xz": lzma.open, ".gz": gzip.open}
+
+
+class Schema(NamedTuple):
+  """How others' rows become our records.
+
+  Attributes:
+    kind: of the records: "prompt", "summary" or "comparison".
+    convert: row -> its records; a KeyError, TypeError or ValueError of it
+      is reported with file and line.
+  """
+
+  kind: str
+  convert: Callable[[Row], list[records.Record]]
+
+
+def post_prompt(post: Row) -> str:
+  """A Reddit post as the models of Stiennon et al. (2020) read it."""
+  return (
+    f"SUBREDDIT: r/{post['subreddit']}\n\nTITLE: {post['title']}\n\n"
+    f"POST: {post['post']}\n\nTL;DR:"
+  )
+
+
+def _post(row: Row) -> list[records.Record]:
+  return [
+    {"id": row["id"], "prompt": post_prompt(row), "response": row["summary"]}
+  ]
+
+
+def _comparison(row: Row) -> list[records.Record]:
+  """openai/summarize_from_feedback: TL;DR posts, or articles of CNN/DM."""
+  info, (first, second) = row["info"], row["summaries"]
+  article = info.get("article")
+  return [
+    {
+      "id": info["id"],
+      "prompt": post_prompt(info) if article is None else article,
+      "response_a": first["text"],
+      "response_b": second["text"],
+      "prob_a": {0: 1.0, 1: 0.0}[row["choice"]],
+      "rater": row["worker"],
+    }
+  ]
+
+
+def _scitldr(row: Row) -> list[records.Record]:
+  return [
+    {"id": f"{row['id']}/{i}", "prompt": row["text"], "response": summary}
+    for i, summary in enumerate(row["summaries"])
+  ]
+
+
+def _votes(row: Row) -> list[records.Record]:
+  """UKPConvArg1: the share of votes for the first text, a tie half a vote."""
+  worth = {1: 1.0, 2: 0.0, 0: 0.5}
+  votes = [worth[vote] for _, vote in row["votes"]]
+  return [
+    {
+      "id": row["id"],
+      "prompt": row["title"],
+      "response_a": row["text1"],
+      "response_b": row["text2"],
+      "prob_a": sum(votes) / len(votes),
+    }
+  ]
+
+
+def _article(text: str, summary: str):
+  def convert(row: Row) -> list[records.Record]:
+    return [{"id": row["id"], "prompt": row[text], "response": row[summary]}]
+
+  return convert
+
+
+def _ours(row: Row) -> list[records.Record]:
+  return [dict(row)]
+
+
+SCHEMAS = {
+  "tldr_posts": Schema("summary", _post),
+  "openai_comparisons": Schema("comparison", _comparison),
+  "xsum": Schema("summary", _article("document", "summary")),
+  "cnn_dailymail": Schema("summary", _article("article", "highlights")),
+  "scitldr": Schema("summary", _scitldr),
+  "ukp_votes": Schema("comparison", _votes),
+  **{kind: Schema(kind, _ours) for kind in records.TEXT_FIELDS},
+}
+
+
+def read_records(
+  path: epath.PathLike, schema: str
+) -> Iterator[tuple[int, records.Record]]:
+  """Records of a file, each with the number of its line.
+
+  Args:
+    path: JSON lines; a name in .xz or .gz is unpacked.
+    schema: a key of `SCHEMAS`.
+  Raises: ValueError for an unknown schema, a missing file, or with file, line
+    and field of the first bad row.
+  """
+  if schema not in SCHEMAS:
+    raise ValueError(
+      f"data.schema: got {schema!r}, expected one of {sorted(SCHEMAS)}"
+    )
+  kind, convert = SCHEMAS[schema]
+  path = epath.Path(path)
+  if not path.exists():
+    raise ValueError(f"{path}: no such file; expected JSON lines of {schema}")
+  for number, line in _lines(path):
+    where = f"{path}, line {number}"
+    row = records.parse_json(line, where)
+    try:
+      found = convert(row)
+    except (KeyError, TypeError, ValueError) as error:
+      raise ValueError(
+        f"{where}: not a row of {schema} ({type(error).__name__}: {error})"
+      ) from None
+    for record in found:
+      records.check_record(record, kind, where)
+      yield number, record
+
+
+def _lines(path: epath.Path) -> Iterator[tuple[int, str]]:
+  with path.open("rb") as packed:
+    unpack = OPENERS.get(path.suffix)
+    with unpack(packed) if unpack else packed as file:
+      for number, line in enumerate(file, start=1):
+        if line.strip():
+          yield number, line.decode("utf-8", errors="replace")
+
+
+class Tldr(tfds.core.GeneratorBasedBuilder):
+  """Records of one schema, by split."""
+
+  VERSION = tfds.core.Version("1.0.0")
+  RELEASE_NOTES = {"1.0.0": "Summaries and comparisons as our records."}
+
+  def __init__(
+    self, *, schema: str, files: Mapping[str, Sequence[str]], **kwargs
+  ):
+    """Describes the data; nothing is read before `download_and_prepare`.
+
+    Args:
+      schema: a key of `SCHEMAS`.
+      files: local or remote paths by split.
+      **kwargs: of the TFDS builder, such as data_dir.
+    Raises: ValueError for an unknown schema.
+    """
+    if schema not in SCHEMAS:
+      raise ValueError(
+        f"data.schema: got {schema!r}, expected one of {sorted(SCHEMAS)}"
+      )
+    self._schema, self._files = schema, files
+    config = tfds.core.BuilderConfig(name=schema, version=self.VERSION)
+    super().__init__(config=config, **kwargs)
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    kind = SCHEMAS[self._schema].kind
+    features = {
+      name: tfds.features.Text() for name in records.TEXT_FIELDS[kind]
+    }
+    if kind == "comparison":
+      features["prob_a"] = tfds.features.Scalar(np.float32)
+      features["rater"] = tfds.features.Text()
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description=__doc__,
+      features=tfds.features.FeaturesDict(features),
+      metadata=tfds.core.MetadataDict(),
+    )
+
+  def _split_generators(self, dl_manager):
+    del dl_manager
+    digest = hashlib.sha256()
+    for split in sorted(self._files):
+      for path in self._files[split]:
+        for number, record in read_records(path, self._schema):
+          digest.update(f"{split} {number} {record}\n".encode())
+    self.info.metadata["content_hash"] = digest.hexdigest()
+    return {split: self._generate_examples(split) for split in self._files}
+
+  def _generate_examples(self, split: str):
+    names = set(self.info.features)
+    for i, path in enumerate(self._files[split]):
+      rows = enumerate(read_records(path, self._schema))
+      for row, (_, record) in rows:
+        if "rater" in names:
+          record = {"rater": ""} | record
+        yield f"{i}/{row}", {name: record[name] for name in names}

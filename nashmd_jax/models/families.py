@@ -1,0 +1,45 @@
+"""The config and the model of a family by its name."""
+
+from nashmd_jax.models import decoder, language_model, t5
+
+FAMILIES = ("t5", *decoder.FAMILIES)
+
+
+def make_config(*, family: str, **sizes) -> t5.T5Config | decoder.DecoderConfig:
+  """The architecture of a family with the given sizes.
+
+  Args:
+    family: one of `FAMILIES`.
+    **sizes: fields of that family's config; those it fixes may be changed.
+  Raises: ValueError for a family that does not exist, or sizes that are
+    missing or not its own.
+  """
+  if family not in FAMILIES:
+    raise ValueError(
+      f"model.family: got {family!r}, expected one of {sorted(FAMILIES)}"
+    )
+  try:
+    if family == "t5":
+      return t5.T5Config(**sizes)
+    return decoder.DecoderConfig(**(decoder.FAMILIES[family] | sizes))
+  except TypeError as error:
+    raise ValueError(f"model: {error}") from None
+
+
+def make_model(
+  config: t5.T5Config | decoder.DecoderConfig,
+) -> language_model.LanguageModel:
+  """The pure functions of an architecture.
+
+  Raises: ValueError for an architecture that cannot be.
+  """
+  if isinstance(config, t5.T5Config):
+    return t5.make_t5(config)
+  return decoder.make_decoder(config)
+
+
+def make_language_model(
+  *, family: str, **sizes
+) -> language_model.LanguageModel:
+  """The pure functions of a family with the given sizes; see `make_config`."""
+  return make_model(make_config(family=family, **sizes))
