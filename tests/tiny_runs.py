@@ -4,13 +4,12 @@ import functools
 import pathlib
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
 from configs import docstrings
 from nashmd_jax import sampling
-from nashmd_jax import task as task_lib
+from nashmd_jax.evaluation import compiled
 from nashmd_jax.experiments import nash, sft
 from nashmd_jax.pipelines import pod_check
 from nashmd_jax.training import loop, optimizer, sharding
@@ -110,6 +109,44 @@ def five_steps(stage: str, family: str, **layout):
   for batch in batches(5):
     state, _ = step(state, sharding.shard_batch(batch, places.mesh))
   return jax.device_get(state)
+
+
+@functools.cache
+def roll(family: str, placed: bool = True, **layout):
+  """Responses in two lanes on a layout, and the collectives of the program."""
+  places = devices(**layout)
+  task = pod_check.stand_in_task(config(family), places)
+  lanes = [{"policy": 1.0}, {"policy": 0.5, "reference": 0.5}]
+
+  def written(sets, batch):
+    return sampling.rollout(
+      task.model,
+      task.place(sets) if placed else sets,
+      lanes,
+      prompts=batch["prompts"],
+      prompt_mask=batch["prompts_mask"],
+      keys=sampling.row_keys(jax.random.key(3), batch["example_ids"], 2),
+      max_response=8,
+      temperature=1.0,
+      eos_id=1,
+    )
+
+  def init():
+    return {
+      name: task.model.init(jax.random.key(number))
+      for number, name in enumerate(("policy", "reference"))
+    }
+
+  sets = sharding.store(places, init)
+  batch = sharding.shard_batch(batches(1)[0], places.mesh)
+  program = jax.jit(written).lower(sets, batch).compile()
+  found = compiled.find_collectives(program.as_text())
+  return jax.device_get(program(sets, batch)), found
+
+
+def in_decode_loop(found) -> list[compiled.Collective]:
+  """Of the collectives, those that run for every token."""
+  return [one for one in found if one.in_loop and "prefill" not in one.origin]
 
 
 def distance(expected, found) -> float:

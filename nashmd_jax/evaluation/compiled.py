@@ -124,9 +124,7 @@ def topology_devices(topology: str) -> list[jax.Device]:
   # Else the library asks a metadata server that only TPU machines have.
   os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
   try:
-    found = topologies.get_topology_desc(
-      platform="tpu", topology_name=topology
-    )
+    found = topologies.get_topology_desc(platform="tpu", topology_name=topology)
   except jax.errors.JaxRuntimeError as error:
     raise ValueError(
       f"--topology: libtpu knows no slice {topology!r} "
@@ -196,8 +194,7 @@ def product_flops(jaxpr) -> float:
       total += 2 * math.prod(eqn.outvars[0].aval.shape) * inner
     turns = eqn.params.get("length", 1) if eqn.primitive.name == "scan" else 1
     total += turns * sum(
-      product_flops(inner)
-      for inner in jax.core.jaxprs_in_params(eqn.params)
+      product_flops(inner) for inner in jax.core.jaxprs_in_params(eqn.params)
     )
   return total
 
@@ -231,7 +228,9 @@ def _visits(text: str):
       yield line, turns, looped, fused
       loop = re.search(r"condition=%?([\w.-]+), body=%?([\w.-]+)", line)
       if loop:
-        yield from visit(loop[2], turns * _turns(blocks[loop[1]]), True, fused)
+        inside = turns * _turns(blocks[loop[1]])
+        for part in loop.groups():
+          yield from visit(part, inside, True, fused)
         continue
       inner = re.findall(r"(?:calls|to_apply)=%?([\w.-]+)", line)
       branches = re.search(r"branch_computations=\{([^}]*)\}", line)

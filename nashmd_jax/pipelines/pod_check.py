@@ -10,9 +10,9 @@ import re
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-import jax.numpy as jnp
 
 from nashmd_jax import preference_model, sampling
 from nashmd_jax import task as task_lib
@@ -281,18 +281,14 @@ def check(
   """
   chip = compiled.CHIPS[topology.split(":")[0]]
   devices = compiled.topology_devices(topology)
-  task = stand_in_task(
-    config, sharding.make_devices(devices, **config.devices)
-  )
+  task = stand_in_task(config, sharding.make_devices(devices, **config.devices))
   costs = {}
   report(HEADER)
   for name, (function, *args) in programs(config, task).items():
     costs[name] = compiled.measure(name, function, chip, *args)
     report(row(name, costs[name], chip))
   tokens = config.layout.max_response
-  found = Check(
-    topology, len(devices), costs, step_seconds(costs, tokens)
-  )
+  found = Check(topology, len(devices), costs, step_seconds(costs, tokens))
   report(
     f"{topology}: a step of nash takes {found.step_seconds:.3f} s, predicted: "
     f"{' + '.join(PARTS)} + {tokens} × decode, nothing overlapped"
