@@ -10,6 +10,12 @@ MODELS := .venv-models/bin
 demo: .venv/ready
 	$(BIN)/python -m tests.figures.demo --started=$(STARTED) --workdir=$(WORKDIR)
 
+
+
+
+models: .venv-models/ready
+	$(MODELS)/python -m tests.figures.models
+
 games: .venv/ready
 	$(BIN)/python -m tests.figures.games
 

@@ -19,9 +19,13 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     raise ValueError(f"configs/docstrings.py: no variant {variant!r}")
   config = ml_collections.ConfigDict()
   config.pipeline = "text"
+  config.required = ()
   config.seed = 0
   config.data = {
     "records": ml_collections.config_dict.placeholder(str),
+    "schema": "summary",
+    "comparisons": ml_collections.config_dict.placeholder(str),
+    "comparisons_schema": "comparison",
     "packages": (),
   }
   config.tokenizer = {
@@ -32,6 +36,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   }
   config.layout = {"prompt_buckets": (48, 72), "max_response": 24}
   config.model = {
+    "pretrained": ml_collections.config_dict.placeholder(str),
     "family": "t5",
     "width": 128,
     "num_heads": 4,
@@ -120,6 +125,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     "temperature": 0.7,
     "confidence": 0.95,
   }
+  config.export = {"policies": ()}
   if variant == "tiny":
     make_tiny(config)
   return config.lock()

@@ -1,16 +1,21 @@
 """The paper's run: T5-large learns to summarise before a T5-XL judge.
 
   python -m nashmd_jax.main --config=configs/tldr_t5.py --workdir=DIR \
-    --config.data.records=RECORDS --config.tokenizer.file=tokenizer.json
+    --config.data.records=POSTS --config.data.comparisons=COMPARISONS \
+    --config.model.pretrained=T5_LARGE --config.judge_model.pretrained=T5_XL
 
-For a TPU v5e slice of 16 chips; before renting one:
+POSTS and COMPARISONS are folders, local or gs://, of train*.jsonl and so on in
+the schemas of `nashmd_jax/data/tldr.py`; the models are folders of T5 v1.1 in
+the Hugging Face layout with tokenizer.json. For a TPU v5e slice of 16 chips;
+before renting one:
 
   python -m nashmd_jax.main --stage=pod_check --config=configs/tldr_t5.py \
     --topology=v5e:4x4
 
 Expected of that check: every program fits, and a step of Nash-MD takes less
 than a second where the published run took about four. `:tiny` after the file
-name runs the same path on CPU in under a minute.
+name runs the same path on CPU in under a minute, from folders with random
+weights that it writes first.
 """
 
 import ml_collections
@@ -24,8 +29,20 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     raise ValueError(f"configs/tldr_t5.py: no variant {variant!r}")
   config = ml_collections.ConfigDict()
   config.pipeline = "text"
+  config.required = (
+    "data.records",
+    "data.comparisons",
+    "model.pretrained",
+    "judge_model.pretrained",
+  )
   config.seed = 0
-  config.data = {"records": placeholder(str), "packages": ()}
+  config.data = {
+    "records": placeholder(str),
+    "schema": "tldr_posts",
+    "comparisons": placeholder(str),
+    "comparisons_schema": "openai_comparisons",
+    "packages": (),
+  }
   config.tokenizer = {
     "file": placeholder(str),
     "vocab_size": 32_128,
@@ -118,6 +135,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     "temperature": 1.0,
     "confidence": 0.95,
   }
+  config.export = {"policies": ("nash_md",)}
   if variant == "tiny":
     make_tiny(config)
   return config.lock()
@@ -151,6 +169,8 @@ def stage(
 
 def make_tiny(config: ml_collections.ConfigDict) -> None:
   """Shrinks everything until the whole path takes under a minute."""
+  config.required = ()
+  config.model.pretrained = config.judge_model.pretrained = "random"
   config.data.packages = ("asyncio", "email", "logging", "tkinter", "turtle")
   config.tokenizer.vocab_size = 384
   config.layout = {"prompt_buckets": (32,), "max_response": 8}

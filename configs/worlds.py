@@ -1,4 +1,12 @@
-"""Games that can be solved exactly.
+"""Worlds with an exact answer: neural policies in small ones, and pure games.
+
+  python -m nashmd_jax.main --config=configs/worlds.py --workdir=DIR
+
+Trains a small T5, by sampling, on four prompts whose every response can be
+listed: self-play, Nash-MD at two β, IPO-MD and best response, about a minute
+each on 2 CPU cores. Expected: KL from the exact point of rest below 0.002.
+`:one_token` does the same with responses of one token, `:tiny` with next to
+nothing, in under a minute.
 
   python -m nashmd_jax.main --config=configs/worlds.py:games
 
@@ -12,10 +20,17 @@ scissors. `:games_tiny` runs the same path in seconds.
 import ml_collections
 
 
-def get_config(variant: str = "games") -> ml_collections.ConfigDict:
-  """The study of exact games, `:games` or `:games_tiny`."""
-  if variant not in ("games", "games_tiny"):
-    raise ValueError(f"configs/worlds.py: no variant {variant!r}")
+def get_config(variant: str = "neural") -> ml_collections.ConfigDict:
+  """Neural policies, in full or `:tiny`; or `:games`, `:games_tiny`."""
+  if variant in ("neural", "one_token", "tiny"):
+    return neural_config(variant)
+  if variant in ("games", "games_tiny"):
+    return games_config(variant)
+  raise ValueError(f"configs/worlds.py: no variant {variant!r}")
+
+
+def games_config(variant: str) -> ml_collections.ConfigDict:
+  """The study of exact games."""
   config = ml_collections.ConfigDict()
   config.pipeline = "games"
   config.games = {
@@ -35,4 +50,90 @@ def get_config(variant: str = "games") -> ml_collections.ConfigDict:
       del config.games.references[name]
     config.games.horizon = 400
     config.games.step_sizes.count = 20
+  return config.lock()
+
+
+def neural_config(variant: str) -> ml_collections.ConfigDict:
+  """Policies trained in a world of 31 responses, or of 5 of one token each."""
+  config = ml_collections.ConfigDict()
+  config.pipeline = "worlds"
+  config.seed = 0
+  config.world = {
+    "vocab_size": 3,
+    "max_response": 4,
+    "prompts": 4,
+    "prompt_length": 3,
+    "cycle": 1.5,
+    "brevity": 0.5,
+    "noise": 1.0,
+    "seed": 0,
+  }
+  config.model = {
+    "family": "t5",
+    "width": 32,
+    "num_heads": 2,
+    "head_dim": 16,
+    "mlp_dim": 64,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "num_buckets": 8,
+    "max_distance": 16,
+  }
+  config.nash = {
+    "opponent": "mixture",
+    "mixture": 0.125,
+    "mixture_end": 0.125,
+    "mixture_steps": 0,
+    "past": {"size": 8, "every": 10, "law": "uniform"},
+    # The planted P; there is no other judge here.
+    "judge": "preference",
+    "loss": "policy_gradient",
+    "samples": 8,
+    "updates_per_rollout": 1,
+    "clip": 0.2,
+    "deploy": "mixture",
+    "kl_coef": 0.2,
+    "temperature": 1.0,
+    "data": {"batch_size": 64},
+    "optimizer": {
+      "name": "adamw",
+      "learning_rate": 3e-3,
+      "warmup_steps": 20,
+      "decay_steps": 1500,
+      "max_grad_norm": 1.0,
+      "b1": 0.9,
+      "b2": 0.98,
+      "weight_decay": 0.0,
+    },
+    "train": {
+      "steps": 1500,
+      "ema_decay": 0.99,
+      "log_every": 50,
+      "eval_every": 250,
+      "save_every": 500,
+    },
+    "runs": {
+      "self_play": {"opponent": "self"},
+      "nash_md_eighth": {},
+      "nash_md_half": {"mixture": 0.5},
+      # Its gradient is 4/τ times that of the others.
+      "ipo_md_eighth": {"loss": "ipo", "optimizer": {"max_grad_norm": 20.0}},
+      "best_response": {"opponent": "reference"},
+    },
+  }
+  if variant == "one_token":
+    config.world.update(
+      {"vocab_size": 5, "max_response": 1, "prompt_length": 2}
+    )
+  if variant == "tiny":
+    config.world.max_response = 2
+    config.model.update({"encoder_layers": 1, "decoder_layers": 1})
+    config.nash.samples = 2
+    config.nash.data.batch_size = 8
+    config.nash.optimizer.update({"warmup_steps": 1, "decay_steps": 4})
+    config.nash.train.update({
+      "steps": 4, "log_every": 1, "eval_every": 2, "save_every": 2
+    })  # fmt: skip
+    for name in ("self_play", "ipo_md_eighth", "best_response"):
+      del config.nash.runs[name]
   return config.lock()

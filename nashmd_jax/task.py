@@ -1,9 +1,7 @@
 """What all stages share: data, tokenizer, model, and text out of a policy."""
 
 from collections.abc import Callable, Mapping, Sequence
-import contextlib
 import functools
-import io
 import pathlib
 from typing import Any, NamedTuple
 
@@ -11,15 +9,12 @@ import grain
 import jax
 import ml_collections
 import numpy as np
-import tensorflow_datasets as tfds
 
-from nashmd_jax import models, preference_model, sampling
-from nashmd_jax.data import batches, docstrings, records
+from nashmd_jax import models, preference_model, pretrained, sampling, texts
+from nashmd_jax.data import batches, records
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.training import checkpoints, sharding
 
-SPLITS = ("train", "validation", "test")
-TEXTS = ("prompt", "response")
 SLOTS = {
   "preference": preference_model.PREFERENCE_SLOTS,
   "reward": preference_model.REWARD_SLOTS,
@@ -34,6 +29,7 @@ class Task(NamedTuple):
     tokenizer: text to ids and back.
     model: the architecture of the policy.
     judge_model: of preference model and reward model.
+    starts: where the parameters of "model" and "judge_model" come from.
     encode: record -> token ids.
     pad: examples -> batch.
     max_response: R, tokens.
@@ -45,6 +41,7 @@ class Task(NamedTuple):
   tokenizer: tokenizer_lib.Tokenizer
   model: models.LanguageModel
   judge_model: models.LanguageModel
+  starts: Mapping[str, pretrained.Start]
   encode: Callable[[records.Record], batches.Example]
   pad: Callable[[Sequence[batches.Example]], batches.Batch]
   max_response: int
@@ -61,27 +58,19 @@ def load_task(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Task:
 
   Raises: ValueError for records or a tokenizer that cannot be read.
   """
-  folder = workdir / "data"
-  splits = own_records(config)
-  if splits is None:
-    splits = _prepare_docstrings(folder, tuple(config.data.packages))
-  if config.tokenizer.file is None:
-    path = folder / "tokenizer.json"
-    if not path.exists():
-      tokenizer_lib.train_tokenizer(
-        (row[name] for row in splits["train"] for name in TEXTS),
-        path,
-        vocab_size=config.tokenizer.vocab_size,
-        eos_token=config.tokenizer.eos_token,
-        special_tokens=config.tokenizer.special_tokens,
-      )
-  else:
-    path = pathlib.Path(config.tokenizer.file)
-  tokenizer = tokenizer_lib.load_tokenizer(path, config.tokenizer.eos_token)
+  splits = texts.load_summaries(config, workdir)
+  _, tokenizer = texts.load_tokenizer(config, workdir, splits)
+  starts = {
+    section: pretrained.load_start(
+      config, workdir, section, vocab_size=tokenizer.vocab_size
+    )
+    for section in pretrained.SECTIONS
+  }
   return Task(
     splits=splits,
     tokenizer=tokenizer,
-    **make_models(config, tokenizer.vocab_size),
+    **make_models({name: start.config for name, start in starts.items()}),
+    starts=starts,
     encode=functools.partial(
       batches.encode_record,
       tokenizer=tokenizer,
@@ -103,36 +92,9 @@ def load_task(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Task:
   )
 
 
-def make_models(
-  config: ml_collections.ConfigDict, vocab_size: int
-) -> dict[str, models.LanguageModel]:
-  """The fields "model" and "judge_model" of a Task.
-
-  Raises: ValueError for a model that cannot be.
-  """
-
-  def make(changes):
-    sizes = {"vocab_size": vocab_size, **config.model, **changes}
-    sizes.pop("pretrained", None)  # a folder, no size
-    return models.make_language_model(**sizes)
-
-  return {"model": make({}), "judge_model": make(config.judge_model)}
-
-
-def own_records(
-  config: ml_collections.ConfigDict,
-) -> dict[str, list[records.Record]] | None:
-  """The user's records by split; None if the config names none.
-
-  Raises: ValueError that names file and line of the first bad record.
-  """
-  if config.data.records is None:
-    return None
-  folder = pathlib.Path(config.data.records)
-  return {
-    split: records.load_records(folder / f"{split}.jsonl", "summary")
-    for split in SPLITS
-  }
+def make_models(configs: Mapping[str, Any]) -> dict[str, models.LanguageModel]:
+  """The fields "model" and "judge_model" of a Task from their architectures."""
+  return {name: models.make_model(made) for name, made in configs.items()}
 
 
 def load_params(
@@ -153,9 +115,11 @@ def load_params(
   return checkpoints.load_params(folder, like, name=name)
 
 
-def init_params(task: Task, model: models.LanguageModel, rng: jax.Array) -> Any:
-  """A random start of a model, as it is stored."""
-  return sharding.store(task.devices, model.init, rng)
+def init_params(task: Task, section: str, rng: jax.Array) -> Any:
+  """The start of "model" or "judge_model", as it is stored."""
+  return pretrained.init_params(
+    task.starts[section], getattr(task, section), task.devices, rng
+  )
 
 
 def run_section(
@@ -188,30 +152,6 @@ def supervised_scores(loss):
     return {"loss": value, **metrics}
 
   return scores
-
-
-def _prepare_docstrings(folder, packages):
-  builder = docstrings.Docstrings(
-    roots=docstrings.source_roots(), packages=packages, data_dir=folder
-  )
-  if not pathlib.Path(builder.data_dir).exists():
-    # The builder speaks of a download; there is none.
-    tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(io.StringIO()):
-      builder.download_and_prepare(file_format="array_record")
-    counts = {name: builder.info.splits[name].num_examples for name in SPLITS}
-    print(
-      f"data: summaries of documented code on this machine {counts}, content "
-      f"hash {builder.info.metadata['content_hash'][:12]}"
-    )
-  sources = builder.as_data_source()
-  return {
-    name: [
-      {key: value.decode() for key, value in row.items()}
-      for row in sources[name]
-    ]
-    for name in SPLITS
-  }
 
 
 def training_batches(

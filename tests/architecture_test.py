@@ -20,13 +20,15 @@ LAYERS = {
   "sampling": 3,
   "policy": 3,
   "preference_model": 3,
+  "pretrained": 3,
   "opponents": 4,
   "judges": 4,
-  "task": 4,
-  "experiments": 5,
-  "evaluation": 5,
-  "pipelines": 6,
-  "main": 7,
+  "texts": 4,
+  "task": 5,
+  "experiments": 6,
+  "evaluation": 6,
+  "pipelines": 7,
+  "main": 8,
 }
 LINEN = {"models"}
 FORBIDDEN = {"tensorflow", "pickle", "dill", "cloudpickle", "torch"}

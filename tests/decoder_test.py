@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nashmd_jax import arrays, models, opponents, sampling
+from nashmd_jax import arrays, models, sampling
 from nashmd_jax.models import attention, decoder, layers
 from tests import t5_test
 
@@ -66,7 +66,7 @@ class DecoderTest(parameterized.TestCase):
       name: model.init(jax.random.key(i))
       for i, name in enumerate(("policy", "reference"))
     }
-    lanes = opponents.make_lanes(opponent="mixture", mixture=0.3)
+    lanes = [{"policy": 1.0}, {"policy": 0.7, "reference": 0.3}]
     out = sampling.rollout(
       model,
       sets,

@@ -16,7 +16,7 @@ from jax.sharding import (
 )
 import numpy as np
 
-from nashmd_jax import models, opponents, sampling
+from nashmd_jax import models, sampling
 from nashmd_jax.models import hub, safetensors
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -37,7 +37,7 @@ def greedy(pretrained: hub.Pretrained, batch, length: int) -> np.ndarray:
   out = sampling.rollout(
     pretrained.model,
     {"policy": pretrained.params},
-    [opponents.LEARNER],
+    [{"policy": 1.0}],
     prompts=jnp.asarray(batch["prompts"]),
     prompt_mask=jnp.asarray(batch["prompt_mask"]),
     keys=sampling.row_keys(jax.random.key(0), jnp.arange(rows), 1),

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nashmd_jax import arrays, models, opponents, policy, sampling
+from nashmd_jax import arrays, models, policy, sampling
 from nashmd_jax.models import lora, peft, safetensors
 from tests import decoder_test, t5_test
 
@@ -111,7 +111,7 @@ class LoraTest(parameterized.TestCase):
     out = sampling.rollout(
       model,
       {"policy": policy_params, "reference": base},
-      opponents.make_lanes(opponent="mixture", mixture=mixture),
+      [{"policy": 1.0}, {"policy": 1 - mixture, "reference": mixture}],
       prompts=batch["prompts"],
       prompt_mask=batch["prompt_mask"],
       keys=sampling.row_keys(jax.random.key(3), jnp.arange(4), 2),

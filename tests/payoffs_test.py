@@ -1,5 +1,7 @@
 """Preference matrices: hand values, votes, scores, and bad input."""
 
+import itertools
+
 from absl.testing import absltest, parameterized
 import jax
 import numpy as np
@@ -61,6 +63,22 @@ class ExamplesTest(absltest.TestCase):
         jax.random.key(0), contexts=2, responses=3
       )
     np.testing.assert_array_equal(draw[0], wide)
+
+  def test_cyclic_share_against_loops(self):
+    self.assertEqual(games.cyclic_share(games.ROCK_SCISSORS_PAPER), 1)
+    self.assertEqual(games.cyclic_share(games.from_order([2, 0, 1, 3])), 0)
+    matrices = games.random_preferences(
+      jax.random.key(3), contexts=2, responses=7
+    )
+    for matrix, found in zip(
+      matrices, games.cyclic_share(matrices), strict=True
+    ):
+      beats = matrix > 0.5
+      triples = list(itertools.combinations(range(7), 3))
+      cycles = sum(
+        beats[i, j] == beats[j, k] == beats[k, i] for i, j, k in triples
+      )
+      self.assertAlmostEqual(found, cycles / len(triples), places=12)
 
   def test_what_float32_leaves_is_shared(self):
     single = np.array([[0.5, 0.1], [0.9, 0.5]], np.float32)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 import pathlib
 from typing import NamedTuple
 
+from etils import epath
 import tokenizers
 
 from nashmd_jax import files
@@ -62,15 +63,16 @@ def train_tokenizer(
   files.save_text(path, tokenizer.to_str(pretty=True))
 
 
-def load_tokenizer(path: pathlib.Path, eos_token: str) -> Tokenizer:
+def load_tokenizer(path: epath.PathLike, eos_token: str) -> Tokenizer:
   """Loads a `tokenizer.json`, whose `eos_token` ends a response.
 
   Raises: ValueError if the file is missing, broken or has no `eos_token`.
   """
-  if not path.is_file():
+  path = epath.Path(path)
+  if not path.exists():
     raise ValueError(f"{path}: no such tokenizer file")
   try:
-    loaded = tokenizers.Tokenizer.from_file(str(path))
+    loaded = tokenizers.Tokenizer.from_str(path.read_text())
   except Exception as error:  # the library raises bare Exception
     raise ValueError(f"{path}: not a tokenizer.json ({error})") from None
   eos_id = loaded.token_to_id(eos_token)

@@ -17,6 +17,19 @@ from nashmd_jax.evaluation import tournament
 from nashmd_jax.training import metrics
 
 SAMPLES = 10
+ABOUT = {
+  "raters": (
+    "The raters are a constructed judge: three simulated types, each with one "
+    "measurable criterion, whose mixture gives an exact, possibly cyclic "
+    "preference. They stand in for people in tests; they are no model of "
+    "people."
+  ),
+  "preference_model": (
+    "The judge is the preference model that the policies were trained "
+    "against, so that these rates overrate them: ask people, or a judge that "
+    "no policy has seen, before you claim anything."
+  ),
+}
 JUDGES = {
   "raters": "Simulated raters (exact)",
   "preference_model": "Learned preference model",
@@ -61,10 +74,7 @@ code { font-size: .9em; overflow-wrap: anywhere; }
 of the policy in the column, over $prompts held-out prompts, every pair judged
 in both orders. Small print: $confidence Clopper-Pearson interval.</p>
 $matrices
-<p class="note">The raters are a constructed judge: three simulated types, each
-with one measurable criterion, whose mixture gives an exact, possibly cyclic
-preference. They stand in for people in tests; they are no model of
-people.</p></section>
+<p class="note">$about_judge</p></section>
 <section><h2>Judges</h2>$judges</section>
 <section><h2>Training</h2><figure><img alt="Training curves" src="$curves">
 </figure></section>
@@ -97,6 +107,7 @@ def run(workdir: pathlib.Path) -> dict[str, str]:
       + _matrix(results["policies"], table)
       for name, table in results["judges"].items()
     ),
+    about_judge=ABOUT[next(iter(results["judges"]))],
     judges=_judges(workdir),
     curves=f"data:image/png;base64,{image}",
     samples=min(SAMPLES, results["prompts"]),
@@ -108,7 +119,7 @@ def run(workdir: pathlib.Path) -> dict[str, str]:
 
 
 def _headline(results) -> str:
-  """What the exact judge says of Nash-MD, or the last policy, against SFT."""
+  """What the first judge says of Nash-MD, or the last policy, against SFT."""
   names = results["policies"]
   name = "nash_md" if "nash_md" in names else names[-1]
   rate, low, high = tournament.against_start(results, name)
@@ -119,7 +130,7 @@ def _headline(results) -> str:
   )  # fmt: skip
   return (
     f"{html.escape(name)} is preferred to {tournament.START} with "
-    f"probability {rate:.3f} by the simulated raters "
+    f"probability {rate:.3f} by the {tournament.first_judge(results)} "
     f"({results['confidence']:.0%} interval {low:.3f} to {high:.3f}): "
     f"{verdict}."
   )
@@ -161,16 +172,21 @@ def _judges(workdir) -> str:
   rows = []
   for name in ("preference", "reward"):
     scores = _scores(workdir / name)
+    best = scores.get("eval/best_accuracy")
     rows.append(
       f"<tr><td>{name} model</td><td>{scores['eval/accuracy']:.3f}</td>"
-      f"<td>{scores['eval/best_accuracy']:.3f}</td></tr>"
+      f"<td>{'not known' if best is None else f'{best:.3f}'}</td></tr>"
+    )
+  cyclic = ""
+  if "cyclic_prompts" in scores:
+    cyclic = (
+      "<p>The raters’ preference is cyclic among the candidate summaries of "
+      f"{scores['cyclic_prompts']:.1%} of the prompts.</p>"
     )
   return (
     '<table class="plain"><tr><th>Judge</th><th>Held-out accuracy</th>'
     "<th>Best that the raters’ noise allows</th></tr>"
-    f"{''.join(rows)}</table>"
-    "<p>The raters’ preference is cyclic among the candidate summaries of "
-    f"{scores['cyclic_prompts']:.1%} of the prompts.</p>"
+    f"{''.join(rows)}</table>{cyclic}"
   )
 
 
@@ -234,12 +250,10 @@ def _save_plots(workdir, results, folder) -> None:
   axis = axes[0, 1]
   for name in ("preference", "reward"):
     axis.plot(*_series(workdir / name, "eval/accuracy"), label=f"{name} model")
-    axis.axhline(
-      _scores(workdir / name)["eval/best_accuracy"],
-      color="grey",
-      linestyle=":",
-      label="best possible" if name == "preference" else None,
-    )
+    best = _scores(workdir / name).get("eval/best_accuracy")
+    if best is not None:
+      label = "best possible" if name == "preference" else None
+      axis.axhline(best, color="grey", linestyle=":", label=label)
   axis.set(title="Judges, held-out comparisons", ylabel="accuracy")
   for number, name in enumerate(results["policies"]):
     for axis, key in (

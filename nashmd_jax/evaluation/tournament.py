@@ -19,6 +19,10 @@ from nashmd_jax import task as task_lib
 from nashmd_jax.data import raters, records
 
 START = "sft"
+JUDGES = {
+  "raters": "simulated raters",
+  "preference_model": "learned preference model",
+}
 SALT = 0x7001  # keys of the tournament, apart from those of training steps
 
 
@@ -214,10 +218,16 @@ def make_panel(
   workdir: pathlib.Path,
   task: task_lib.Task,
 ) -> dict[str, judges.TextJudge]:
-  """The judges by name: the exact raters and the learned preference model."""
+  """The judges by name: the exact raters and the learned preference model.
+
+  Where the comparisons are the user's there are no raters to ask.
+  """
   template = task.templates["preference"]
-  return {
-    "raters": judges.make_rater_judge(raters.make_population(**config.raters)),
+  panel = {}
+  if config.data.comparisons is None:
+    population = raters.make_population(**config.raters)
+    panel["raters"] = judges.make_rater_judge(population)
+  return panel | {
     "preference_model": judges.make_text_judge(
       lambda params: judges.make_preference_judge(
         task.judge_model, task.place(params), template
@@ -233,10 +243,15 @@ def make_panel(
 def against_start(
   results: Mapping[str, Any], name: str
 ) -> tuple[float, float, float]:
-  """Win rate of a policy against SFT by the raters, low and high end."""
-  names, table = results["policies"], results["judges"]["raters"]
+  """Win rate of a policy against SFT by the first judge, low and high end."""
+  names, table = results["policies"], next(iter(results["judges"].values()))
   i, j = names.index(name), names.index(START)
   return table["win_rate"][i][j], table["low"][i][j], table["high"][i][j]
+
+
+def first_judge(results: Mapping[str, Any]) -> str:
+  """The judge that is believed most, in words."""
+  return JUDGES[next(iter(results["judges"]))]
 
 
 def _print_against_start(results) -> None:
@@ -245,5 +260,5 @@ def _print_against_start(results) -> None:
       rate, low, high = against_start(results, name)
       print(
         f"tournament: {name} beats {START} with {rate:.3f} ({low:.3f} to "
-        f"{high:.3f}) by the raters"
+        f"{high:.3f}) by the {first_judge(results)}"
       )

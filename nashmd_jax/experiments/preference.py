@@ -14,7 +14,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from nashmd_jax import losses, opponents, preference_model
+from nashmd_jax import losses, opponents, preference_model, texts
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import raters, records
 from nashmd_jax.training import loop
@@ -45,7 +45,7 @@ def make_experiment(
 
   def init(rng):
     if start is None:
-      return task_lib.init_params(task, task.judge_model, rng), {}
+      return task_lib.init_params(task, "judge_model", rng), {}
     return task_lib.load_params(task, task.judge_model, start), {}
 
   return loop.Experiment(
@@ -163,8 +163,11 @@ def prepare_comparisons(
   workdir: pathlib.Path,
   task: task_lib.Task,
 ) -> dict[str, list[records.Record]]:
-  """Comparisons by split, drawn once and then read from the workdir."""
+  """Comparisons by split: the user's, or drawn once and kept in the workdir."""
   population = raters.make_population(**config.raters)
+  own = texts.load_comparisons(config, workdir)
+  if own is not None:
+    return own
   paths = {}
   for number, (split, count) in enumerate(config.comparisons.prompts.items()):
     paths[split] = workdir / "comparisons" / f"{split}.jsonl"
@@ -187,11 +190,7 @@ def prepare_comparisons(
 def run(
   kind: str, config: ml_collections.ConfigDict, workdir: pathlib.Path
 ) -> dict[str, float]:
-  """Trains one of the two judges and returns its last evaluation.
-
-  "eval/best_accuracy" is what a judge that knows the population exactly would
-  be expected to reach on the same held-out comparisons.
-  """
+  """Trains one of the two judges and returns its last evaluation."""
   section = config[kind]
   task = task_lib.load_task(config, workdir)
   comparisons = prepare_comparisons(config, workdir, task)
@@ -213,21 +212,42 @@ def run(
     updates_per_rollout=1,
     **section.train,
   )
-  judged = task_lib.held_out(
-    comparisons["validation"],
-    batch_size=section.data.batch_size,
-    examples=section.data.eval_examples,
+  accuracy = (
+    f"{kind}: accuracy on held-out comparisons {scores['eval/accuracy']:.3f}"
   )
-  exact = np.array([row["population_prob_a"] for row in judged])
-  best = raters.best_accuracy(exact, config.comparisons.drawing.votes_per_pair)
-  cyclic = cyclic_share(comparisons)
+  if config.data.comparisons is not None:
+    print(accuracy)
+    return scores
+  known = what_is_known(config, comparisons, section.data)
   print(
     f"raters: the population's preference is cyclic among the candidates of "
-    f"{cyclic:.1%} of the prompts\n"
-    f"{kind}: accuracy on held-out comparisons "
-    f"{scores['eval/accuracy']:.3f}; the raters' noise allows {best:.3f}"
+    f"{known['cyclic_prompts']:.1%} of the prompts\n"
+    f"{accuracy}; the raters' noise allows {known['eval/best_accuracy']:.3f}"
   )
-  return scores | {"eval/best_accuracy": best, "cyclic_prompts": cyclic}
+  return scores | known
+
+
+def what_is_known(
+  config: ml_collections.ConfigDict,
+  comparisons: dict[str, list[records.Record]],
+  data: ml_collections.ConfigDict,
+) -> dict[str, float]:
+  """What simulated raters let us know of their comparisons.
+
+  Returns: "eval/best_accuracy", what a judge that knows the population exactly
+    would be expected to reach on the held-out comparisons; "cyclic_prompts".
+  """
+  judged = task_lib.held_out(
+    comparisons["validation"],
+    batch_size=data.batch_size,
+    examples=data.eval_examples,
+  )
+  exact = np.array([row["population_prob_a"] for row in judged])
+  votes = config.comparisons.drawing.votes_per_pair
+  return {
+    "eval/best_accuracy": raters.best_accuracy(exact, votes),
+    "cyclic_prompts": cyclic_share(comparisons),
+  }
 
 
 def cyclic_share(comparisons: dict[str, list[records.Record]]) -> float:

@@ -14,7 +14,7 @@ from nashmd_jax.training import optimizer as optimizer_lib
 def make_experiment(
   task: task_lib.Task, *, batch_size: int, eval_examples: int, seed: int
 ) -> loop.Experiment:
-  """Supervised fine-tuning from a random start.
+  """Supervised fine-tuning from the start of the model.
 
   Args:
     batch_size: rows a step.
@@ -35,7 +35,7 @@ def make_experiment(
     return losses.sft_loss(log_prob=log_prob, mask=batch["responses_mask"])
 
   return loop.Experiment(
-    init=lambda rng: (task_lib.init_params(task, task.model, rng), {}),
+    init=lambda rng: (task_lib.init_params(task, "model", rng), {}),
     rollout=lambda params_by_name, batch, rng, step: batch,
     loss=loss,
     batches=functools.partial(

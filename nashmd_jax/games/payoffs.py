@@ -178,6 +178,26 @@ def random_preferences(
   return _antisymmetric(np.asarray(uniform, np.float64))
 
 
+def cyclic_share(preference: np.ndarray) -> np.ndarray:
+  """Share of the triples of responses whose majorities form a cycle.
+
+  A triple is a cycle or one of its responses wins against both others, so
+  that C(Y, 3) − Σ_y C(wins_y, 2) triples are cycles; a tie counts as a loss
+  for both. One in four is cyclic when every majority is a coin flip, and no
+  more than (Y + 1) / (4 (Y − 2)) can be.
+
+  Args:
+    preference: [..., Y, Y], Y ≥ 3, without ties off the diagonal.
+  Returns: f64[...].
+  Source: Kendall and Babington Smith, Biometrika 1940.
+  """
+  matrix = check_preference(preference)
+  count = matrix.shape[-1]
+  wins = (matrix > 0.5).sum(-1)
+  transitive = (wins * (wins - 1) / 2).sum(-1)
+  return 1 - transitive / (count * (count - 1) * (count - 2) / 6)
+
+
 def _antisymmetric(upper: np.ndarray) -> np.ndarray:
   """The matrix whose upper triangle is given."""
   above = np.triu(upper, 1)

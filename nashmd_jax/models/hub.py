@@ -29,6 +29,7 @@ from nashmd_jax.models import (
 Params = Any
 INDEX = "model.safetensors.index.json"
 WEIGHTS = "model.safetensors"
+MAX_FILE_BYTES = 5 * 10**9
 # What else a folder holds that goes with the weights.
 BESIDE = (
   "generation_config.json",

@@ -57,6 +57,14 @@ def check_keys(config: Config, path: str, expected: Iterable[str]) -> None:
     )
 
 
+def check_given(config: Config, names: Iterable[str]) -> None:
+  """Raises ValueError unless the user has given all that has no default."""
+  absent = [name for name in names if section_at(config, name) is None]
+  if absent:
+    flags = " ".join(f"--config.{name}=…" for name in absent)
+    raise ValueError(f"config: this one needs to be told {flags}")
+
+
 def at_least_one(config: Config, path: str, *names: str) -> None:
   """Raises ValueError unless the named counts are 1 or more."""
   section = section_at(config, path)

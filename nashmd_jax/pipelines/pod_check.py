@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from nashmd_jax import preference_model, sampling
+from nashmd_jax import preference_model, pretrained, sampling, texts
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.evaluation import compiled
@@ -58,8 +58,14 @@ def stand_in_task(
     pieces = re.findall(f"{marks}|\\S+" if marks else r"\S+", text)
     return [special.get(piece, len(special) + 1) for piece in pieces]
 
+  architectures = {
+    section: pretrained.architecture(
+      config, section, vocab_size=config.tokenizer.vocab_size
+    )
+    for section in pretrained.SECTIONS
+  }
   return task_lib.Task(
-    splits=dict.fromkeys(task_lib.SPLITS, RECORDS),
+    splits=dict.fromkeys(texts.SPLITS, RECORDS),
     tokenizer=tokenizer_lib.Tokenizer(
       encode=encode,
       decode=str,
@@ -67,7 +73,10 @@ def stand_in_task(
       vocab_size=config.tokenizer.vocab_size,
       special_ids=tuple(special.values()),
     ),
-    **task_lib.make_models(config, config.tokenizer.vocab_size),
+    **task_lib.make_models(architectures),
+    starts={
+      name: pretrained.Start(made, None) for name, made in architectures.items()
+    },
     encode=encode,
     pad=list,
     max_response=config.layout.max_response,
@@ -166,7 +175,7 @@ def programs(
     preference.make_experiment(
       task,
       "preference",
-      dict.fromkeys(task_lib.SPLITS, RECORDS),
+      dict.fromkeys(texts.SPLITS, RECORDS),
       start=None,
       seed=config.seed,
       **section.data,

@@ -3,10 +3,10 @@
 import functools
 import pathlib
 
-from nashmd_jax import preference_model, task
+from nashmd_jax import preference_model, pretrained, texts
 from nashmd_jax.data import batches, raters
-from nashmd_jax.evaluation import report, tournament
-from nashmd_jax.experiments import nash, preference, sft
+from nashmd_jax.evaluation import export, report, tournament
+from nashmd_jax.experiments import nash, preference, sft, start
 from nashmd_jax.pipelines import pipeline
 from nashmd_jax.training import followers, loop, optimizer, sharding
 
@@ -20,8 +20,15 @@ STAGE_KEYS = ("data", "optimizer", "train")
 JUDGE_KEYS = (*STAGE_KEYS, "template", "start_from_sft")
 SECTIONS = {
   "pipeline": None,
+  "required": None,
   "seed": None,
-  "data": ("records", "packages"),
+  "data": (
+    "records",
+    "schema",
+    "comparisons",
+    "comparisons_schema",
+    "packages",
+  ),
   "tokenizer": ("file", "vocab_size", "eos_token", "special_tokens"),
   "layout": pipeline.keywords(batches.pad_batch),
   "model": None,
@@ -40,6 +47,7 @@ SECTIONS = {
     "temperature",
     "confidence",
   ),
+  "export": ("policies",),
 }
 
 
@@ -48,18 +56,26 @@ def jobs(
 ) -> dict[str, pipeline.Job]:
   """One job a stage, and one for each policy that `nash` trains."""
   job = functools.partial
+  first = {"start": job(start.run, config, workdir)}
   return {
+    **(first if start.wanted(config) else {}),
     "sft": job(sft.run, config, workdir),
     "preference": job(preference.run, "preference", config, workdir),
     "reward": job(preference.run, "reward", config, workdir),
     **{
       f"nash/{name}": job(nash.run, config, workdir, name)
-      for name in config.tournament.policies
-      if name != tournament.START
+      for name in trained(config)
     },
     "tournament": job(tournament.run, config, workdir),
     "report": job(report.run, workdir),
+    "export": job(export.run, config, workdir),
   }
+
+
+def trained(config: pipeline.Config) -> list[str]:
+  """The policies that `nash` trains: of the tournament and of the export."""
+  names = [*config.tournament.policies, *config.export.policies]
+  return [name for name in dict.fromkeys(names) if name != tournament.START]
 
 
 def check(config: pipeline.Config) -> None:
@@ -70,6 +86,7 @@ def check(config: pipeline.Config) -> None:
   for path, keys in SECTIONS.items():
     if keys:
       check_keys(path, keys)
+  pipeline.check_given(config, config.required)
   drawing = pipeline.keywords(preference.draw_comparisons) - {"seed"}
   check_keys("comparisons.drawing", drawing)
   check_keys("nash.past", pipeline.keywords(followers.past_policies))
@@ -86,14 +103,15 @@ def check(config: pipeline.Config) -> None:
     at_least_one(f"{stage}.data", "batch_size", "eval_examples")
     if "template" in config[stage]:
       check_keys(f"{stage}.template", template)
-  at_least_one("comparisons.prompts", *task.SPLITS[:2])
+  at_least_one("comparisons.prompts", *texts.JUDGED)
   counts = ("pairs_per_prompt", "votes_per_pair", "batch_size")
   at_least_one("comparisons.drawing", *counts)
   at_least_one("tournament", "prompts", "batch_size")
   at_least_one("layout", "max_response")
   raters.make_population(**config.raters)
   sharding.check_devices(**config.devices)
-  task.make_models(config, vocab_size=1)
+  for section in pretrained.SECTIONS:
+    pretrained.architecture(config, section, vocab_size=1)
   for kind in ("preference", "reward"):
     if config.judge_model and config[kind].start_from_sft:
       raise ValueError(
@@ -105,23 +123,32 @@ def check(config: pipeline.Config) -> None:
   for section in sections:
     optimizer.make_optimizer(**section.optimizer)
   tournament.check(config)
-  task.own_records(config)
+  for name in config.export.policies:
+    tournament.policy_folder(config, pathlib.Path(), name)
+  texts.check(config)
 
 
 def needed(config: pipeline.Config, name: str) -> list[str]:
   """The jobs whose results a job reads."""
+  first = ["start"] if start.wanted(config) else []
   before = {
-    "sft": [],
-    "preference": ["sft"],
-    "reward": ["sft"],
-    "tournament": list(jobs(config, pathlib.Path()))[:-2],
+    "start": [],
+    "sft": first,
+    "preference": [*first, "sft"],
+    "reward": [*first, "sft"],
+    "tournament": list(jobs(config, pathlib.Path()))[:-3],
     "report": ["tournament"],
+    "export": ["sft", *(f"nash/{name}" for name in trained(config))],
   }
   return before.get(name, ["sft", "preference", "reward"])
 
 
 PIPELINE = pipeline.Pipeline(
-  stages=("sft", "preference", "reward", "nash", "tournament", "report"),
+  stages=(
+    "start",
+    *("sft", "preference", "reward", "nash"),
+    *("tournament", "report", "export"),
+  ),
   check=check,
   jobs=jobs,
   needed=needed,

@@ -15,14 +15,14 @@ import tokenizers
 import torch
 import transformers
 
-from nashmd_jax import arrays, files, models, opponents, policy, sampling
+from nashmd_jax import arrays, files, models, policy, sampling
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.models import hub, lora, peft
 from tests import hub_test
 from tests.figures import peers, rows
 
 ALPHA, MIXTURE = 8.0, 0.3
-EOS = "w1"
+EOS = "</s>"
 LARGE = dict(
   family="llama",
   vocab_size=8192,
@@ -38,8 +38,8 @@ FILE_BYTES = 150_000_000
 
 
 def save_tokenizer(folder: pathlib.Path) -> None:
-  """A tokenizer of the words w0, w1, …, one for each token."""
-  words = {f"w{i}": i for i in range(peers.VOCAB)}
+  """A tokenizer of the words w0, w2, …, one for each token but EOS."""
+  words = {EOS if i == 1 else f"w{i}": i for i in range(peers.VOCAB)}
   tokenizer = tokenizers.Tokenizer(
     tokenizers.models.WordLevel(words, unk_token="w3")
   )
@@ -180,7 +180,7 @@ def opponent_error(base, params, separate: hub.Pretrained, batch) -> float:
   out = sampling.rollout(
     base.model,
     {"policy": params, "reference": base.params},
-    opponents.make_lanes(opponent="mixture", mixture=MIXTURE),
+    [{"policy": 1.0}, {"policy": 1 - MIXTURE, "reference": MIXTURE}],
     prompts=prompts,
     prompt_mask=mask,
     keys=sampling.row_keys(jax.random.key(3), jnp.arange(len(prompts)), 2),

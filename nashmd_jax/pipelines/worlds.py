@@ -1,0 +1,52 @@
+"""Planted worlds: one stage, `nash`, with a job for each run."""
+
+import functools
+import pathlib
+
+from nashmd_jax.experiments import nash, planted, worlds
+from nashmd_jax.pipelines import pipeline
+from nashmd_jax.training import followers, loop, optimizer
+
+SECTIONS = {
+  "pipeline": None,
+  "seed": None,
+  "world": pipeline.keywords(planted.make_world),
+  "model": None,
+  "nash": ("data", "optimizer", "train", *nash.GAME, "past", "runs"),
+}
+
+
+def jobs(
+  config: pipeline.Config, workdir: pathlib.Path
+) -> dict[str, pipeline.Job]:
+  """One job for each of `config.nash.runs`."""
+  return {
+    f"nash/{name}": functools.partial(worlds.run, config, workdir, name)
+    for name in config.nash.runs
+  }
+
+
+def check(config: pipeline.Config) -> None:
+  """Raises ValueError for what would fail later, before anything runs."""
+  check_keys = functools.partial(pipeline.check_keys, config)
+  check_keys("", SECTIONS)
+  for path, keys in SECTIONS.items():
+    if keys:
+      check_keys(path, keys)
+  check_keys("nash.data", ("batch_size",))
+  check_keys("nash.past", pipeline.keywords(followers.past_policies))
+  given = {"name", "folder", "seed", "updates_per_rollout"}
+  check_keys("nash.train", pipeline.keywords(loop.train) - given)
+  loop.check_intervals("nash", **config.nash.train)
+  for name in config.nash.runs:
+    section = worlds.run_section(config, name)
+    optimizer.make_optimizer(**section.optimizer)
+
+
+PIPELINE = pipeline.Pipeline(
+  stages=("nash",),
+  check=check,
+  jobs=jobs,
+  needed=lambda config, name: (),
+  page="nash",
+)

@@ -1,0 +1,155 @@
+"""The texts of a run: its records, whoever wrote them, and its tokenizer.
+
+Records of every origin are prepared once, by TFDS, in `workdir/data`; what
+the files hold later does not change the run.
+"""
+
+from collections.abc import Sequence
+import contextlib
+import io
+import pathlib
+
+from etils import epath
+import ml_collections
+import tensorflow_datasets as tfds
+
+from nashmd_jax import pretrained
+from nashmd_jax.data import docstrings, records, tldr
+from nashmd_jax.data import tokenizer as tokenizer_lib
+
+SPLITS = ("train", "validation", "test")
+JUDGED = ("train", "validation")
+TEXTS = ("prompt", "response")
+Splits = dict[str, list[records.Record]]
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+  """Reads the user's own files through, if the config names any.
+
+  Raises: ValueError that names file and line of the first bad row.
+  """
+  for where, schema, kind, splits in _own(config.data):
+    if schema not in tldr.SCHEMAS or tldr.SCHEMAS[schema].kind != kind:
+      fitting = [name for name, s in tldr.SCHEMAS.items() if s.kind == kind]
+      raise ValueError(
+        f"data: got the schema {schema!r} for a {kind}, expected one of "
+        f"{sorted(fitting)}"
+      )
+    for paths in _files(where, schema, splits).values():
+      rows = [row for path in paths for row in tldr.read_records(path, schema)]
+      if not rows:
+        raise ValueError(f"{paths[0]}: no records in it; expected {schema}")
+
+
+def load_summaries(
+  config: ml_collections.ConfigDict, workdir: pathlib.Path
+) -> Splits:
+  """Summary records of all `SPLITS`: the user's, or docstrings found here."""
+  folder = workdir / "data"
+  if config.data.records is None:
+    return _prepared(
+      docstrings.Docstrings(
+        roots=docstrings.source_roots(),
+        packages=tuple(config.data.packages),
+        data_dir=folder,
+      )
+    )
+  return _prepared_own(config.data.records, config.data.schema, SPLITS, folder)
+
+
+def load_comparisons(
+  config: ml_collections.ConfigDict, workdir: pathlib.Path
+) -> Splits | None:
+  """The user's comparison records of the splits `JUDGED`; None without any."""
+  data = config.data
+  if data.comparisons is None:
+    return None
+  folder = workdir / "data"
+  return _prepared_own(
+    data.comparisons, data.comparisons_schema, JUDGED, folder
+  )
+
+
+def load_tokenizer(
+  config: ml_collections.ConfigDict, workdir: pathlib.Path, splits: Splits
+) -> tuple[epath.Path, tokenizer_lib.Tokenizer]:
+  """The tokenizer and its file: given, of the pretrained model, or trained.
+
+  Args:
+    splits: summary records, of which the training split is trained on.
+  Raises: ValueError for a file that cannot be read.
+  """
+  settings = config.tokenizer
+  path = workdir / "data" / "tokenizer.json"
+  if settings.file is not None:
+    path = epath.Path(settings.file)
+  elif config.model.pretrained not in (None, pretrained.RANDOM):
+    path = epath.Path(config.model.pretrained) / "tokenizer.json"
+  elif not path.exists():
+    tokenizer_lib.train_tokenizer(
+      (row[name] for row in splits["train"] for name in TEXTS),
+      path,
+      vocab_size=settings.vocab_size,
+      eos_token=settings.eos_token,
+      special_tokens=settings.special_tokens,
+    )
+  return path, tokenizer_lib.load_tokenizer(path, settings.eos_token)
+
+
+def _own(data):
+  """(folder, schema, kind, splits) of the user's records and comparisons."""
+  own = (
+    (data.records, data.schema, "summary", SPLITS),
+    (data.comparisons, data.comparisons_schema, "comparison", JUDGED),
+  )
+  return [one for one in own if one[0] is not None]
+
+
+def _files(
+  folder: str, schema: str, splits: Sequence[str]
+) -> dict[str, list[epath.Path]]:
+  """FOLDER/train.jsonl and the like; train-0.jsonl.gz, … for parts."""
+  found = {
+    split: sorted(epath.Path(folder).glob(f"{split}*.jsonl*"))
+    for split in splits
+  }
+  for split, paths in found.items():
+    if not paths:
+      raise ValueError(
+        f"{folder}/{split}.jsonl: no such file; expected JSON lines of {schema}"
+      )
+  return found
+
+
+def _prepared_own(folder, schema, splits, data_dir) -> Splits:
+  files = _files(folder, schema, splits)
+  paths = {
+    split: [str(path) for path in found] for split, found in files.items()
+  }
+  return _prepared(tldr.Tldr(schema=schema, files=paths, data_dir=data_dir))
+
+
+def _prepared(builder: tfds.core.GeneratorBasedBuilder) -> Splits:
+  """The records of a builder, which prepares them if they are not there."""
+  if not pathlib.Path(builder.data_dir).exists():
+    # The builder speaks of a download; there is none.
+    tfds.disable_progress_bar()
+    with contextlib.redirect_stdout(io.StringIO()):
+      builder.download_and_prepare(file_format="array_record")
+    counts = {
+      name: split.num_examples for name, split in builder.info.splits.items()
+    }
+    print(
+      f"data: {builder.info.full_name} {counts}, content hash "
+      f"{builder.info.metadata['content_hash'][:12]}"
+    )
+  return {
+    name: [
+      {
+        key: value.decode() if isinstance(value, bytes) else value
+        for key, value in row.items()
+      }
+      for row in source
+    ]
+    for name, source in builder.as_data_source().items()
+  }

@@ -1,0 +1,156 @@
+"""Where policies trained by sampling come to rest, against the exact answer.
+
+`make certify` takes these rows; on their own: python -m tests.figures.landing
+"""
+
+import importlib.util
+import pathlib
+import sys
+
+import jax
+import numpy as np
+
+from nashmd_jax import files, games
+from nashmd_jax.experiments import planted, worlds
+from tests.figures import demo, rows
+
+CONFIG = "configs/worlds.py"
+OUT = pathlib.Path("out") / "landing.json"
+NASH = {
+  "self_play": "self-play (β = 0)",
+  "nash_md_eighth": "Nash-MD-PG, β = 1/8",
+  "nash_md_half": "Nash-MD-PG, β = 1/2",
+  "ipo_md_eighth": "IPO-MD, β = 1/8, at the point of Nash-MD-PG",
+}
+MIXTURES = (0.125, 0.25, 0.5, 0.75)
+
+
+def load_config(variant: str):
+  """`configs/worlds.py` of a variant."""
+  path = pathlib.Path(__file__).parents[2] / CONFIG
+  spec = importlib.util.spec_from_file_location("worlds_config", path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config(variant)
+
+
+def landed(variant: str) -> dict[str, dict]:
+  """Trains what is not trained yet; each run's distances, and its seconds.
+
+  Raises: RuntimeError if the program fails.
+  """
+  workdir = pathlib.Path("out") / f"worlds-{variant}"
+  out, _ = demo.run_main(
+    f"--workdir={workdir}", config=f"{CONFIG}:{variant}", quiet=False
+  )
+  if out.returncode:
+    raise RuntimeError(f"{CONFIG}:{variant} ended with {out.returncode}")
+  found = {}
+  for path in sorted((workdir / "nash").glob("*/done.json")):
+    done = files.load_json(path)
+    found[path.parent.name] = done["results"] | {"seconds": done["seconds"]}
+  return found
+
+
+def nash_rows(found: dict[str, dict], where: str) -> list[rows.Row]:
+  """Runs that should land at their exact point of rest."""
+  made = []
+  for name, words in NASH.items():
+    if name in found:
+      one = found[name]
+      made += [
+        rows.row(
+          f"KL(exact ‖ trained), {words}, {where}", one["eval/kl"], "≤", 2e-3
+        ),
+        rows.row(
+          f"duality gap of the played mixture at τ/(1−β), {words}, {where}",
+          one["eval/mixture_gap"],
+          "≤",
+          2e-3,
+        ),
+        rows.row(f"seconds of {words}, {where}", one["seconds"], "≤", 180),
+      ]
+  return made
+
+
+def best_response_rows(found: dict[str, dict], where: str) -> list[rows.Row]:
+  """Best response rests at its own point, away from the equilibrium."""
+  one = found["best_response"]
+  return [
+    rows.row(
+      f"KL(equilibrium ‖ trained), best response, {where}",
+      one["eval/equilibrium_kl"],
+      ">",
+      0.01,
+    ),
+    rows.row(
+      f"duality gap at τ, best response, {where}", one["eval/gap"], ">", 3e-3
+    ),
+  ]
+
+
+def mixture_rows(variant: str, where: str) -> list[rows.Row]:
+  """The token-wise mixture against π*_τ′, τ′ = τ/(1−β), by enumeration."""
+  config = load_config(variant)
+  made = []
+  for beta in MIXTURES:
+    distance = exact_distances(config, config.nash.kl_coef, beta)
+    one_token = config.world.max_response == 1
+    figure = distance["log" if one_token else "kl"]
+    claim = (
+      f"largest |log m − log π*_τ′|, β = {beta:g}, {where}"
+      if one_token
+      else f"KL(π*_τ′ ‖ m) of the token-wise mixture m (duality gap "
+      f"{distance['gap']:.2g}), β = {beta:g}, {where}"
+    )
+    relation, bar = ("≤", 1e-9) if one_token else (">", 1e-9)
+    made.append(rows.row(claim, figure, relation, bar))
+  return made
+
+
+def exact_distances(config, kl_coef: float, beta: float) -> dict[str, float]:
+  """How far m lies from π*_τ′: "log" at most, mean "kl" and "gap"."""
+  world = planted.make_world(**config.world)
+  game = worlds.make_game(world, worlds.make_model(config, world), config.nash)
+  start = game.model.init(jax.random.key(config.seed))
+  reference = worlds.exact_log_probs(world, game, start)
+  answer = worlds.solve(
+    world, log_reference=reference, kl_coef=kl_coef, mixture=beta
+  )
+  with jax.enable_x64(True):
+    found = worlds.distances(world, answer, jax.numpy.asarray(answer.policy))
+  difference = np.abs(answer.mixture - answer.hot_equilibrium).max()
+  return {
+    "log": float(difference),
+    "kl": float(found["mixture_kl"]),
+    "gap": float(found["mixture_gap"]),
+  }
+
+
+def cycle_rows() -> list[rows.Row]:
+  """The planted preference is cyclic; at random one triple in four is."""
+  world = planted.make_world(**load_config("neural").world)
+  share = games.cyclic_share(world.preference).min()
+  return [
+    rows.row(
+      "least share of cyclic triples of a prompt", float(share), ">", 0.2
+    )
+  ]
+
+
+def landing_rows() -> list[rows.Row]:
+  """All rows of this file; minutes, unless the runs are there already."""
+  long, short = "31 responses of up to 4 tokens", "5 responses of one token"
+  neural, one_token = landed("neural"), landed("one_token")
+  return [
+    *cycle_rows(),
+    *nash_rows(neural, long),
+    *best_response_rows(neural, long),
+    *nash_rows(one_token, short),
+    *mixture_rows("one_token", short),
+    *mixture_rows("neural", long),
+  ]
+
+
+if __name__ == "__main__":
+  sys.exit(rows.report(OUT, landing_rows()))
