@@ -32,8 +32,15 @@ WORKDIR = flags.DEFINE_string(
   "given.",
 )
 STAGE = flags.DEFINE_string(
-  "stage", "all", "The one stage to run; all of the config's if not given."
+  "stage",
+  "all",
+  "The one stage to run; all of the config's if not given. pod_check compiles "
+  "every program for the slice of --topology instead.",
 )
+TOPOLOGY = flags.DEFINE_string(
+  "topology", "v5e:4x4", "TPU slice of --stage=pod_check."
+)
+POD_CHECK = "pod_check"
 
 
 def pipeline_of(
@@ -50,10 +57,11 @@ def pipeline_of(
       f"{sorted(pipelines.PIPELINES)}"
     )
   pipeline = pipelines.PIPELINES[name]
-  if stage not in ("all", *pipeline.stages):
-    raise ValueError(
-      f"--stage: got {stage!r}, expected all or one of {pipeline.stages}"
-    )
+  stages = pipeline.stages
+  if pipeline.pod_check is not None:
+    stages += (POD_CHECK,)
+  if stage not in ("all", *stages):
+    raise ValueError(f"--stage: got {stage!r}, expected all or one of {stages}")
   return pipeline
 
 
@@ -184,6 +192,10 @@ def main(argv: list[str]) -> None:
   del argv
   logging.set_verbosity(logging.ERROR)
   try:
+    if STAGE.value == POD_CHECK:
+      check = pipeline_of(CONFIG.value, POD_CHECK).pod_check
+      check(CONFIG.value, TOPOLOGY.value, print)
+      return
     if WORKDIR.value is None:
       config_flag = config_flags.get_config_filename(flags.FLAGS["config"])
       workdir = default_workdir(config_flag)

@@ -32,4 +32,5 @@ PIPELINE = pipeline.Pipeline(
   jobs=jobs,
   needed=lambda config, name: (),
   page="games/table.md",
+  pod_check=None,
 )

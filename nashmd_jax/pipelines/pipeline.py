@@ -24,6 +24,8 @@ class Pipeline(NamedTuple):
       "stage" or "stage/name". A job returns its results, for JSON.
     needed: (config, job) -> names of the jobs whose results a job reads.
     page: what to open when all is done, relative to the workdir.
+    pod_check: (config, topology, report) -> None. Compiles the programs of a
+      run for a TPU slice, each reported as a line; None if there are none.
   """
 
   stages: Sequence[str]
@@ -31,6 +33,7 @@ class Pipeline(NamedTuple):
   jobs: Callable[[Config, pathlib.Path], dict[str, Job]]
   needed: Callable[[Config, str], Sequence[str]]
   page: str
+  pod_check: Callable[[Config, str, Callable[[str], None]], None] | None
 
 
 def keywords(function: Callable) -> set[str]:
