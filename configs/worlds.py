@@ -79,6 +79,14 @@ def neural_config(variant: str) -> ml_collections.ConfigDict:
     "num_buckets": 8,
     "max_distance": 16,
   }
+  config.devices = {
+    "mode": "jit",
+    "model": 1,
+    "fsdp": False,
+    "smallest": 65_536,
+    "run_dtype": "float32",
+    "frozen_dtype": "float32",
+  }
   config.nash = {
     "opponent": "mixture",
     "mixture": 0.125,

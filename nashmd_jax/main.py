@@ -37,8 +37,15 @@ WORKDIR = flags.DEFINE_string(
 )
 MARKER = "done.json"
 STAGE = flags.DEFINE_string(
-  "stage", "all", "The one stage to run; all of the config's if not given."
+  "stage",
+  "all",
+  "The one stage to run; all of the config's if not given. pod_check compiles "
+  "every program for the slice of --topology instead.",
 )
+TOPOLOGY = flags.DEFINE_string(
+  "topology", "v5e:4x4", "TPU slice of --stage=pod_check."
+)
+POD_CHECK = "pod_check"
 
 
 def pipeline_of(
@@ -55,10 +62,11 @@ def pipeline_of(
       f"{sorted(pipelines.PIPELINES)}"
     )
   pipeline = pipelines.PIPELINES[name]
-  if stage not in ("all", *pipeline.stages):
-    raise ValueError(
-      f"--stage: got {stage!r}, expected all or one of {pipeline.stages}"
-    )
+  stages = pipeline.stages
+  if pipeline.pod_check is not None:
+    stages += (POD_CHECK,)
+  if stage not in ("all", *stages):
+    raise ValueError(f"--stage: got {stage!r}, expected all or one of {stages}")
   return pipeline
 
 
@@ -196,6 +204,10 @@ def main(argv: list[str]) -> None:
   del argv
   logging.set_verbosity(logging.ERROR)
   try:
+    if STAGE.value == POD_CHECK:
+      check = pipeline_of(CONFIG.value, POD_CHECK).pod_check
+      check(CONFIG.value, TOPOLOGY.value, print)
+      return
     distributed.start()
     with contextlib.ExitStack() as stack:
       if not distributed.is_first():  # its errors are shown all the same

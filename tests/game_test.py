@@ -220,7 +220,7 @@ class GameTest(parameterized.TestCase):
       )
     )
     got = step(
-      sharding.replicate(self.sets, mesh),
+      jax.device_put(self.sets, sharding.replicated(mesh)),
       sharding.shard_batch(self.batch, mesh),
     )
     whole = self.rollout(game)

@@ -228,7 +228,9 @@ def _visits(text: str):
       yield line, turns, looped, fused
       loop = re.search(r"condition=%?([\w.-]+), body=%?([\w.-]+)", line)
       if loop:
-        yield from visit(loop[2], turns * _turns(blocks[loop[1]]), True, fused)
+        inside = turns * _turns(blocks[loop[1]])
+        for part in loop.groups():
+          yield from visit(part, inside, True, fused)
         continue
       inner = re.findall(r"(?:calls|to_apply)=%?([\w.-]+)", line)
       branches = re.search(r"branch_computations=\{([^}]*)\}", line)
@@ -260,8 +262,12 @@ def count_cycles(text: str) -> int:
 
 
 def find_collectives(text: str) -> list[Collective]:
-  """All collectives of an optimised HLO module."""
-  found = []
+  """All collectives of an optimised HLO module.
+
+  An asynchronous one may be spread over many operations and turns of a loop,
+  all with its channel; it counts once, where it turns least.
+  """
+  by_channel = {}
   pattern = rf"= (.*?) ({'|'.join(COLLECTIVES)})(-start)?\((.*)"
   for line, turns, looped, _ in _visits(text):
     match = re.search(pattern, line)
@@ -274,10 +280,12 @@ def find_collectives(text: str) -> list[Collective]:
     if kind == "reduce-scatter":
       size *= _group_size(rest)
     origin = re.search(r'op_name="([^"]*)"', line)
-    found.append(
-      Collective(kind, size, turns, looped, origin[1] if origin else "")
-    )
-  return found
+    one = Collective(kind, size, turns, looped, origin[1] if origin else "")
+    number = re.search(r"channel_id=(\d+)", line)
+    channel = number[1] if number else line
+    known = by_channel.get(channel, one)
+    by_channel[channel] = min(one, known, key=lambda x: (x.count, x.in_loop))
+  return list(by_channel.values())
 
 
 def _array_bytes(shape: str) -> int:

@@ -22,8 +22,6 @@ class Game(NamedTuple):
 
   Attributes:
     model: of every parameter set that writes.
-    place: (sets) -> the copies of them that models run on; see
-      `training.sharding`.
     opponent: who writes y′.
     judge: (params_by_name) -> the judge, of the kind that `rule` asks.
     rule: see `rules.make_rule`.
@@ -32,10 +30,11 @@ class Game(NamedTuple):
     temperature: of sampling and of every log-prob, > 0.
     max_response: R, tokens.
     eos_id: token that ends a response.
+    place: (sets) -> the copies of them that models run on; see
+      `training.sharding`. Without it they run as they are.
   """
 
   model: models.LanguageModel
-  place: Callable[[Any], Any]
   opponent: opponents.Opponent
   judge: Callable[[Sets], rules.Judge]
   rule: rules.Rule
@@ -44,6 +43,7 @@ class Game(NamedTuple):
   temperature: float
   max_response: int
   eos_id: int
+  place: Callable[[Any], Any] = lambda sets: sets
 
 
 def rollout(

@@ -18,7 +18,7 @@ import numpy as np
 from nashmd_jax import games, models, opponents, policy
 from nashmd_jax.experiments import game as game_lib
 from nashmd_jax.experiments import nash, planted, rules
-from nashmd_jax.training import loop
+from nashmd_jax.training import loop, sharding
 from nashmd_jax.training import optimizer as optimizer_lib
 
 World = planted.World
@@ -311,6 +311,7 @@ def run(
   return loop.train(
     make_experiment(world, game, answer, **section.data),
     optimizer_lib.make_optimizer(**section.optimizer),
+    devices=sharding.make_devices(**config.devices),
     name=f"nash/{name}",
     folder=workdir / "nash" / name,
     seed=config.seed,

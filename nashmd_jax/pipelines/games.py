@@ -33,4 +33,5 @@ PIPELINE = pipeline.Pipeline(
   alone=("games",),
   needed=lambda config, name: (),
   page="games/table.md",
+  pod_check=None,
 )

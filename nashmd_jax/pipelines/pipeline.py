@@ -25,6 +25,8 @@ class Pipeline(NamedTuple):
     alone: stages that touch no array shared by processes; one does them.
     needed: (config, job) -> names of the jobs whose results a job reads.
     page: what to open when all is done, relative to the workdir.
+    pod_check: (config, topology, report) -> None. Compiles the programs of a
+      run for a TPU slice, each reported as a line; None if there are none.
   """
 
   stages: Sequence[str]
@@ -33,6 +35,7 @@ class Pipeline(NamedTuple):
   alone: Sequence[str]
   needed: Callable[[Config, str], Sequence[str]]
   page: str
+  pod_check: Callable[[Config, str, Callable[[str], None]], None] | None
 
 
 def keywords(function: Callable) -> set[str]:

@@ -1,5 +1,6 @@
 """Text, from records to a report: sft, judges, nash, tournament, report."""
 
+from collections.abc import Callable
 import functools
 import pathlib
 
@@ -7,7 +8,7 @@ from nashmd_jax import preference_model, pretrained, texts
 from nashmd_jax.data import batches, raters
 from nashmd_jax.evaluation import export, report, tournament
 from nashmd_jax.experiments import nash, preference, sft, start
-from nashmd_jax.pipelines import pipeline
+from nashmd_jax.pipelines import pipeline, pod_check
 from nashmd_jax.training import followers, loop, optimizer, sharding
 
 TRAINED = {
@@ -143,6 +144,20 @@ def needed(config: pipeline.Config, name: str) -> list[str]:
   return before.get(name, ["sft", "preference", "reward"])
 
 
+def check_pod(
+  config: pipeline.Config, topology: str, report: Callable[[str], None]
+) -> None:
+  """Compiles every program for a slice; what a user has to give may be absent.
+
+  Raises: ValueError for a config, or a slice, that cannot work.
+  """
+  config = config.copy_and_resolve_references()
+  with config.unlocked():
+    config.required = ()
+  check(config)
+  pod_check.check(config, topology, report)
+
+
 PIPELINE = pipeline.Pipeline(
   stages=(
     "start",
@@ -154,4 +169,5 @@ PIPELINE = pipeline.Pipeline(
   alone=("report",),
   needed=needed,
   page="report/index.html",
+  pod_check=check_pod,
 )

@@ -5,13 +5,14 @@ import pathlib
 
 from nashmd_jax.experiments import nash, planted, worlds
 from nashmd_jax.pipelines import pipeline
-from nashmd_jax.training import followers, loop, optimizer
+from nashmd_jax.training import followers, loop, optimizer, sharding
 
 SECTIONS = {
   "pipeline": None,
   "seed": None,
   "world": pipeline.keywords(planted.make_world),
   "model": None,
+  "devices": pipeline.keywords(sharding.check_devices),
   "nash": ("data", "optimizer", "train", *nash.GAME, "past", "runs"),
 }
 
@@ -35,7 +36,8 @@ def check(config: pipeline.Config) -> None:
       check_keys(path, keys)
   check_keys("nash.data", ("batch_size",))
   check_keys("nash.past", pipeline.keywords(followers.past_policies))
-  given = {"name", "folder", "seed", "updates_per_rollout"}
+  sharding.check_devices(**config.devices)
+  given = {"devices", "name", "folder", "seed", "updates_per_rollout"}
   check_keys("nash.train", pipeline.keywords(loop.train) - given)
   loop.check_intervals("nash", **config.nash.train)
   for name in config.nash.runs:
@@ -49,4 +51,5 @@ PIPELINE = pipeline.Pipeline(
   jobs=jobs,
   needed=lambda config, name: (),
   page="nash",
+  pod_check=None,
 )

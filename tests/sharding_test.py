@@ -1,0 +1,204 @@
+"""Where leaves lie, and that it changes no number.
+
+Steps of `sft` and `nash` on 1, 2 and 8 devices, under jit with every split and
+under pmap, against one device.
+"""
+
+import functools
+import pathlib
+
+from absl.testing import absltest, parameterized
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+import numpy as np
+import optax
+
+from nashmd_jax import models
+from nashmd_jax.models import lora
+from nashmd_jax.training import checkpoints, sharding
+from tests import tiny_runs, training_test
+
+rule = functools.partial(sharding.spec, data=2, model=4, smallest=1)
+
+
+class RuleTest(parameterized.TestCase):
+  @parameterized.parameters(
+    # The head axis of [N, D, H, K] over 4, the longest other one over 2; the
+    # axis of depth never.
+    ("layers/attention/query", (8, 6, 4, 2), P(None, "data", "model")),
+    ("layers/attention/out", (8, 4, 2, 6), P(None, "model", None, "data")),
+    ("layers/mlp/gate", (8, 6, 12), P(None, "data", "model")),
+    ("layers/mlp/down", (8, 12, 6), P(None, "model", "data")),
+    ("embedding", (12, 6), P("model", "data")),
+    ("head", (6, 12), P("data", "model")),
+    # Two key heads cannot be split over 4.
+    ("layers/attention/key", (8, 6, 2, 2), P(None, "data")),
+    ("layers/attention/key_bias", (8, 4, 2), P(None, "model", "data")),
+    # An odd vocabulary is not split; what remains is.
+    ("embedding", (13, 6), P(None, "data")),
+    ("layers/attention_norm/scale", (8, 6), P("data")),
+    # Moments have the paths of their matrices, with the optimizer's in front.
+    ("1/0/mu/layers/mlp/gate", (8, 6, 12), P(None, "data", "model")),
+    ("1/0/v_row/layers/mlp/gate", (8, 6), P("data")),
+    ("1/0/v/layers/mlp/gate", (1,), P()),
+    # Slots of past policies lead, as depth does.
+    ("past/snapshots/embedding", (8, 12, 6), P(None, "model", "data")),
+    ("query/a", (8, 6, 4), P(None, "data")),
+    ("query/b", (8, 2, 4, 2), P(None, "data", "model")),
+    ("query/matrix", (8, 6, 4, 2), P(None, "data", "model")),
+    ("policy/keys", (8, 6, 4, 10, 2), P(None, "data", "model")),
+    ("policy/cross/0", (8, 6, 4, 10, 2), P(None, "data", "model")),
+    ("policy/fed", (), P()),
+  )
+  def test_by_hand(self, path, shape, expected):
+    self.assertEqual(rule(path.split("/"), shape), expected)
+
+  def test_small_leaves_and_the_copy_that_runs_are_whole(self):
+    names = ("layers", "mlp", "gate")
+    self.assertEqual(rule(names, (8, 6, 12), smallest=577), P())
+    self.assertEqual(rule(names, (8, 6, 12), data=1), P(None, None, "model"))
+
+  @parameterized.parameters("t5", "gemma2", "qwen2")
+  def test_every_matrix_of_a_family_is_split_along_both_axes(self, family):
+    model = models.make_language_model(vocab_size=64, **tiny_runs.SIZES[family])
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    adapters = lora.init_lora(
+      jax.random.key(0), params, rank=4, targets=("query", "down")
+    )
+    moments = optax.adamw(1e-3).init(params)
+    devices = tiny_runs.devices(8, model=2, fsdp=True)
+    places = sharding.shardings((params, moments), devices)
+    for place, leaf in zip(
+      jax.tree.leaves(places), jax.tree.leaves((params, moments)), strict=True
+    ):
+      if leaf.ndim > 2:
+        self.assertEqual({"data", "model"}, set(place.spec) - {None})
+    attached = jax.eval_shape(
+      functools.partial(lora.attach, alpha=1.0), params, adapters
+    )
+    jax.tree.map(
+      lambda place, leaf: place.shard_shape(leaf.shape),
+      sharding.shardings(attached, devices),
+      attached,
+    )
+
+  @parameterized.parameters(
+    (dict(mode="xmap"), "devices.mode: got 'xmap'"),
+    (dict(frozen_dtype="float16"), "devices.frozen_dtype: got 'float16'"),
+    (dict(model=0), "devices: got model 0"),
+    (dict(mode="pmap", fsdp=True), "devices.mode: pmap keeps every parameter"),
+    (dict(model=3), "devices.model: got 3, expected a divisor of the 8"),
+  )
+  def test_mistakes(self, changes, message):
+    with self.assertRaisesRegex(ValueError, message):
+      tiny_runs.devices(8, **changes)
+
+
+LAYOUTS = {
+  "fsdp": dict(count=8, fsdp=True),
+  "fsdp on 2": dict(count=2, fsdp=True),
+  "tensor": dict(count=2, model=2),
+  "both": dict(count=8, model=2, fsdp=True),
+  "pmap": dict(count=8, mode="pmap"),
+}
+
+
+class EqualityTest(parameterized.TestCase):
+  @parameterized.parameters(
+    ("sft", "t5", "fsdp"),
+    ("sft", "t5", "pmap"),
+    ("nash", "t5", "both"),
+    ("nash", "t5", "pmap"),
+    ("nash", "gemma2", "fsdp on 2"),
+    ("nash", "gemma2", "tensor"),
+    ("nash", "gemma2", "both"),
+  )
+  def test_five_steps_are_those_of_one_device(self, stage, family, layout):
+    one = tiny_runs.five_steps(stage, family)
+    many = tiny_runs.five_steps(stage, family, **LAYOUTS[layout])
+    for a, b in (
+      (one.params, many.params),
+      (one.followers["ema"], many.followers["ema"]),
+    ):
+      self.assertLess(tiny_runs.distance(a, b), 1e-5)
+
+
+class DecodeTest(parameterized.TestCase):
+  @parameterized.product(
+    family=("t5", "gemma2"), layout=("fsdp", "tensor", "both")
+  )
+  def test_the_same_completions_for_the_same_keys(self, family, layout):
+    one, _ = tiny_runs.roll(family)
+    many, _ = tiny_runs.roll(family, **LAYOUTS[layout])
+    np.testing.assert_array_equal(one.tokens, many.tokens)
+    np.testing.assert_allclose(one.log_prob, many.log_prob, atol=2e-5)
+
+  @parameterized.parameters("t5", "gemma2")
+  def test_replicas_exchange_the_stop_test_and_nothing_else(self, family):
+    _, found = tiny_runs.roll(family, **LAYOUTS["fsdp"])
+    loop = tiny_runs.in_decode_loop(found)
+    self.assertEqual(
+      [(one.kind, one.size) for one in loop], [("all-reduce", 1)]
+    )
+
+  @parameterized.parameters("t5", "gemma2")
+  def test_tensor_parallel_decoding_never_moves_parameters(self, family):
+    _, found = tiny_runs.roll(family, **LAYOUTS["both"])
+    kinds = {}
+    for one in tiny_runs.in_decode_loop(found):
+      kinds.setdefault(one.kind, []).append(one)
+    self.assertNotIn("all-to-all", kinds)
+    # The sampler sees the whole vocabulary; nothing else is gathered.
+    for one in kinds["all-gather"]:
+      self.assertIn("cumsum", one.origin)
+
+  def test_without_the_copy_parameters_move_at_every_token(self):
+    _, found = tiny_runs.roll("t5", placed=False, **LAYOUTS["fsdp"])
+    gathers = [
+      one
+      for one in tiny_runs.in_decode_loop(found)
+      if one.kind == "all-gather" and "cumsum" not in one.origin
+    ]
+    self.assertNotEmpty(gathers)
+
+
+class TopologyTest(parameterized.TestCase):
+  @parameterized.parameters(1, 2)
+  def test_a_run_cut_on_eight_devices_goes_on_on_fewer(self, count):
+    whole, parts = (self.create_tempdir(name).full_path for name in "ab")
+    training_test.train(whole, 8, devices=tiny_runs.devices(1))
+    many = tiny_runs.devices(8, fsdp=True)
+    training_test.train(parts, 4, devices=many)
+    training_test.train(parts, 8, devices=tiny_runs.devices(count))
+    like = {"w": jax.ShapeDtypeStruct((8,), "float32")}
+    ends = [
+      checkpoints.load_params(pathlib.Path(folder), like)["w"]
+      for folder in (whole, parts)
+    ]
+    np.testing.assert_allclose(*ends, rtol=1e-5)
+
+
+class DtypeTest(absltest.TestCase):
+  def test_only_named_matrices_are_cast(self):
+    tree = {"gate": jnp.ones((2, 2)), "scale": jnp.ones(2)}
+    cast = sharding.cast(tree, "bfloat16")
+    self.assertEqual(cast["gate"].dtype, jnp.bfloat16)
+    self.assertEqual(cast["scale"].dtype, jnp.float32)
+
+  def test_gradient_comes_back_in_the_stored_dtype_and_place(self):
+    devices = tiny_runs.devices(8, fsdp=True, run_dtype="bfloat16")
+    tree = {"gate": jnp.arange(64.0).reshape(8, 8)}
+    stored = sharding.store(devices, lambda: tree)
+
+    def loss(stored):
+      return jnp.sum(sharding.to_run(stored, devices)["gate"] ** 2)
+
+    gradient = jax.jit(jax.grad(loss))(stored)["gate"]
+    self.assertEqual(gradient.dtype, jnp.float32)
+    self.assertEqual(gradient.sharding.spec, stored["gate"].sharding.spec)
+    np.testing.assert_array_equal(gradient, 2 * tree["gate"])
+
+
+if __name__ == "__main__":
+  absltest.main()

@@ -1,0 +1,158 @@
+"""Steps of the stages at a tiny size, on any layout of the test's devices."""
+
+import functools
+import pathlib
+
+import jax
+import ml_collections
+import numpy as np
+
+from configs import docstrings
+from nashmd_jax import sampling
+from nashmd_jax.evaluation import compiled
+from nashmd_jax.experiments import nash, sft
+from nashmd_jax.pipelines import pod_check
+from nashmd_jax.training import loop, optimizer, sharding
+
+ROWS, PROMPT = 8, 8
+SIZES = {
+  "t5": dict(
+    family="t5", width=16, num_heads=2, head_dim=4, mlp_dim=32,
+    encoder_layers=2, decoder_layers=2, num_buckets=8, max_distance=16,
+  ),
+  "gemma2": dict(
+    family="gemma2", width=16, num_layers=2, num_heads=4, num_kv_heads=2,
+    head_dim=4, mlp_dim=32, rope_base=1e4, window=8,
+  ),
+  "qwen2": dict(
+    family="qwen2", width=16, num_layers=2, num_heads=4, num_kv_heads=2,
+    head_dim=4, mlp_dim=32, rope_base=1e4,
+  ),
+}  # fmt: skip
+
+
+def devices(count: int = 1, **changes) -> sharding.Devices:
+  settings = dict(
+    mode="jit", model=1, fsdp=False, smallest=1,
+    run_dtype="float32", frozen_dtype="float32",
+  )  # fmt: skip
+  return sharding.make_devices(jax.devices()[:count], **(settings | changes))
+
+
+def config(family: str) -> ml_collections.ConfigDict:
+  """The tiny config with a family's sizes and a step worth taking."""
+  made = docstrings.get_config("tiny").copy_and_resolve_references()
+  with made.unlocked():
+    made.model = SIZES[family]
+    made.tokenizer.vocab_size = 64
+    for section in (made.sft, made.nash):
+      section.optimizer.update({"warmup_steps": 0, "decay_steps": 0})
+  return made
+
+
+def batches(count: int) -> list[dict[str, np.ndarray]]:
+  rng = np.random.default_rng(0)
+
+  def tokens(width):
+    lengths = rng.integers(1, width + 1, size=(ROWS, 1))
+    return rng.integers(1, 64, (ROWS, width)), np.arange(width) < lengths
+
+  made = []
+  for number in range(count):
+    prompts, responses = tokens(PROMPT), tokens(8)
+    made.append({
+      "example_ids": np.arange(ROWS, dtype=np.int32) + number * ROWS,
+      "prompts": prompts[0].astype(np.int32),
+      "prompts_mask": prompts[1],
+      "responses": responses[0].astype(np.int32),
+      "responses_mask": responses[1],
+    })  # fmt: skip
+  return made
+
+
+def experiment(stage, made, task) -> loop.Experiment:
+  """The stage's, from random parameters that depend on their name alone."""
+  if stage == "sft":
+    return sft.make_experiment(task, seed=0, **made.sft.data)
+  section = nash.run_section(made, "nash_md")
+  built = nash.experiment_of(task, section, pathlib.Path(), seed=0)
+
+  def init(rng):
+    return task.model.init(rng), {
+      "reference": task.model.init(jax.random.key(1)),
+      "judge": task.judge_model.init(jax.random.key(2)),
+    }
+
+  return built._replace(init=init)
+
+
+def make_step(stage: str, family: str, places: sharding.Devices):
+  """The state at step 0 and the compiled step."""
+  made = config(family)
+  task = pod_check.stand_in_task(made, places)
+  built = experiment(stage, made, task)
+  tx = optimizer.make_optimizer(**made[stage].optimizer)
+  start = loop.make_first_state(built, tx, devices=places, ema_decay=0.9)
+  state = sharding.store(places, start, *built.init(jax.random.key(0)))
+  make = functools.partial(
+    loop.make_train_step, built, tx,
+    seed=0, ema_decay=0.9, updates_per_rollout=1,
+  )  # fmt: skip
+  return state, sharding.compile_step(places, make, state)
+
+
+@functools.cache
+def five_steps(stage: str, family: str, **layout):
+  """The state after five steps, on the host."""
+  places = devices(**layout)
+  state, step = make_step(stage, family, places)
+  for batch in batches(5):
+    state, _ = step(state, sharding.shard_batch(batch, places.mesh))
+  return jax.device_get(state)
+
+
+@functools.cache
+def roll(family: str, placed: bool = True, **layout):
+  """Responses in two lanes on a layout, and the collectives of the program."""
+  places = devices(**layout)
+  task = pod_check.stand_in_task(config(family), places)
+  lanes = [{"policy": 1.0}, {"policy": 0.5, "reference": 0.5}]
+
+  def written(sets, batch):
+    return sampling.rollout(
+      task.model,
+      task.place(sets) if placed else sets,
+      lanes,
+      prompts=batch["prompts"],
+      prompt_mask=batch["prompts_mask"],
+      keys=sampling.row_keys(jax.random.key(3), batch["example_ids"], 2),
+      max_response=8,
+      temperature=1.0,
+      eos_id=1,
+    )
+
+  def init():
+    return {
+      name: task.model.init(jax.random.key(number))
+      for number, name in enumerate(("policy", "reference"))
+    }
+
+  sets = sharding.store(places, init)
+  batch = sharding.shard_batch(batches(1)[0], places.mesh)
+  program = jax.jit(written).lower(sets, batch).compile()
+  found = compiled.find_collectives(program.as_text())
+  return jax.device_get(program(sets, batch)), found
+
+
+def in_decode_loop(found) -> list[compiled.Collective]:
+  """Of the collectives, those that run for every token."""
+  return [one for one in found if one.in_loop and "prefill" not in one.origin]
+
+
+def distance(expected, found) -> float:
+  """Largest ‖a − b‖ / ‖a‖ over the leaves of two trees."""
+  worst = 0.0
+  for a, b in zip(*map(jax.tree.leaves, (expected, found)), strict=True):
+    a, b = np.float64(a), np.float64(b)
+    worst = max(worst, np.linalg.norm(a - b) / max(np.linalg.norm(a), 1e-30))
+  return float(worst)
