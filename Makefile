@@ -1,13 +1,18 @@
 # Every target sets up .venv from the lock file by itself.
 STARTED := $(shell date +%s)
 PYTHON ?= python3
-WORKDIR ?= out/demo
+JOBS ?= 1
 BIN := .venv/bin
 
-.PHONY: demo games bench test lint format lock clean
+.PHONY: demo sweep games bench test lint format lock clean
 
+demo: WORKDIR ?= out/demo
 demo: .venv/ready
 	$(BIN)/python -m tests.figures.demo --started=$(STARTED) --workdir=$(WORKDIR)
+
+sweep: .venv/ready
+	$(BIN)/python -m nashmd_jax.sweep --config=$(CONFIG) --jobs=$(JOBS) \
+	  $(if $(WORKDIR),--workdir=$(WORKDIR)) $(FLAGS)
 
 games: .venv/ready
 	$(BIN)/python -m tests.figures.games

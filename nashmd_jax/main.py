@@ -7,6 +7,7 @@ on from its last checkpoint when it was cut off. Exit status: 0 done, 1 the
 run failed, 2 a mistake in flags, config, data or workdir.
 """
 
+from collections.abc import Sequence
 import json
 import os
 import pathlib
@@ -20,7 +21,8 @@ import jax
 import ml_collections
 from ml_collections import config_flags
 
-from nashmd_jax import files, pipelines
+from nashmd_jax import files, hyper, pipelines, trials
+from nashmd_jax.evaluation import collect
 
 CONFIG = config_flags.DEFINE_config_file(
   "config", help_string="Config file, such as configs/docstrings.py[:tiny]."
@@ -32,8 +34,15 @@ WORKDIR = flags.DEFINE_string(
   "given.",
 )
 STAGE = flags.DEFINE_string(
-  "stage", "all", "The one stage to run; all of the config's if not given."
+  "stage",
+  "all",
+  "The one stage to run; all of the config's if not given. Of a sweep also "
+  "trials, which lists them, and collect, which aggregates them.",
 )
+TRIAL = flags.DEFINE_integer(
+  "trial", None, "Number of the trial to run if the config is a sweep, from 0."
+)
+SWEEP_STAGES = ("trials", "collect")
 
 
 def pipeline_of(
@@ -108,12 +117,17 @@ def _flat(tree, prefix: str = "") -> dict:
 
 
 def run(
-  config: ml_collections.ConfigDict, workdir: pathlib.Path, stage: str
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  stage: str,
+  trial: trials.Trial | None,
 ) -> None:
-  """Runs what is not done yet of one stage or of all."""
+  """Runs what is not done yet of one stage or of all; of a trial, if given."""
   pipeline = pipeline_of(config, stage)
   pipeline.check(config)
   claim_workdir(config, workdir)
+  if trial is not None:
+    trials.claim(trial)
   jax.config.update("jax_compilation_cache_dir", str(workdir / "xla_cache"))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
   todo = {
@@ -135,15 +149,78 @@ def run(
         )
     print(f"{name}: starts", flush=True)
     began = time.monotonic()
-    results = job()
+    try:
+      results = job()
+    except Exception as error:
+      trials.save_failure(workdir, name, error)
+      raise
     seconds = time.monotonic() - began
     files.save_json(marker, {"seconds": seconds, "results": results})
+    trials.clear_failure(workdir)
     print(f"{name}: done in {seconds:.0f} s", flush=True)
   if finished == len(todo):
     print("all is done already")
   page = workdir / pipeline.page
   if page.exists():
     print(f"results: {page}")
+
+
+def run_sweep(
+  sweep: hyper.Sweep,
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  stage: str,
+  number: int | None,
+) -> None:
+  """Runs one trial of a sweep, or lists or collects all of them."""
+  given = flags.FLAGS["config"].override_values
+  found = trials.all_trials(config, sweep, given=given, workdir=workdir)
+  if (stage in SWEEP_STAGES) != (number is None):
+    raise ValueError(
+      f"--config: is a sweep of {len(found)} trials; give either --trial or "
+      f"--stage, one of {SWEEP_STAGES}"
+    )
+  if (workdir / "config.json").exists():
+    raise ValueError(
+      f"{workdir}: belongs to a single run; choose another --workdir"
+    )
+  if number is not None:
+    trial = trials.chosen(found, number)
+    run(trial.config, trial.folder, stage, trial)
+  elif stage == "trials":
+    _list_trials(found)
+  else:
+    collect.run([_entry(trial) for trial in found], workdir)
+
+
+def _list_trials(found: Sequence[trials.Trial]) -> None:
+  for trial in found:
+    mistake = _mistake(trial)
+    if mistake:
+      raise ValueError(f"trial {trial.number}: {mistake}")
+    print(f"{trial.number:03d} {trials.describe(trial.overrides)}")
+  print(f"{len(found)} trials, 0 to {len(found) - 1}")
+
+
+def _entry(trial: trials.Trial) -> collect.Entry:
+  """A trial for `collect`, which must be the one that its folder holds."""
+  mistake = None
+  if (trial.folder / "config.json").exists():
+    claim_workdir(trial.config, trial.folder)
+    trials.claim(trial)
+  else:
+    mistake = _mistake(trial)
+  jobs = pipeline_of(trial.config, "all").jobs(trial.config, trial.folder)
+  return collect.Entry(trial, tuple(jobs), mistake)
+
+
+def _mistake(trial: trials.Trial) -> str | None:
+  """What is wrong with the config of a trial, before anything runs."""
+  try:
+    pipeline_of(trial.config, "all").check(trial.config)
+  except ValueError as error:
+    return str(error)
+  return None
 
 
 def _one_sentence(error: BaseException) -> str:
@@ -184,12 +261,21 @@ def main(argv: list[str]) -> None:
   del argv
   logging.set_verbosity(logging.ERROR)
   try:
+    config_flag = config_flags.get_config_filename(flags.FLAGS["config"])
     if WORKDIR.value is None:
-      config_flag = config_flags.get_config_filename(flags.FLAGS["config"])
       workdir = default_workdir(config_flag)
     else:
       workdir = pathlib.Path(WORKDIR.value)
-    run(CONFIG.value, workdir, STAGE.value)
+    sweep = trials.load_sweep(config_flag)
+    if sweep is not None:
+      run_sweep(sweep, CONFIG.value, workdir, STAGE.value, TRIAL.value)
+    elif TRIAL.value is not None or STAGE.value in SWEEP_STAGES:
+      raise ValueError(
+        f"--config: {config_flag} defines no get_hyper, so that it is no "
+        "sweep and has no trials"
+      )
+    else:
+      run(CONFIG.value, workdir, STAGE.value, None)
   except ValueError as error:
     raised_in = pathlib.Path(traceback.extract_tb(error.__traceback__)[-1][0])
     if pathlib.Path(__file__).parent not in raised_in.parents:
