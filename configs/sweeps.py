@@ -11,8 +11,9 @@
 | `seeds` | 8 | the seed of the whole demo, all of its policies |
 | `games` | 4 | τ of the games of worlds.py, which have no seed |
 
-About MINUTES minutes a trial on 2 CPU cores, 11 for `seeds`, 2 for `games`. `_tiny`
-after the name runs two trials of it, each in under a minute.
+A trial takes 11 minutes for `seeds` on 2 CPU cores, 2 for `games`, between
+them for the others, which train one policy in place of four. `_tiny` after
+the name makes three trials of the tiny base, each in under a minute.
 """
 
 import importlib.util
@@ -59,7 +60,7 @@ def get_hyper(hyper, variant: str = "mixture") -> list[dict]:
     "seeds": hyper.values("seed", *range(8)),
     "games": hyper.values("games.kl_coef", 0.05, 0.1, 0.2, 0.5),
   }[name]
-  return sweep[:2] if tiny else sweep
+  return sweep[:3] if tiny else sweep
 
 
 def split(variant: str) -> tuple[str, bool]:

@@ -237,10 +237,15 @@ def table(
     f"finished trials have the score. With one there is no interval.",
     "",
   ]
+  head = ["n", "mean", f"{CONFIDENCE:.0%} interval"]
+  if not groups[0]["settings"]:
+    scores, planned = groups[0]["scores"], groups[0]["trials"]
+    body = [[name, *_cells(scores[name], planned)] for name in names]
+    return "\n".join([*lines, *_markdown(["score", *head], body)])
   for name in names:
     lines += [f"### {name}", ""]
     lines += _markdown(
-      [*groups[0]["settings"], "n", "mean", f"{CONFIDENCE:.0%} interval"],
+      [*groups[0]["settings"], *head],
       [
         [
           *group["settings"].values(),

@@ -6,10 +6,11 @@ import pathlib
 from typing import Any
 
 import matplotlib.figure
-import numpy as np
 
 PANELS, COLUMNS = 6, 3
 WIDE = 20  # numbers that span more than this factor stand on a log axis
+# Shares of the x axis, so that bars do not cover each other, nor the dots.
+SHIFT, DOTS = 0.03, 0.012
 Group = Mapping[str, Any]
 
 
@@ -44,7 +45,8 @@ def save(groups: Sequence[Group], path: pathlib.Path) -> None:
       handles, labels, frameon=False, loc="outside lower center", ncols=4
     )
   figure.suptitle(
-    "Mean over seeds with its 95 % interval; dots are single trials",
+    "Mean over seeds and its 95 % interval, hollow where it is of one trial; "
+    "dots are the trials",
     fontsize="medium",
   )
   figure.savefig(path, dpi=110)
@@ -78,6 +80,13 @@ def _axis_name(groups: Sequence[Group]) -> str | None:
 def _draw(panel, groups, name, axis_name) -> None:
   """One score."""
   places, ticks = _places(groups, axis_name)
+  low, high = min(places), max(places)
+  log = ticks is None and low > 0 and high / low > WIDE
+
+  def beside(x, share):
+    """A place, moved by a share of the axis."""
+    return x * (high / low) ** share if log else x + share * (high - low or 1)
+
   lines = {}
   for group, place in zip(groups, places, strict=True):
     others = {k: v for k, v in group["settings"].items() if k != axis_name}
@@ -85,29 +94,14 @@ def _draw(panel, groups, name, axis_name) -> None:
     if name in group["scores"]:
       lines.setdefault(label, []).append((place, group["scores"][name]))
   for number, (label, points) in enumerate(lines.items()):
+    shift = SHIFT * (number - (len(lines) - 1) / 2)
+    points = [(beside(x, shift), beside(x, shift + DOTS), s) for x, s in points]
     points.sort(key=lambda point: point[0])
-    x = np.array([place for place, _ in points], float)
-    mean = [score["mean"] for _, score in points]
-    ends = [
-      (0.0, 0.0)
-      if score["low"] is None
-      else (score["mean"] - score["low"], score["high"] - score["mean"])
-      for _, score in points
-    ]
-    colour = f"C{number}"
-    panel.errorbar(
-      x, mean, yerr=np.array(ends).T, fmt="o-" if ticks is None else "o",
-      color=colour, ms=5, lw=1.2, capsize=3, label=label,
-    )  # fmt: skip
-    for place, (_, score) in zip(x, points, strict=True):
-      values = score["values"]
-      panel.plot(
-        [place] * len(values), values, ".", color=colour, alpha=0.4, ms=5
-      )
+    _draw_line(panel, points, f"C{number}", label, ticks is None)
   if name.startswith("tournament/"):
     panel.axhline(0.5, color="grey", lw=0.8, ls=":")
   if ticks is None:
-    panel.set_xscale(_scale(places))
+    panel.set_xscale("log" if log else "linear")
   else:
     panel.set_xticks(range(len(ticks)), ticks, rotation=20, ha="right")
     panel.margins(x=0.15)
@@ -115,6 +109,23 @@ def _draw(panel, groups, name, axis_name) -> None:
   panel.set_xlabel(axis_name or "all seeds")
   panel.grid(alpha=0.25)
   panel.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_line(panel, points, colour, label, joined) -> None:
+  """The groups of one line: places of mean and of dots, and the score."""
+  x, _, scores = zip(*points, strict=True)
+  means = [score["mean"] for score in scores]
+  style = "o-" if joined else "o"
+  panel.plot(x, means, style, color=colour, ms=5, lw=1.2, label=label)
+  for place, dots, score in points:
+    mean, low, high = (score[key] for key in ("mean", "low", "high"))
+    if low is None:
+      panel.plot(place, mean, "o", color=colour, mfc="white", ms=5)
+      continue
+    ends = [[mean - low], [high - mean]]
+    panel.errorbar(place, mean, yerr=ends, fmt="none", color=colour, capsize=3)
+    values = score["values"]
+    panel.plot([dots] * len(values), values, ".", color=colour, alpha=0.5, ms=5)
 
 
 def _places(groups, axis_name) -> tuple[list[float], list[str] | None]:
@@ -127,8 +138,3 @@ def _places(groups, axis_name) -> tuple[list[float], list[str] | None]:
   texts = [str(value) for value in values]
   ticks = list(dict.fromkeys(texts))
   return [float(ticks.index(text)) for text in texts], ticks
-
-
-def _scale(places: Sequence[float]) -> str:
-  low, high = min(places), max(places)
-  return "log" if low > 0 and high / low > WIDE else "linear"
