@@ -171,9 +171,18 @@ def run_sweep(
   workdir: pathlib.Path,
   stage: str,
   number: int | None,
+  given: Sequence[str],
 ) -> None:
-  """Runs one trial of a sweep, or lists or collects all of them."""
-  given = flags.FLAGS["config"].override_values
+  """Runs one trial of a sweep, or lists or collects all of them.
+
+  Args:
+    sweep: what each trial sets in the config.
+    config: the base.
+    workdir: of the sweep.
+    stage: of the trial, or one of `SWEEP_STAGES`.
+    number: of the trial; None for a stage of the sweep.
+    given: settings of the config that the command line has set.
+  """
   found = trials.all_trials(config, sweep, given=given, workdir=workdir)
   if (stage in SWEEP_STAGES) != (number is None):
     raise ValueError(
@@ -268,7 +277,8 @@ def main(argv: list[str]) -> None:
       workdir = pathlib.Path(WORKDIR.value)
     sweep = trials.load_sweep(config_flag)
     if sweep is not None:
-      run_sweep(sweep, CONFIG.value, workdir, STAGE.value, TRIAL.value)
+      given = flags.FLAGS["config"].override_values
+      run_sweep(sweep, CONFIG.value, workdir, STAGE.value, TRIAL.value, given)
     elif TRIAL.value is not None or STAGE.value in SWEEP_STAGES:
       raise ValueError(
         f"--config: {config_flag} defines no get_hyper, so that it is no "

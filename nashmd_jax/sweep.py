@@ -106,26 +106,25 @@ def _parse(argv: Sequence[str] | None):
   return args, flags
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(
+  config: str, workdir: pathlib.Path, flags: Sequence[str], jobs: int
+) -> int:
   """Checks all trials, runs them, collects; returns the exit status."""
-  args, flags = _parse(argv)
-  for number in (signal.SIGTERM, signal.SIGHUP):
-    signal.signal(number, _interrupt)
-  checked = command(args.config, args.workdir, "--stage=trials", *flags)
+  checked = command(config, workdir, "--stage=trials", *flags)
   status = subprocess.run(checked).returncode
   if status:
     return status
-  count = len(trials.load_sweep(args.config))
-  logs = args.workdir / "logs"
+  logs = workdir / "logs"
   logs.mkdir(parents=True, exist_ok=True)
   failed, began = [], {}
 
   def start(trial):
-    print(f"trial {trial:03d}: starts, {logs}/{trial:03d}.txt", flush=True)
+    path = logs / f"{trial:03d}.txt"
+    print(f"trial {trial:03d}: starts, {path}", flush=True)
     began[trial] = time.monotonic()
-    with (logs / f"{trial:03d}.txt").open("a", encoding="utf-8") as log:
+    with path.open("a", encoding="utf-8") as log:
       return subprocess.Popen(
-        command(args.config, args.workdir, f"--trial={trial}", *flags),
+        command(config, workdir, f"--trial={trial}", *flags),
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
@@ -134,23 +133,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 
   def ended(trial, status):
     seconds = time.monotonic() - began[trial]
-    if status:
-      line = _last_line(logs / f"{trial:03d}.txt")
-      failed.append(f"trial {trial:03d}: exit status {status}: {line}")
     verdict = f"exit status {status}" if status else "done"
     print(f"trial {trial:03d}: {verdict}, {seconds:.0f} s", flush=True)
+    if status:
+      line = _last_line(logs / f"{trial:03d}.txt")
+      failed.append(f"trial {trial:03d}: {verdict}: {line}")
 
-  try:
-    run_all(start, count, jobs=args.jobs, ended=ended)
-  except KeyboardInterrupt:
-    print("stopped; the same command goes on", file=sys.stderr)
-    return 130
-  status = subprocess.run(
-    command(args.config, args.workdir, "--stage=collect", *flags)
-  ).returncode
+  run_all(start, len(trials.load_sweep(config)), jobs=jobs, ended=ended)
+  collected = command(config, workdir, "--stage=collect", *flags)
+  status = subprocess.run(collected).returncode
   for line in failed:
     print(line, file=sys.stderr)
   return 1 if failed else status
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Entry point; returns the exit status."""
+  args, flags = _parse(argv)
+  for number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, _interrupt)
+  try:
+    return run(args.config, args.workdir, flags, args.jobs)
+  except KeyboardInterrupt:
+    print("stopped; the same command goes on", file=sys.stderr)
+    return 130
 
 
 if __name__ == "__main__":

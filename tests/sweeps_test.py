@@ -14,7 +14,7 @@ from absl.testing import absltest, parameterized
 import ml_collections
 
 from nashmd_jax import files, hyper, main, pipelines, sweep, trials
-from tests import main_test
+from tests import main_test, small_sweep
 
 SMALL = "tests/small_sweep.py"
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
@@ -233,7 +233,7 @@ class RunAllTest(absltest.TestCase):
     self.assertEqual(process.returncode, -signal.SIGKILL)
 
 
-class RunnerTest(parameterized.TestCase):
+class RunnerTest(absltest.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
@@ -305,40 +305,55 @@ class RunnerTest(parameterized.TestCase):
       self.assertEqual(out.returncode, 2)
       self.assertIn("games.horizon was 400 and is now 50", out.stderr)
 
-  @parameterized.parameters("typo", "negative", "broken")
-  def test_sweep_with_a_mistake_starts_no_trial(self, variant):
+  def test_sweep_with_a_mistake_starts_no_trial(self):
     workdir = pathlib.Path(self.create_tempdir().full_path) / "run"
-    out = self.run_sweep(f"--workdir={workdir}", variant=variant)
+    out = self.run_sweep(f"--workdir={workdir}", variant="negative")
     self.assertEqual(out.returncode, 2)
     self.assertLen(out.stderr.splitlines(), 1)
     self.assertFalse(workdir.exists())
 
 
 class MistakesTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.workdir = pathlib.Path(self.create_tempdir().full_path) / "run"
+
   @parameterized.named_parameters(
-    ("number", "good", ["--trial=2"], "--trial: got 2, expected 0 to 1"),
-    ("no_trial", "good", [], "is a sweep of 2 trials; give either --trial or"),
-    ("both", "good", ["--trial=0", "--stage=collect"], "give either --trial"),
-    ("name", "typo", ["--trial=0"], "trial 1: there is no setting 'games.kl_"),
-    ("twice", "twice", ["--trial=0"], "has the same config as trial 0"),
-    ("broken", "broken", ["--trial=0"], "got sweeps of [2, 1] trials"),
-    ("empty", "empty", ["--trial=0"], "expected a list of at least one"),
-    ("own", "good", ["--trial=0", "--config.games.kl_coef=2."], "leave it out"),
+    ("number", "good", 2, "all", "--trial: got 2, expected 0 to 1"),
+    ("none", "good", None, "all", "is a sweep of 2 trials; give either"),
+    ("both", "good", 0, "collect", "give either --trial or --stage"),
+    ("name", "typo", 0, "all", "trial 1: there is no setting 'games.kl_co"),
+    ("negative", "negative", None, "trials", "trial 1: kl_coef: expected 0"),
+    ("twice", "twice", 0, "all", "has the same config as trial 0"),
+    ("broken", "broken", 0, "all", r"got sweeps of \[2, 1\] trials"),
+    ("empty", "empty", 0, "all", "expected a list of at least one"),
   )
-  def test_one_sentence_and_status_two(self, variant, given, message):
-    self.check(f"{SMALL}:{variant}", given, message)
+  def test_before_anything_runs(self, variant, number, stage, message):
+    with (
+      self.assertRaisesRegex(ValueError, message),
+      contextlib.redirect_stdout(io.StringIO()),
+    ):
+      sweep_list = trials.load_sweep(f"{main_test.ROOT / SMALL}:{variant}")
+      config = small_sweep.get_config()
+      main.run_sweep(sweep_list, config, self.workdir, stage, number, ())
+    self.assertFalse(self.workdir.exists())
 
-  @parameterized.parameters(["--trial=0"], ["--stage=trials"])
-  def test_config_that_is_no_sweep(self, flag):
-    self.check("configs/worlds.py:games_tiny", [flag], "defines no get_hyper")
+  def test_workdir_of_a_single_run(self):
+    files.save_json(self.workdir / "config.json", {})
+    with self.assertRaisesRegex(ValueError, "belongs to a single run"):
+      config = small_sweep.get_config()
+      main.run_sweep([{}], config, self.workdir, "all", 0, ())
 
-  def check(self, config, given, message):
-    workdir = pathlib.Path(self.create_tempdir().full_path) / "run"
-    out = main_test.run_main(f"--workdir={workdir}", *given, config=config)
+  @parameterized.parameters(
+    (["--trial=0"], "configs/worlds.py:games_tiny", "defines no get_hyper"),
+    (["--trial=0", "--config.games.kl_coef=2."], f"{SMALL}:good", "leave it"),
+  )
+  def test_one_sentence_and_status_two(self, given, config, message):
+    out = main_test.run_main(f"--workdir={self.workdir}", *given, config=config)
     self.assertEqual(out.returncode, 2, msg=out.stderr)
     self.assertIn(message, out.stderr)
     self.assertLen(out.stderr.strip().splitlines(), 1)
-    self.assertFalse(workdir.exists())
+    self.assertFalse(self.workdir.exists())
 
 
 if __name__ == "__main__":
