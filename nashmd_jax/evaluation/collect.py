@@ -179,13 +179,10 @@ def aggregate(rows: Sequence[Row]) -> list[Row]:
     groups.setdefault(json.dumps(row["settings"]), []).append(row)
   found = []
   for members in groups.values():
-    finished = [row for row in members if row["state"] == FINISHED]
-    names = dict.fromkeys(name for row in finished for name in row["scores"])
+    names = dict.fromkeys(name for row in members for name in row["scores"])
     scores = {}
     for name in names:
-      values = [
-        row["scores"][name] for row in finished if name in row["scores"]
-      ]
+      values = [row["scores"][name] for row in members if name in row["scores"]]
       mean, low, high = interval(values, CONFIDENCE)
       scores[name] = {
         "values": values, "mean": mean, "low": low, "high": high
