@@ -1,15 +1,20 @@
 # Every target sets up its .venv from the lock file by itself.
 STARTED := $(shell date +%s)
 PYTHON ?= python3
-WORKDIR ?= out/demo
+JOBS ?= 1
 BIN := .venv/bin
 
 MODELS := .venv-models/bin
 
-.PHONY: demo games certify models bench test test-slow slurm lint format lock clean
+.PHONY: demo games certify models bench test test-slow slurm sweep lint format lock clean
 
+demo: WORKDIR ?= out/demo
 demo: .venv/ready
 	$(BIN)/python -m tests.figures.demo --started=$(STARTED) --workdir=$(WORKDIR)
+
+sweep: .venv/ready
+	$(BIN)/python -m nashmd_jax.sweep --config=$(CONFIG) --jobs=$(JOBS) \
+	  $(if $(WORKDIR),--workdir=$(WORKDIR)) $(FLAGS)
 
 games: .venv/ready
 	$(BIN)/python -m tests.figures.games

@@ -8,6 +8,7 @@ run failed, 2 a mistake in flags, config, data or workdir, 75 saved on SIGTERM:
 start it again. The same command on every host makes one run of them all.
 """
 
+from collections.abc import Callable, Sequence
 import contextlib
 import functools
 import json
@@ -23,7 +24,8 @@ import jax
 import ml_collections
 from ml_collections import config_flags
 
-from nashmd_jax import files, pipelines
+from nashmd_jax import files, hyper, pipelines, trials
+from nashmd_jax.evaluation import collect
 from nashmd_jax.training import distributed
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -40,12 +42,17 @@ STAGE = flags.DEFINE_string(
   "stage",
   "all",
   "The one stage to run; all of the config's if not given. pod_check compiles "
-  "every program for the slice of --topology instead.",
+  "every program for the slice of --topology instead. Of a sweep also trials, "
+  "which lists them, and collect, which aggregates them.",
+)
+TRIAL = flags.DEFINE_integer(
+  "trial", None, "Number of the trial to run if the config is a sweep, from 0."
 )
 TOPOLOGY = flags.DEFINE_string(
   "topology", "v5e:4x4", "TPU slice of --stage=pod_check."
 )
 POD_CHECK = "pod_check"
+SWEEP_STAGES = ("trials", "collect")
 
 
 def pipeline_of(
@@ -121,12 +128,15 @@ def _flat(tree, prefix: str = "") -> dict:
 
 
 def run(
-  config: ml_collections.ConfigDict, workdir: pathlib.Path, stage: str
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  stage: str,
+  trial: trials.Trial | None,
 ) -> None:
-  """Runs what is not done yet of one stage or of all."""
+  """Runs what is not done yet of one stage or of all; of a trial, if given."""
   pipeline = pipeline_of(config, stage)
   pipeline.check(config)
-  distributed.on_first(functools.partial(claim_workdir, config, workdir))
+  distributed.on_first(functools.partial(_claim, config, workdir, trial))
   if distributed.anywhere(not (workdir / "config.json").exists()):
     raise ValueError(
       f"{workdir}: not every process sees what process 0 wrote there; choose a "
@@ -148,22 +158,110 @@ def run(
           "stages"
         )
     distributed.stop_if_asked()
-    print(f"{name}: starts", flush=True)
-    alone = name.split("/")[0] in pipeline.alone
-    began = time.monotonic()
-    results = distributed.on_first(jobs[name]) if alone else jobs[name]()
-    seconds = time.monotonic() - began
-    outcome = {"seconds": seconds, "results": results}
-    distributed.on_first(
-      functools.partial(files.save_json, workdir / name / MARKER, outcome)
-    )
+    job = jobs[name]
+    if name.split("/")[0] in pipeline.alone:
+      job = functools.partial(distributed.on_first, job)
+    _run_job(name, job, workdir)
     done.append(name)
-    print(f"{name}: done in {seconds:.0f} s", flush=True)
   if not todo:
     print("all is done already")
   page = workdir / pipeline.page
   if page.exists():
     print(f"results: {page}")
+
+
+def _claim(config, workdir, trial) -> None:
+  claim_workdir(config, workdir)
+  if trial is not None:
+    trials.claim(trial)
+
+
+def _run_job(name: str, job: Callable[[], dict], workdir: pathlib.Path) -> None:
+  """Runs a job; leaves its results, or why it failed, in the workdir."""
+  print(f"{name}: starts", flush=True)
+  began = time.monotonic()
+  try:
+    results = job()
+  except Exception as error:
+    if distributed.is_first():
+      trials.save_failure(workdir, name, error)
+    raise
+  seconds = time.monotonic() - began
+
+  def finish():
+    outcome = {"seconds": seconds, "results": results}
+    files.save_json(workdir / name / MARKER, outcome)
+    trials.clear_failure(workdir)
+
+  distributed.on_first(finish)
+  print(f"{name}: done in {seconds:.0f} s", flush=True)
+
+
+def run_sweep(
+  sweep: hyper.Sweep,
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  stage: str,
+  number: int | None,
+  given: Sequence[str],
+) -> None:
+  """Runs one trial of a sweep, or lists or collects all of them.
+
+  Args:
+    sweep: what each trial sets in the config.
+    config: the base.
+    workdir: of the sweep.
+    stage: of the trial, or one of `SWEEP_STAGES`.
+    number: of the trial; None for a stage of the sweep.
+    given: settings of the config that the command line has set.
+  """
+  found = trials.all_trials(config, sweep, given=given, workdir=workdir)
+  if (stage in SWEEP_STAGES) != (number is None):
+    raise ValueError(
+      f"--config: is a sweep of {len(found)} trials; give either --trial or "
+      f"--stage, one of {SWEEP_STAGES}"
+    )
+  if (workdir / "config.json").exists():
+    raise ValueError(
+      f"{workdir}: belongs to a single run; choose another --workdir"
+    )
+  if number is not None:
+    trial = trials.chosen(found, number)
+    run(trial.config, trial.folder, stage, trial)
+  elif stage == "trials":
+    _list_trials(found)
+  else:
+    collect.run([_entry(trial) for trial in found], workdir)
+
+
+def _list_trials(found: Sequence[trials.Trial]) -> None:
+  for trial in found:
+    mistake = _mistake(trial)
+    if mistake:
+      raise ValueError(f"trial {trial.number}: {mistake}")
+    print(f"{trial.number:03d} {trials.describe(trial.overrides)}")
+  print(f"{len(found)} trials, 0 to {len(found) - 1}")
+
+
+def _entry(trial: trials.Trial) -> collect.Entry:
+  """A trial for `collect`, which must be the one that its folder holds."""
+  mistake = None
+  if (trial.folder / "config.json").exists():
+    claim_workdir(trial.config, trial.folder)
+    trials.claim(trial)
+  else:
+    mistake = _mistake(trial)
+  jobs = pipeline_of(trial.config, "all").jobs(trial.config, trial.folder)
+  return collect.Entry(trial, tuple(jobs), mistake)
+
+
+def _mistake(trial: trials.Trial) -> str | None:
+  """What is wrong with the config of a trial, before anything runs."""
+  try:
+    pipeline_of(trial.config, "all").check(trial.config)
+  except ValueError as error:
+    return str(error)
+  return None
 
 
 def _one_sentence(error: BaseException) -> str:
@@ -213,7 +311,7 @@ def main(argv: list[str]) -> None:
       if not distributed.is_first():  # its errors are shown all the same
         nowhere = stack.enter_context(open(os.devnull, "w"))
         stack.enter_context(contextlib.redirect_stdout(nowhere))
-      run(CONFIG.value, _workdir(), STAGE.value)
+      _run_or_sweep(_workdir())
     status = 0
   except distributed.Preempted as stopped:
     print(f"nashmd_jax: {stopped}; start it again to go on", file=sys.stderr)
@@ -228,6 +326,21 @@ def main(argv: list[str]) -> None:
     distributed.fail()
     raise
   distributed.finish(status)
+
+
+def _run_or_sweep(workdir: pathlib.Path) -> None:
+  config_flag = config_flags.get_config_filename(flags.FLAGS["config"])
+  sweep = trials.load_sweep(config_flag)
+  if sweep is not None:
+    given = flags.FLAGS["config"].override_values
+    run_sweep(sweep, CONFIG.value, workdir, STAGE.value, TRIAL.value, given)
+  elif TRIAL.value is not None or STAGE.value in SWEEP_STAGES:
+    raise ValueError(
+      f"--config: {config_flag} defines no get_hyper, so that it is no sweep "
+      "and has no trials"
+    )
+  else:
+    run(CONFIG.value, workdir, STAGE.value, None)
 
 
 def _workdir() -> pathlib.Path:
