@@ -5,8 +5,9 @@ JOBS ?= 1
 BIN := .venv/bin
 
 MODELS := .venv-models/bin
+TPU := .venv-tpu/bin
 
-.PHONY: demo games certify models bench test test-slow slurm sweep lint format lock clean
+.PHONY: demo games certify models scale bench test test-slow slurm sweep lint format lock clean
 
 demo: WORKDIR ?= out/demo
 demo: .venv/ready
@@ -24,6 +25,9 @@ bench: .venv/ready
 
 models: .venv-models/ready
 	$(MODELS)/python -m tests.figures.models
+
+scale: .venv-tpu/ready
+	$(TPU)/python -m tests.figures.scale
 
 certify: .venv/ready
 	$(BIN)/python -m tests.figures.certify
