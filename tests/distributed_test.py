@@ -79,7 +79,7 @@ class SigtermTest(parameterized.TestCase):
     self.assertEqual(*(out.splitlines()[-1] for out in outs))
     self.assertEqual(processes.run(command(parts, 0.0), devices=4)[0], [0])
     for a, b in zip(ended(whole), ended(parts), strict=True):
-      np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+      np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
   def test_before_the_run_is_up_the_status_is_that_of_the_signal(self):
     folder = self.create_tempdir().full_path
