@@ -43,7 +43,7 @@ def config(family: str) -> ml_collections.ConfigDict:
   """The tiny config with a family's sizes and a step worth taking."""
   made = docstrings.get_config("tiny").copy_and_resolve_references()
   with made.unlocked():
-    made.model = SIZES[family]
+    made.model = {"pretrained": None} | SIZES[family]
     made.tokenizer.vocab_size = 64
     for section in (made.sft, made.nash):
       section.optimizer.update({"warmup_steps": 0, "decay_steps": 0})

@@ -53,6 +53,12 @@ ITEM_BYTES = {
   "s64": 8,
   "u64": 8,
 }
+# Shapes of slices that can be had, the smaller ones of each kind of chip.
+SLICES = {
+  "v5e": ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
+  "v5p": ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8"),
+  "v6e": ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
+}
 COLLECTIVES = (
   "all-gather",
   "all-reduce",
@@ -60,6 +66,10 @@ COLLECTIVES = (
   "all-to-all",
   "collective-permute",
 )
+
+
+class DoesNotFit(ValueError):
+  """A program needs more memory than a chip has."""
 
 
 class Collective(NamedTuple):
@@ -141,8 +151,15 @@ def measure(name: str, function: Callable, chip: Chip, *args: Any) -> Cost:
     function: jitted.
     chip: of those devices.
     *args: shapes with shardings.
-  Raises: ValueError if the program does not fit into a chip's memory.
+  Raises: DoesNotFit if the program is too large for a chip's memory.
   """
+  given = argument_bytes(args)
+  if given > chip.hbm:
+    raise DoesNotFit(
+      f"pod_check: {name} does not fit, its arguments alone are "
+      f"{given / 2**30:.1f} of the {chip.hbm / 2**30:.0f} GiB of a chip; take "
+      "a larger slice or split more (config.devices)"
+    )
   traced = function.trace(*args)
   try:
     program = traced.lower().compile()
@@ -150,7 +167,7 @@ def measure(name: str, function: Callable, chip: Chip, *args: Any) -> Cost:
     needs = re.search(r"Used (\S+) of (\S+) hbm", str(error))
     if needs is None:
       raise
-    raise ValueError(
+    raise DoesNotFit(
       f"pod_check: {name} does not fit, it needs {needs[1]} of the {needs[2]} "
       "bytes of a chip; take a larger slice or split more (config.devices)"
     ) from None
@@ -175,6 +192,14 @@ def measure(name: str, function: Callable, chip: Chip, *args: Any) -> Cost:
   )
 
 
+def argument_bytes(args: Any) -> int:
+  """Of shapes with shardings, on one chip."""
+  return sum(
+    math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+    for x in jax.tree.leaves(args)
+  )
+
+
 def transfer_bytes(one: Collective) -> float:
   """Bytes that a ring carries past every chip; 2 × for an all-reduce."""
   return one.size * (2 if one.kind == "all-reduce" else 1)
@@ -193,10 +218,14 @@ def product_flops(jaxpr) -> float:
       inner = math.prod(left[axis] for axis in contracted)
       total += 2 * math.prod(eqn.outvars[0].aval.shape) * inner
     turns = eqn.params.get("length", 1) if eqn.primitive.name == "scan" else 1
-    total += turns * sum(
-      product_flops(inner) for inner in jax.core.jaxprs_in_params(eqn.params)
-    )
+    for inner in jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_jaxpr):
+      if _is_jaxpr(inner):
+        total += turns * product_flops(getattr(inner, "jaxpr", inner))
   return total
+
+
+def _is_jaxpr(x: Any) -> bool:
+  return hasattr(x, "eqns")
 
 
 def computations(text: str) -> dict[str, list[str]]:

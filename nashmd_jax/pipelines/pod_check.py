@@ -184,7 +184,8 @@ def programs(
     {},
     batch,
   )
-  return found | _nash_programs(config, task, params, judge)
+  # The largest first: what does not fit is known soon.
+  return _nash_programs(config, task, params, judge) | found
 
 
 def _nash_programs(config, task, params, judge):
@@ -284,12 +285,21 @@ def check(
   """Compiles every program of a checked config for a slice.
 
   Args:
-    topology: of the slice, such as "v5e:4x4".
+    topology: of the slice, such as "v5e:4x4"; of a kind of chip alone, such
+      as "v5e", the smallest slice that holds all programs is found.
     report: receives a line for each program as soon as it is known.
   Raises: ValueError for a slice that is none, or too small for a program.
   """
-  chip = compiled.CHIPS[topology.split(":")[0]]
+  shapes = compiled.SLICES.get(topology, ())
+  for number, shape in enumerate(shapes, start=1):
+    try:
+      return check(config, f"{topology}:{shape}", report)
+    except compiled.DoesNotFit as error:
+      if number == len(shapes):
+        raise
+      report(f"{topology}:{shape}: {error}")
   devices = compiled.topology_devices(topology)
+  chip = compiled.CHIPS[topology.split(":")[0]]
   task = stand_in_task(config, sharding.make_devices(devices, **config.devices))
   costs = {}
   report(HEADER)
@@ -299,8 +309,10 @@ def check(
   tokens = config.layout.max_response
   found = Check(topology, len(devices), costs, step_seconds(costs, tokens))
   report(
-    f"{topology}: a step of nash takes {found.step_seconds:.3f} s, predicted: "
-    f"{' + '.join(PARTS)} + {tokens} × decode, nothing overlapped"
+    f"{topology}: everything fits; a step of nash takes "
+    f"{costs['nash'].seconds:.3f} s, or {found.step_seconds:.3f} s as "
+    f"{' + '.join(PARTS)} + {tokens} × decode; predicted from the compiler's "
+    "cycles, with no transfer behind a computation and all tokens used"
   )
   return found
 

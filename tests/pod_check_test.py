@@ -1,0 +1,140 @@
+"""What is read out of compiled programs, and the check of a slice."""
+
+import importlib.util
+from unittest import mock
+
+from absl.testing import absltest, parameterized
+import jax
+import jax.numpy as jnp
+
+from nashmd_jax.evaluation import compiled
+from nashmd_jax.pipelines import pod_check
+from nashmd_jax.training import sharding
+from tests import tiny_runs
+
+HAS_LIBTPU = importlib.util.find_spec("libtpu") is not None
+
+# A loop of 3 turns: per turn one fusion of 10 cycles, a gather of 4 x 2 bytes
+# spread over two fusions of channel 5, and an all-reduce of 2 floats; behind
+# the loop a reduce-scatter over 4 chips into 6 bytes and the end of channel 5.
+MODULE = """
+HloModule test
+
+%fused_a (p: bf16[2]) -> bf16[4] {
+  %p = bf16[2]{0} parameter(0)
+  ROOT %g.1 = bf16[4]{0} all-gather(%p), channel_id=5, dimensions={0}
+}
+
+%body (s: (s32[], f32[2])) -> (s32[], f32[2]) {
+  %a = bf16[4]{0} fusion(%x), calls=%fused_a, CYCLES10
+  %r = f32[2]{0} all-reduce(%y), channel_id=6, to_apply=%add
+  ROOT %t = (s32[], f32[2]) tuple(%i, %r)
+}
+
+%add (l: f32[], r: f32[]) -> f32[] {
+  ROOT %sum = f32[] add(%l, %r), CYCLES1
+}
+
+%condition (s: (s32[], f32[2])) -> pred[] {
+  %limit = s32[]{:T(128)} constant(3)
+  ROOT %less = pred[] compare(%i, %limit), direction=LT
+}
+
+ENTRY %main (p: bf16[2]) -> f32[2] {
+  %w = (s32[], f32[2]) while(%t), condition=%condition, body=%body
+  %b = bf16[4]{0} fusion(%w), calls=%fused_a, CYCLES7
+  ROOT %c = bf16[3]{0} reduce-scatter(%b), channel_id=7, GROUPS, to_apply=%add
+}
+"""
+MODULE = MODULE.replace("GROUPS", "replica_groups=[2,4]<=[8]")
+for cycles in ("10", "7", "1"):
+  MODULE = MODULE.replace(
+    f"CYCLES{cycles}\n", f'backend_config={{"estimated_cycles":"{cycles}"}}\n'
+  )
+
+
+class ReadingTest(parameterized.TestCase):
+  def test_collectives_by_hand(self):
+    found = {
+      one.kind: (one.size, one.count, one.in_loop)
+      for one in compiled.find_collectives(MODULE)
+    }
+    self.assertEqual(
+      found,
+      {
+        "all-gather": (8, 1, False),
+        "all-reduce": (8, 3, True),
+        "reduce-scatter": (24, 1, False),
+      },
+    )
+
+  def test_cycles_by_hand(self):
+    # 3 turns of 10, one of 7; the three uses of `add` are 1 cycle each turn.
+    self.assertEqual(compiled.count_cycles(MODULE), 3 * (10 + 1) + 7 + 1)
+
+  def test_products_of_a_scan_count_every_turn(self):
+    def function(matrices, x):
+      x, _ = jax.lax.scan(lambda x, m: (x @ m, None), x, matrices)
+      return jax.jit(jnp.dot)(x.T, x)
+
+    traced = jax.jit(function).trace(jnp.ones((5, 4, 4)), jnp.ones((3, 4)))
+    # 5 products 3·4·4, one 4·3·4, two operations each.
+    flops = compiled.product_flops(traced.jaxpr.jaxpr)
+    self.assertEqual(flops, 2 * (5 * 48 + 48))
+
+  @parameterized.parameters("v4:2x2", "4x4", "")
+  def test_slices_that_are_none(self, topology):
+    with self.assertRaisesRegex(ValueError, "--topology: got .* expected v5e"):
+      compiled.topology_devices(topology)
+
+  def test_without_the_compiler(self):
+    with (
+      mock.patch.object(importlib.util, "find_spec", return_value=None),
+      self.assertRaisesRegex(ValueError, r"install the extra \[tpu\]"),
+    ):
+      compiled.topology_devices("v5e:4x4")
+
+
+class ProgramsTest(absltest.TestCase):
+  def test_every_program_of_a_run_is_there_and_traces(self):
+    devices = tiny_runs.devices(8, model=2, fsdp=True)
+    task = pod_check.stand_in_task(tiny_runs.config("t5"), devices)
+    programs = pod_check.programs(tiny_runs.config("t5"), task)
+    self.assertEqual(
+      set(programs),
+      {"sft", "preference", "nash", "decode", *pod_check.PARTS},
+    )
+    for function, *args in programs.values():
+      self.assertGreater(
+        compiled.product_flops(function.trace(*args).jaxpr.jaxpr), 0
+      )
+
+  def test_the_prediction_counts_every_token(self):
+    cost = compiled.Cost(0, 0, 0, 0, 0.25, 0.75, ())
+    names = ("decode", *pod_check.PARTS)
+    seconds = pod_check.step_seconds(dict.fromkeys(names, cost), tokens=10)
+    self.assertEqual(seconds, 10 + len(pod_check.PARTS))
+
+
+@absltest.skipUnless(HAS_LIBTPU, "libtpu, the TPU compiler, is not installed")
+class SliceTest(absltest.TestCase):
+  def test_a_decode_step_fits_and_exchanges_nothing(self):
+    devices = compiled.topology_devices("v5e:2x2")
+    places = sharding.make_devices(
+      devices, mode="jit", model=1, fsdp=True, smallest=64,
+      run_dtype="float32", frozen_dtype="float32",
+    )  # fmt: skip
+    config = tiny_runs.config("t5")
+    programs = pod_check.programs(
+      config, pod_check.stand_in_task(config, places)
+    )
+    function, *args = programs["decode"]
+    cost = compiled.measure("decode", function, compiled.CHIPS["v5e"], *args)
+    self.assertEqual(cost.collectives, [])
+    self.assertGreater(cost.compute_seconds, 0)
+    small = compiled.CHIPS["v5e"]
+    self.assertLess(cost.hbm, small.hbm)
+
+
+if __name__ == "__main__":
+  absltest.main()
