@@ -91,7 +91,9 @@ def load_tokenizer(
     distributed.on_first(
       functools.partial(_train_tokenizer, path, settings, splits["train"])
     )
-  return path, tokenizer_lib.load_tokenizer(path, settings.eos_token)
+  return path, tokenizer_lib.load_tokenizer(
+    path, eos_token=settings.eos_token, bos_token=settings.bos_token
+  )
 
 
 def _train_tokenizer(path, settings, rows) -> None:
