@@ -121,7 +121,9 @@ def _batch(config, batch_size, **columns):
   return batch
 
 
-def _training(task, config, section, experiment, params, frozen, batch):
+def _training(
+  task, config, section, experiment, params, frozen, batch, updates_per_rollout
+):
   """A whole training step and the shapes of its arguments."""
   optimizer = optimizer_lib.make_optimizer(**section.optimizer)
   ema_decay = section.train.ema_decay
@@ -137,7 +139,7 @@ def _training(task, config, section, experiment, params, frozen, batch):
       optimizer,
       seed=config.seed,
       ema_decay=ema_decay,
-      updates_per_rollout=section.get("updates_per_rollout", 1),
+      updates_per_rollout=updates_per_rollout,
     ),
     state,
   )
@@ -160,6 +162,7 @@ def programs(
       params,
       {},
       _batch(config, config.sft.data.batch_size, responses=width),
+      updates_per_rollout=1,
     )
   }
   section = config.preference
@@ -184,6 +187,7 @@ def programs(
     judge,
     {},
     batch,
+    updates_per_rollout=1,
   )
   # The largest first: what does not fit is known soon.
   return _nash_programs(config, task, params, judge) | found
@@ -195,20 +199,51 @@ def _nash_programs(config, task, params, judge):
   section, seed = nash.run_section(config, name), config.seed
   game = nash.make_game(task, section)
   experiment = nash.experiment_of(task, section, pathlib.Path(), seed=seed)
-  frozen = {"reference": params, "judge": judge}
   train = functools.partial(
-    _training, task, config, section, params=params, frozen=frozen
+    _training,
+    task,
+    config,
+    section,
+    params=params,
+    frozen={"reference": params, "judge": judge},
+    updates_per_rollout=section.updates_per_rollout,
   )
-  prompts = _batch(config, section.data.batch_size)
-  whole = train(experiment, batch=prompts)
+  whole = train(experiment, batch=_batch(config, section.data.batch_size))
   _, state, batch = whole
   sets = state_lib.params_by_name(state)
-  rng, now = jax.random.key(0), jnp.int32(0)
-  own, other = game.rule.lanes(game.opponent.lane(0), game.samples)
+  rows = jax.eval_shape(experiment.rollout, sets, batch, *_first())
+  rows = _rows(rows, task.devices)
+  reference = jax.eval_shape(game.place, sets["reference"])
+  taught = experiment._replace(rollout=lambda sets, batch, rng, step: batch)
+  return {
+    "nash": whole,
+    **_writing(game, task.devices, sets, batch),
+    "judge": _judging(game, task.devices, sets, batch),
+    "reference": (
+      jax.jit(functools.partial(game_lib.read, game)),
+      _stored(reference, task.devices, run=True),
+      rows,
+    ),
+    "update": train(taught, batch=rows),
+  }
+
+
+def _first():
+  """Randomness and step; neither a shape nor a time depends on them."""
+  return jax.random.key(0), jnp.int32(0)
+
+
+def _lanes(game):
+  return game.rule.lanes(game.opponent.lane(0), game.samples)
+
+
+def _writing(game, devices, sets, batch):
+  """Prefill, and one token of every row."""
+  own, other = _lanes(game)
   lanes = [*own, *other]
 
-  def begin(sets, batch):
-    placed = game.place(game.opponent.sets(sets, rng, now))
+  def prefill(sets, batch):
+    placed = game.place(game.opponent.sets(sets, *_first()))
     used = {name: placed[name] for lane in lanes for name in lane}
     return used, sampling.begin(
       game.model,
@@ -225,59 +260,46 @@ def _nash_programs(config, task, params, judge):
       used,
       lanes,
       decoding,
-      keys=sampling.row_keys(rng, example_ids, len(lanes)),
+      keys=sampling.row_keys(_first()[0], example_ids, len(lanes)),
       temperature=game.temperature,
       eos_id=game.eos_id,
       choose=sampling.sample,
     )
 
-  def score(sets, batch, responses, others):
-    return game.rule.score(
-      game.judge(game.place(sets)), rng, batch, responses, others
-    )
-
-  used, decoding = jax.eval_shape(begin, sets, batch)
-  used = _stored(used, task.devices, run=True)
+  used, decoding = jax.eval_shape(prefill, sets, batch)
+  used = _stored(used, devices, run=True)
   decoding = sampling.Decoding(
-    step=_stored(decoding.step, task.devices),
-    fed=_rows(decoding.fed, task.devices),
-    alive=_rows(decoding.alive, task.devices),
-    caches=_stored(decoding.caches, task.devices),
-    written=_rows(decoding.written, task.devices),
+    step=_stored(decoding.step, devices),
+    fed=_rows(decoding.fed, devices),
+    alive=_rows(decoding.alive, devices),
+    caches=_stored(decoding.caches, devices),
+    written=_rows(decoding.written, devices),
   )
   places = jax.tree.map(lambda x: x.sharding, (used, decoding))
-  written = decoding.written
-  mine, theirs = (
-    tuple(
-      jax.ShapeDtypeStruct(
-        (x.shape[0], len(part), x.shape[2]), x.dtype, sharding=x.sharding
-      )
-      for x in (written.tokens, written.mask)
-    )
-    for part in (own, other)
-  )
-  rows = _rows(
-    jax.eval_shape(experiment.rollout, sets, batch, rng, now), task.devices
-  )
-  reference = jax.eval_shape(game.place, sets["reference"])
-  taught = experiment._replace(rollout=lambda sets, batch, rng, step: batch)
+  step = jax.jit(decode, donate_argnums=1, out_shardings=places[1])
   return {
-    "nash": whole,
-    "prefill": (jax.jit(begin, out_shardings=places), sets, batch),
-    "decode": (
-      jax.jit(decode, donate_argnums=1, out_shardings=places[1]),
-      used,
-      decoding,
-      batch["example_ids"],
-    ),
-    "judge": (jax.jit(score), {"judge": sets["judge"]}, batch, mine, theirs),
-    "reference": (
-      jax.jit(functools.partial(game_lib.read, game)),
-      _stored(reference, task.devices, run=True),
-      rows,
-    ),
-    "update": train(taught, batch=rows),
+    "prefill": (jax.jit(prefill, out_shardings=places), sets, batch),
+    "decode": (step, used, decoding, batch["example_ids"]),
   }
+
+
+def _judging(game, devices, sets, batch):
+  """The judge's scores of one batch of responses."""
+
+  def judge(sets, batch, responses, others):
+    return game.rule.score(
+      game.judge(game.place(sets)), _first()[0], batch, responses, others
+    )
+
+  def written(lanes):
+    shape = (batch["prompts"].shape[0], len(lanes), game.max_response)
+    segment = (
+      jax.ShapeDtypeStruct(shape, dtype) for dtype in (jnp.int32, jnp.bool)
+    )
+    return _rows(tuple(segment), devices)
+
+  responses, others = map(written, _lanes(game))
+  return jax.jit(judge), {"judge": sets["judge"]}, batch, responses, others
 
 
 def check(
