@@ -7,7 +7,8 @@ BIN := .venv/bin
 MODELS := .venv-models/bin
 TPU := .venv-tpu/bin
 
-.PHONY: demo games certify models scale bench test test-slow slurm sweep lint format lock clean
+.PHONY: demo sweep games certify models scale bench test test-slow slurm \
+  lint format lock clean
 
 demo: WORKDIR ?= out/demo
 demo: .venv/ready
@@ -52,6 +53,7 @@ format: .venv/ready
 
 .venv/ready: requirements.lock
 .venv-models/ready: requirements-models.lock
+.venv-tpu/ready: requirements-tpu.lock
 
 %/ready:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -75,6 +77,12 @@ lock: .venv/ready
 	  --no-annotate -q | grep -Ev '^(nvidia|cuda|triton)' \
 	  >> requirements-models.lock.new
 	mv requirements-models.lock.new requirements-models.lock
+	printf '%s\n' '# Exact versions of `make scale`: requirements.lock and the TPU compiler.' \
+	  '# Made by `make lock` from setup.py.' > requirements-tpu.lock.new
+	$(BIN)/uv pip compile setup.py --extra test --extra tpu --universal \
+	  --constraint requirements.lock --python-version 3.11 --no-header \
+	  --no-annotate -q >> requirements-tpu.lock.new
+	mv requirements-tpu.lock.new requirements-tpu.lock
 
 clean:
-	rm -rf .venv .venv-models out
+	rm -rf .venv .venv-models .venv-tpu out

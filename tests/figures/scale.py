@@ -1,14 +1,40 @@
-"""`make scale`: devices, processes and trials, in out/scale.json."""
+"""`make scale`: devices, processes and trials, in out/scale.json.
 
-from collections.abc import Callable
+The parts on devices run in a process of their own, which has eight; a TPU
+slice is compiled for, never run on.
+"""
+
+import json
+import os
 import pathlib
 import shutil
+import subprocess
 import sys
 
-from tests.figures import rows, scale_launch, scale_pod, scale_sweeps
+from tests.figures import rows, scale_launch, scale_sweeps
 
 OUT = pathlib.Path("out") / "scale.json"
 SWEEPS = pathlib.Path("out") / "scale-sweeps"
+EIGHT_DEVICES = {
+  "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+  "JAX_PLATFORMS": "cpu",
+}
+PRINT_ROWS = (
+  "import json; from tests.figures import scale_pod; "
+  "print(json.dumps(scale_pod.pod_rows()))"
+)
+
+
+def device_rows() -> list[rows.Row]:
+  """Layouts on eight devices of this machine, and TPU slices on paper."""
+  out = subprocess.run(
+    [sys.executable, "-c", PRINT_ROWS],
+    env=os.environ | EIGHT_DEVICES,
+    stdout=subprocess.PIPE,
+    text=True,
+    check=True,
+  )
+  return json.loads(out.stdout.splitlines()[-1])
 
 
 def sweep_rows() -> list[rows.Row]:
@@ -17,16 +43,11 @@ def sweep_rows() -> list[rows.Row]:
   return scale_sweeps.sweep_rows(SWEEPS)
 
 
-SECTIONS: tuple[Callable[[], list[rows.Row]], ...] = (
-  scale_pod.scale_rows,
-  scale_launch.scale_rows,
-  sweep_rows,
-)
-
-
 def main() -> int:
-  """Measures all sections and writes their rows."""
-  return rows.report(OUT, [row for make in SECTIONS for row in make()])
+  """Measures all parts and writes their rows."""
+  return rows.report(
+    OUT, [*device_rows(), *scale_launch.scale_rows(), *sweep_rows()]
+  )
 
 
 if __name__ == "__main__":
