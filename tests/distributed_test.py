@@ -23,12 +23,12 @@ def command(folder: pathlib.Path, pause: float) -> list[str]:
 
 def ended(folder: pathlib.Path) -> list[np.ndarray]:
   """All that the last checkpoint holds, and the batch that comes next."""
+  everywhere = sharding.replicated(training_test.devices().mesh)
   state = training_test.start(training_test.adamw())
+  state = jax.device_put(state, everywhere)
   batches = process_run.slow_batches(0.0)
   with checkpoints.make_checkpointer(folder, save_every=20) as checkpointer:
-    state = checkpoints.restore(
-      checkpointer, sharding.replicate(state, sharding.make_mesh()), batches
-    )
+    state = checkpoints.restore(checkpointer, state, batches)
   leaves = jax.tree.leaves((state._replace(frozen={}), next(batches)))
   return [np.asarray(leaf) for leaf in leaves]
 

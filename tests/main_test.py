@@ -169,7 +169,7 @@ class MistakesTest(parameterized.TestCase):
       "pipeline",
       ["--config.pipeline=pipes"],
       {},
-      "config.pipeline: got 'pipes', expected one of ['games', 'text']",
+      "config.pipeline: got 'pipes', expected one of ['games', 'text',",
     ),
     ("file", [], {"config": "absent.py"}, "there is no file 'absent.py'"),
     (

@@ -157,8 +157,10 @@ class FailureTest(absltest.TestCase):
       stages=("a", "b"),
       check=lambda config: None,
       jobs=lambda config, workdir: {"a": dict, "b": second_job},
+      alone=(),
       needed=lambda config, name: (),
       page="a",
+      pod_check=None,
     )
     config = ml_collections.ConfigDict({"pipeline": "p"})
     run = functools.partial(main.run, config, workdir, "all", None)

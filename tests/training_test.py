@@ -3,6 +3,7 @@
 The experiment is least squares, so that the update is known by hand.
 """
 
+import functools
 import json
 import pathlib
 
@@ -24,11 +25,16 @@ from nashmd_jax.training import (
 )
 
 PAST = dict(size=3, every=2, law="uniform")
-DEVICES = sharding.make_devices(
-  mode="jit", model=1, fsdp=False, smallest=1,
-  run_dtype="float32", frozen_dtype="float32",
-)  # fmt: skip
 TARGET = np.arange(8.0, dtype=np.float32)
+
+
+@functools.cache
+def devices() -> sharding.Devices:
+  """All devices, looked up after a process has found the others."""
+  return sharding.make_devices(
+    mode="jit", model=1, fsdp=False, smallest=1,
+    run_dtype="float32", frozen_dtype="float32",
+  )  # fmt: skip
 
 
 def rows():
@@ -107,7 +113,7 @@ def adamw(**changes):
 
 def train(folder, steps, experiment=None, **changes):
   kwargs = dict(
-    devices=DEVICES,
+    devices=devices(),
     name="test",
     seed=0,
     updates_per_rollout=1,
@@ -290,7 +296,7 @@ class StepTest(parameterized.TestCase):
 
   def test_rows_must_split_evenly(self):
     with self.assertRaisesRegex(ValueError, "12 rows cannot be split evenly"):
-      sharding.shard_batch({"x": np.zeros(12)}, DEVICES.mesh)
+      sharding.shard_batch({"x": np.zeros(12)}, devices().mesh)
 
 
 class OptimizerTest(parameterized.TestCase):
