@@ -1,20 +1,21 @@
 # Every target sets up its .venv from the lock file by itself.
 STARTED := $(shell date +%s)
 PYTHON ?= python3
-WORKDIR ?= out/demo
+JOBS ?= 1
 BIN := .venv/bin
 
-.PHONY: demo games certify models bench test lint format lock clean
 MODELS := .venv-models/bin
+TPU := .venv-tpu/bin
 
+.PHONY: demo games certify models scale bench test test-slow slurm sweep lint format lock clean
+
+demo: WORKDIR ?= out/demo
 demo: .venv/ready
 	$(BIN)/python -m tests.figures.demo --started=$(STARTED) --workdir=$(WORKDIR)
 
-
-
-
-models: .venv-models/ready
-	$(MODELS)/python -m tests.figures.models
+sweep: .venv/ready
+	$(BIN)/python -m nashmd_jax.sweep --config=$(CONFIG) --jobs=$(JOBS) \
+	  $(if $(WORKDIR),--workdir=$(WORKDIR)) $(FLAGS)
 
 games: .venv/ready
 	$(BIN)/python -m tests.figures.games
@@ -25,11 +26,21 @@ bench: .venv/ready
 models: .venv-models/ready
 	$(MODELS)/python -m tests.figures.models
 
+scale: .venv-tpu/ready
+	$(TPU)/python -m tests.figures.scale
+
 certify: .venv/ready
 	$(BIN)/python -m tests.figures.certify
 
 test: .venv/ready
 	$(BIN)/python -m pytest -n auto
+
+test-slow: .venv/ready
+	$(BIN)/python -m pytest -m slow
+
+# Needs root and Debian's slurm-wlm and munge; says so where they are absent.
+slurm: .venv/ready
+	$(BIN)/python -m pytest -m slurm -rs
 
 lint: .venv/ready
 	$(BIN)/ruff check .

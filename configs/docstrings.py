@@ -32,6 +32,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     "file": ml_collections.config_dict.placeholder(str),
     "vocab_size": 4096,
     "eos_token": "</s>",
+    "bos_token": ml_collections.config_dict.placeholder(str),
     "special_tokens": TEMPLATE_TOKENS,
   }
   config.layout = {"prompt_buckets": (48, 72), "max_response": 24}

@@ -64,7 +64,8 @@ def get_config(variant: str = "2b") -> ml_collections.ConfigDict:
     "file": placeholder(str),
     "vocab_size": 256_000,
     "eos_token": "<eos>",
-    "special_tokens": ("<unused0>", "<unused1>", "<unused2>"),
+    "bos_token": "<bos>",
+    "special_tokens": ("<bos>", "<unused0>", "<unused1>", "<unused2>"),
   }
   config.layout = {"prompt_buckets": (256, 512), "max_response": 64}
   config.model = {
@@ -111,7 +112,7 @@ def get_config(variant: str = "2b") -> ml_collections.ConfigDict:
     config[name] = stage(batch_size=32, steps=4000, learning_rate=1e-4)
     config[name].start_from_sft = False
     config[name].template = {
-      "prompt": "{prompt}",
+      "prompt": "<bos>{prompt}",
       "response": response,
       "answers": ("<unused0>", "<unused1>"),
     }

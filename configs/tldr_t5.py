@@ -47,6 +47,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     "file": placeholder(str),
     "vocab_size": 32_128,
     "eos_token": "</s>",
+    "bos_token": placeholder(str),
     "special_tokens": ("<extra_id_0>", "<extra_id_1>", "<extra_id_2>"),
   }
   config.layout = {"prompt_buckets": (256, 512), "max_response": 64}

@@ -124,8 +124,13 @@ def neural_config(variant: str) -> ml_collections.ConfigDict:
       "self_play": {"opponent": "self"},
       "nash_md_eighth": {},
       "nash_md_half": {"mixture": 0.5},
-      # Its gradient is 4/τ times that of the others.
-      "ipo_md_eighth": {"loss": "ipo", "optimizer": {"max_grad_norm": 20.0}},
+      # Its gradient is 4/τ times that of the others, and a sample counts
+      # twice: both responses of a pair are learnt from.
+      "ipo_md_eighth": {
+        "loss": "ipo",
+        "samples": 4,
+        "optimizer": {"max_grad_norm": 20.0},
+      },
       "best_response": {"opponent": "reference"},
     },
   }

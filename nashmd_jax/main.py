@@ -4,9 +4,13 @@
 
 Every stage has its folder in the workdir, is skipped when finished and goes
 on from its last checkpoint when it was cut off. Exit status: 0 done, 1 the
-run failed, 2 a mistake in flags, config, data or workdir.
+run failed, 2 a mistake in flags, config, data or workdir, 75 saved on SIGTERM:
+start it again. The same command on every host makes one run of them all.
 """
 
+from collections.abc import Callable, Sequence
+import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -20,7 +24,9 @@ import jax
 import ml_collections
 from ml_collections import config_flags
 
-from nashmd_jax import files, pipelines
+from nashmd_jax import files, hyper, pipelines, trials
+from nashmd_jax.evaluation import collect
+from nashmd_jax.training import distributed
 
 CONFIG = config_flags.DEFINE_config_file(
   "config", help_string="Config file, such as configs/docstrings.py[:tiny]."
@@ -31,16 +37,22 @@ WORKDIR = flags.DEFINE_string(
   "Folder of the run, made if absent; out/ and the name of the config if not "
   "given.",
 )
+MARKER = "done.json"
 STAGE = flags.DEFINE_string(
   "stage",
   "all",
   "The one stage to run; all of the config's if not given. pod_check compiles "
-  "every program for the slice of --topology instead.",
+  "every program for the slice of --topology instead. Of a sweep also trials, "
+  "which lists them, and collect, which aggregates them.",
+)
+TRIAL = flags.DEFINE_integer(
+  "trial", None, "Number of the trial to run if the config is a sweep, from 0."
 )
 TOPOLOGY = flags.DEFINE_string(
   "topology", "v5e:4x4", "TPU slice of --stage=pod_check."
 )
 POD_CHECK = "pod_check"
+SWEEP_STAGES = ("trials", "collect")
 
 
 def pipeline_of(
@@ -116,42 +128,140 @@ def _flat(tree, prefix: str = "") -> dict:
 
 
 def run(
-  config: ml_collections.ConfigDict, workdir: pathlib.Path, stage: str
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  stage: str,
+  trial: trials.Trial | None,
 ) -> None:
-  """Runs what is not done yet of one stage or of all."""
+  """Runs what is not done yet of one stage or of all; of a trial, if given."""
   pipeline = pipeline_of(config, stage)
   pipeline.check(config)
-  claim_workdir(config, workdir)
+  distributed.on_first(functools.partial(_claim, config, workdir, trial))
+  if distributed.anywhere(not (workdir / "config.json").exists()):
+    raise ValueError(
+      f"{workdir}: not every process sees what process 0 wrote there; choose a "
+      "--workdir that all hosts share"
+    )
   jax.config.update("jax_compilation_cache_dir", str(workdir / "xla_cache"))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-  todo = {
-    name: job
-    for name, job in pipeline.jobs(config, workdir).items()
-    if stage in ("all", name.split("/")[0])
-  }
-  finished = 0
-  for name, job in todo.items():
-    marker = workdir / name / "done.json"
-    if marker.exists():
-      finished += 1
-      continue
+  jobs = pipeline.jobs(config, workdir)
+  done = distributed.on_first(
+    lambda: [name for name in jobs if (workdir / name / MARKER).exists()]
+  )
+  chosen = [name for name in jobs if stage in ("all", name.split("/")[0])]
+  todo = [name for name in chosen if name not in done]
+  for name in todo:
     for need in pipeline.needed(config, name):
-      if not (workdir / need / "done.json").exists():
+      if need not in done:
         raise ValueError(
           f"{name}: needs {need}, which is not finished; run it first, or all "
           "stages"
         )
-    print(f"{name}: starts", flush=True)
-    began = time.monotonic()
-    results = job()
-    seconds = time.monotonic() - began
-    files.save_json(marker, {"seconds": seconds, "results": results})
-    print(f"{name}: done in {seconds:.0f} s", flush=True)
-  if finished == len(todo):
+    distributed.stop_if_asked()
+    job = jobs[name]
+    if name.split("/")[0] in pipeline.alone:
+      job = functools.partial(distributed.on_first, job)
+    _run_job(name, job, workdir)
+    done.append(name)
+  if not todo:
     print("all is done already")
   page = workdir / pipeline.page
   if page.exists():
     print(f"results: {page}")
+
+
+def _claim(config, workdir, trial) -> None:
+  claim_workdir(config, workdir)
+  if trial is not None:
+    trials.claim(trial)
+
+
+def _run_job(name: str, job: Callable[[], dict], workdir: pathlib.Path) -> None:
+  """Runs a job; leaves its results, or why it failed, in the workdir."""
+  print(f"{name}: starts", flush=True)
+  began = time.monotonic()
+  try:
+    results = job()
+  except Exception as error:
+    if distributed.is_first():
+      trials.save_failure(workdir, name, error)
+    raise
+  seconds = time.monotonic() - began
+
+  def finish():
+    outcome = {"seconds": seconds, "results": results}
+    files.save_json(workdir / name / MARKER, outcome)
+    trials.clear_failure(workdir)
+
+  distributed.on_first(finish)
+  print(f"{name}: done in {seconds:.0f} s", flush=True)
+
+
+def run_sweep(
+  sweep: hyper.Sweep,
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  stage: str,
+  number: int | None,
+  given: Sequence[str],
+) -> None:
+  """Runs one trial of a sweep, or lists or collects all of them.
+
+  Args:
+    sweep: what each trial sets in the config.
+    config: the base.
+    workdir: of the sweep.
+    stage: of the trial, or one of `SWEEP_STAGES`.
+    number: of the trial; None for a stage of the sweep.
+    given: settings of the config that the command line has set.
+  """
+  found = trials.all_trials(config, sweep, given=given, workdir=workdir)
+  if (stage in SWEEP_STAGES) != (number is None):
+    raise ValueError(
+      f"--config: is a sweep of {len(found)} trials; give either --trial or "
+      f"--stage, one of {SWEEP_STAGES}"
+    )
+  if (workdir / "config.json").exists():
+    raise ValueError(
+      f"{workdir}: belongs to a single run; choose another --workdir"
+    )
+  if number is not None:
+    trial = trials.chosen(found, number)
+    run(trial.config, trial.folder, stage, trial)
+  elif stage == "trials":
+    _list_trials(found)
+  else:
+    collect.run([_entry(trial) for trial in found], workdir)
+
+
+def _list_trials(found: Sequence[trials.Trial]) -> None:
+  for trial in found:
+    mistake = _mistake(trial)
+    if mistake:
+      raise ValueError(f"trial {trial.number}: {mistake}")
+    print(f"{trial.number:03d} {trials.describe(trial.overrides)}")
+  print(f"{len(found)} trials, 0 to {len(found) - 1}")
+
+
+def _entry(trial: trials.Trial) -> collect.Entry:
+  """A trial for `collect`, which must be the one that its folder holds."""
+  mistake = None
+  if (trial.folder / "config.json").exists():
+    claim_workdir(trial.config, trial.folder)
+    trials.claim(trial)
+  else:
+    mistake = _mistake(trial)
+  jobs = pipeline_of(trial.config, "all").jobs(trial.config, trial.folder)
+  return collect.Entry(trial, tuple(jobs), mistake)
+
+
+def _mistake(trial: trials.Trial) -> str | None:
+  """What is wrong with the config of a trial, before anything runs."""
+  try:
+    pipeline_of(trial.config, "all").check(trial.config)
+  except ValueError as error:
+    return str(error)
+  return None
 
 
 def _one_sentence(error: BaseException) -> str:
@@ -196,21 +306,62 @@ def main(argv: list[str]) -> None:
       check = pipeline_of(CONFIG.value, POD_CHECK).pod_check
       check(CONFIG.value, TOPOLOGY.value, print)
       return
-    if WORKDIR.value is None:
-      config_flag = config_flags.get_config_filename(flags.FLAGS["config"])
-      workdir = default_workdir(config_flag)
-    else:
-      workdir = pathlib.Path(WORKDIR.value)
-    run(CONFIG.value, workdir, STAGE.value)
-  except ValueError as error:
-    raised_in = pathlib.Path(traceback.extract_tb(error.__traceback__)[-1][0])
-    if pathlib.Path(__file__).parent not in raised_in.parents:
+    distributed.start()
+    with contextlib.ExitStack() as stack:
+      if not distributed.is_first():  # its errors are shown all the same
+        nowhere = stack.enter_context(open(os.devnull, "w"))
+        stack.enter_context(contextlib.redirect_stdout(nowhere))
+      _run_or_sweep(_workdir())
+    status = 0
+  except distributed.Preempted as stopped:
+    print(f"nashmd_jax: {stopped}; start it again to go on", file=sys.stderr)
+    status = distributed.EXIT_PREEMPTED
+  except (ValueError, FloatingPointError) as error:
+    if _is_fault(error):
+      distributed.fail()
       raise
     print(f"nashmd_jax: {_one_sentence(error)}", file=sys.stderr)
-    raise SystemExit(2) from None
-  except FloatingPointError as error:
-    print(f"nashmd_jax: {_one_sentence(error)}", file=sys.stderr)
-    raise SystemExit(1) from None
+    status = 2 if isinstance(error, ValueError) else 1
+  except Exception:
+    distributed.fail()
+    raise
+  distributed.finish(status)
+
+
+def _run_or_sweep(workdir: pathlib.Path) -> None:
+  config_flag = config_flags.get_config_filename(flags.FLAGS["config"])
+  sweep = trials.load_sweep(config_flag)
+  if sweep is not None:
+    given = flags.FLAGS["config"].override_values
+    run_sweep(sweep, CONFIG.value, workdir, STAGE.value, TRIAL.value, given)
+  elif TRIAL.value is not None or STAGE.value in SWEEP_STAGES:
+    raise ValueError(
+      f"--config: {config_flag} defines no get_hyper, so that it is no sweep "
+      "and has no trials"
+    )
+  else:
+    run(CONFIG.value, workdir, STAGE.value, None)
+
+
+def _workdir() -> pathlib.Path:
+  given = WORKDIR.value
+  if given is None:
+    return default_workdir(
+      config_flags.get_config_filename(flags.FLAGS["config"])
+    )
+  if "://" in given:
+    raise ValueError(
+      f"--workdir: got the address {given}, expected a folder; mount the "
+      "bucket and give its place in the file system"
+    )
+  return pathlib.Path(given)
+
+
+def _is_fault(error: ValueError | FloatingPointError) -> bool:
+  """Whether the program is to blame, for what it called raised the error."""
+  raised_in = pathlib.Path(traceback.extract_tb(error.__traceback__)[-1][0])
+  ours = pathlib.Path(__file__).parent in raised_in.parents
+  return isinstance(error, ValueError) and not ours
 
 
 if __name__ == "__main__":

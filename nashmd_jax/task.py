@@ -13,7 +13,7 @@ import numpy as np
 from nashmd_jax import models, preference_model, pretrained, sampling, texts
 from nashmd_jax.data import batches, records
 from nashmd_jax.data import tokenizer as tokenizer_lib
-from nashmd_jax.training import checkpoints, sharding
+from nashmd_jax.training import checkpoints, distributed, sharding
 
 SLOTS = {
   "preference": preference_model.PREFERENCE_SLOTS,
@@ -249,6 +249,7 @@ def write_responses(
     source, task.encode, task.pad, batch_size=batch_size
   )
   for batch, real in ordered:
+    distributed.stop_if_asked()
     rollout = jax.device_get(roll(params_by_name, batch))
     for tokens, mask in zip(
       rollout.tokens[:real], rollout.mask[:real], strict=True

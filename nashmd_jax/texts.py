@@ -6,6 +6,7 @@ the files hold later does not change the run.
 
 from collections.abc import Sequence
 import contextlib
+import functools
 import io
 import pathlib
 
@@ -16,6 +17,7 @@ import tensorflow_datasets as tfds
 from nashmd_jax import pretrained
 from nashmd_jax.data import docstrings, records, tldr
 from nashmd_jax.data import tokenizer as tokenizer_lib
+from nashmd_jax.training import distributed
 
 SPLITS = ("train", "validation", "test")
 JUDGED = ("train", "validation")
@@ -85,15 +87,24 @@ def load_tokenizer(
     path = epath.Path(settings.file)
   elif config.model.pretrained not in (None, pretrained.RANDOM):
     path = epath.Path(config.model.pretrained) / "tokenizer.json"
-  elif not path.exists():
+  else:
+    distributed.on_first(
+      functools.partial(_train_tokenizer, path, settings, splits["train"])
+    )
+  return path, tokenizer_lib.load_tokenizer(
+    path, eos_token=settings.eos_token, bos_token=settings.bos_token
+  )
+
+
+def _train_tokenizer(path, settings, rows) -> None:
+  if not path.exists():
     tokenizer_lib.train_tokenizer(
-      (row[name] for row in splits["train"] for name in TEXTS),
+      (row[name] for row in rows for name in TEXTS),
       path,
       vocab_size=settings.vocab_size,
       eos_token=settings.eos_token,
       special_tokens=settings.special_tokens,
     )
-  return path, tokenizer_lib.load_tokenizer(path, settings.eos_token)
 
 
 def _own(data):
@@ -131,18 +142,7 @@ def _prepared_own(folder, schema, splits, data_dir) -> Splits:
 
 def _prepared(builder: tfds.core.GeneratorBasedBuilder) -> Splits:
   """The records of a builder, which prepares them if they are not there."""
-  if not pathlib.Path(builder.data_dir).exists():
-    # The builder speaks of a download; there is none.
-    tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(io.StringIO()):
-      builder.download_and_prepare(file_format="array_record")
-    counts = {
-      name: split.num_examples for name, split in builder.info.splits.items()
-    }
-    print(
-      f"data: {builder.info.full_name} {counts}, content hash "
-      f"{builder.info.metadata['content_hash'][:12]}"
-    )
+  distributed.on_first(functools.partial(_prepare, builder))
   return {
     name: [
       {
@@ -153,3 +153,19 @@ def _prepared(builder: tfds.core.GeneratorBasedBuilder) -> Splits:
     ]
     for name, source in builder.as_data_source().items()
   }
+
+
+def _prepare(builder: tfds.core.GeneratorBasedBuilder) -> None:
+  if pathlib.Path(builder.data_dir).exists():
+    return
+  # The builder speaks of a download; there is none.
+  tfds.disable_progress_bar()
+  with contextlib.redirect_stdout(io.StringIO()):
+    builder.download_and_prepare(file_format="array_record")
+  counts = {
+    name: split.num_examples for name, split in builder.info.splits.items()
+  }
+  print(
+    f"data: {builder.info.full_name} {counts}, content hash "
+    f"{builder.info.metadata['content_hash'][:12]}"
+  )

@@ -149,24 +149,44 @@ class TokenizerTest(parameterized.TestCase):
 
   @parameterized.parameters(BODY, "naïve ünïcode → ok", "x")
   def test_round_trip(self, text):
-    tokenizer = tokenizer_lib.load_tokenizer(self.trained(), "</s>")
+    tokenizer = tokenizer_lib.load_tokenizer(
+      self.trained(), eos_token="</s>", bos_token=None
+    )
     self.assertEqual(tokenizer.decode(tokenizer.encode(text)), text)
 
   def test_special_tokens_are_one_token(self):
-    tokenizer = tokenizer_lib.load_tokenizer(self.trained(), "</s>")
+    tokenizer = tokenizer_lib.load_tokenizer(
+      self.trained(), eos_token="</s>", bos_token=None
+    )
     self.assertLen(tokenizer.encode("<answer>"), 1)
     self.assertLessEqual(tokenizer.vocab_size, 300)
     self.assertEqual(tokenizer.decode([tokenizer.eos_id]), "")
 
+  def test_bos_stands_before_prompts_only(self):
+    tokenizer = tokenizer_lib.load_tokenizer(
+      self.trained(), eos_token="</s>", bos_token="<answer>"
+    )
+    (bos,) = tokenizer.encode("<answer>")
+    example = encode_with(tokenizer)({"prompt": BODY, "response": "x"})
+    self.assertEqual(example["prompts"][0], bos)
+    self.assertEqual(example["prompts"][1:], tokenizer.encode(BODY)[:7])
+    self.assertNotIn(bos, example["responses"])
+
   def test_mistakes_are_one_sentence(self):
     folder = pathlib.Path(self.create_tempdir().full_path)
     with self.assertRaisesRegex(ValueError, "no such tokenizer file"):
-      tokenizer_lib.load_tokenizer(folder / "absent.json", "</s>")
+      tokenizer_lib.load_tokenizer(
+        folder / "absent.json", eos_token="</s>", bos_token=None
+      )
     (folder / "broken.json").write_text("{")
     with self.assertRaisesRegex(ValueError, "not a tokenizer.json"):
-      tokenizer_lib.load_tokenizer(folder / "broken.json", "</s>")
-    with self.assertRaisesRegex(ValueError, "has no end token"):
-      tokenizer_lib.load_tokenizer(self.trained(), eos_token="<end>")
+      tokenizer_lib.load_tokenizer(
+        folder / "broken.json", eos_token="</s>", bos_token=None
+      )
+    with self.assertRaisesRegex(ValueError, "has no token"):
+      tokenizer_lib.load_tokenizer(
+        self.trained(), eos_token="<end>", bos_token=None
+      )
 
 
 class RecordsTest(parameterized.TestCase):
@@ -217,6 +237,7 @@ class BatchesTest(parameterized.TestCase):
       decode=lambda ids: " ".join(map(str, ids)),
       vocab_size=100,
       eos_id=1,
+      start_ids=(),
       special_ids=(0, 1),
     )
     self.source = [

@@ -206,6 +206,13 @@ class MistakesTest(parameterized.TestCase):
     path.write_bytes(path.read_bytes()[:-100])
     self.refused("not a whole safetensors file")
 
+  def test_an_architecture_that_no_family_has_is_not_written(self):
+    config = tiny_config()._replace(logit_soft_cap=3.0)
+    start = hub.Pretrained(config, None, {})
+    with self.assertRaisesRegex(ValueError, r"\['logit_soft_cap'\] have"):
+      save(self.folder / "new", start)
+    self.assertFalse((self.folder / "new").exists())
+
   def test_no_config(self):
     (self.folder / "config.json").unlink()
     self.refused("config.json: cannot be read")

@@ -179,6 +179,7 @@ class MistakesTest(parameterized.TestCase):
       "no variant 'huge'",
     ),
     ("data", ["--config.data.records=absent"], {}, "absent/train.jsonl: no"),
+    ("bucket", ["--workdir=gs://runs/one"], {}, "got the address gs://runs"),
     (
       "config",
       [],

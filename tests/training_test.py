@@ -31,14 +31,17 @@ DEVICES = sharding.make_devices(
 TARGET = np.arange(8.0, dtype=np.float32)
 
 
-def make_batches():
+def rows():
   def row(index):
     rng = np.random.default_rng(index)
     x = rng.normal(size=8).astype(np.float32)
     return {"x": x, "y": np.float32(x @ TARGET)}
 
-  dataset = grain.MapDataset.range(100).seed(0).shuffle().repeat().map(row)
-  return iter(dataset.batch(16).to_iter_dataset())
+  return grain.MapDataset.range(100).seed(0).shuffle().repeat().map(row)
+
+
+def make_batches():
+  return iter(rows().batch(16).to_iter_dataset())
 
 
 def loss(params, batch, rng):

@@ -28,7 +28,7 @@ def encode_record(
 
   Args:
     record: a prompt, summary or comparison; text may be UTF-8 bytes.
-    max_prompt: P, tokens; longer prompts are cut at their end.
+    max_prompt: P, tokens, BOS included; longer prompts are cut at their end.
     max_response: R, tokens; EOS included where the response fits.
   Returns: "prompts", then "responses" or "responses_a", "responses_b" and
     "prob_a", as far as the record has them.
@@ -38,7 +38,8 @@ def encode_record(
     value = record[name]
     return value.decode() if isinstance(value, bytes) else value
 
-  example = {"prompts": tokenizer.encode(text("prompt"))[:max_prompt]}
+  prompt = [*tokenizer.start_ids, *tokenizer.encode(text("prompt"))]
+  example = {"prompts": prompt[:max_prompt]}
   for name in ("response", "response_a", "response_b"):
     if name in record:
       ids = tokenizer.encode(text(name)) + [tokenizer.eos_id]

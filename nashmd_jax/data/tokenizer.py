@@ -20,6 +20,7 @@ class Tokenizer(NamedTuple):
     decode: token ids -> text, special tokens left out, spaces trimmed.
     vocab_size: V, one more than the largest id.
     eos_id: the token that ends a response.
+    start_ids: what stands before every prompt: BOS, or nothing.
     special_ids: tokens that are no text; a response may not contain them.
   """
 
@@ -27,6 +28,7 @@ class Tokenizer(NamedTuple):
   decode: Callable[[Sequence[int]], str]
   vocab_size: int
   eos_id: int
+  start_ids: tuple[int, ...]
   special_ids: tuple[int, ...]
 
 
@@ -63,10 +65,17 @@ def train_tokenizer(
   files.save_text(path, tokenizer.to_str(pretty=True))
 
 
-def load_tokenizer(path: epath.PathLike, eos_token: str) -> Tokenizer:
-  """Loads a `tokenizer.json`, whose `eos_token` ends a response.
+def load_tokenizer(
+  path: epath.PathLike, *, eos_token: str, bos_token: str | None
+) -> Tokenizer:
+  """Loads a `tokenizer.json`.
 
-  Raises: ValueError if the file is missing, broken or has no `eos_token`.
+  Args:
+    path: local or remote.
+    eos_token: ends a response.
+    bos_token: stands before every prompt, as Llama and Gemma expect; None for
+      models that expect none.
+  Raises: ValueError if the file is missing, broken or lacks one of them.
   """
   path = epath.Path(path)
   if not path.exists():
@@ -75,14 +84,17 @@ def load_tokenizer(path: epath.PathLike, eos_token: str) -> Tokenizer:
     loaded = tokenizers.Tokenizer.from_str(path.read_text())
   except Exception as error:  # the library raises bare Exception
     raise ValueError(f"{path}: not a tokenizer.json ({error})") from None
-  eos_id = loaded.token_to_id(eos_token)
-  if eos_id is None:
-    raise ValueError(f"{path}: has no end token {eos_token!r}")
+  special = [eos_token] if bos_token is None else [eos_token, bos_token]
+  for token in special:
+    if loaded.token_to_id(token) is None:
+      raise ValueError(f"{path}: has no token {token!r}")
+  eos_id, *start_ids = map(loaded.token_to_id, special)
   return Tokenizer(
     encode=lambda text: loaded.encode(text, add_special_tokens=False).ids,
     decode=lambda ids: loaded.decode(list(ids)).strip(),
     vocab_size=max(loaded.get_vocab().values()) + 1,
     eos_id=eos_id,
+    start_ids=tuple(start_ids),
     special_ids=tuple(
       i for i, t in loaded.get_added_tokens_decoder().items() if t.special
     ),

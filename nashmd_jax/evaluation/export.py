@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from etils import epath
 import ml_collections
 
-from nashmd_jax import files, models, pretrained, sampling
+from nashmd_jax import models, pretrained, sampling
 from nashmd_jax import task as task_lib
 from nashmd_jax.evaluation import tournament
 from nashmd_jax.models import architectures, hub
@@ -48,20 +48,46 @@ def run(
     place = tournament.policy_folder(config, workdir, name)
     sets = tournament.load_sets(task, lane, place, workdir / tournament.START)
     folder = workdir / "export" / name
-    for one, params in sets.items():
-      hub.save_pretrained(
-        folder if len(lane) == 1 else folder / one,
-        params,
-        start.config,
-        settings=_settings(task, start),
-        beside=_tokenizer_folder(task, workdir),
-        max_file_bytes=hub.MAX_FILE_BYTES,
-      )
-    if len(lane) > 1:
-      files.save_json(folder / MIXTURE, dict(lane))
+    save_deployed(
+      folder,
+      Deployed(task.model, sets, lane),
+      start.config,
+      settings=_settings(task, start),
+      beside=start.folder or epath.Path(workdir) / "data",
+    )
     written[name] = str(folder)
     print(f"export: {name} in {folder}")
   return written
+
+
+def save_deployed(
+  folder: epath.PathLike,
+  deployed: Deployed,
+  config: Any,
+  *,
+  settings: dict[str, Any],
+  beside: epath.PathLike | None,
+) -> None:
+  """Writes one folder, or one for each set of a mixture and its weights.
+
+  Args:
+    folder: of the policy.
+    deployed: the policy.
+    config: the architecture.
+    settings, beside: see `hub.save_pretrained`.
+  """
+  folder, lane = epath.Path(folder), deployed.lane
+  for name, params in deployed.sets.items():
+    hub.save_pretrained(
+      folder if len(lane) == 1 else folder / name,
+      params,
+      config,
+      settings=settings,
+      beside=beside,
+      max_file_bytes=hub.MAX_FILE_BYTES,
+    )
+  if len(lane) > 1:
+    hub.save_json(folder / MIXTURE, dict(lane))
 
 
 def _settings(task: task_lib.Task, start: pretrained.Start) -> dict[str, Any]:
@@ -75,10 +101,6 @@ def _settings(task: task_lib.Task, start: pretrained.Start) -> dict[str, Any]:
     "pad_token_id": 0,
     "decoder_start_token_id": 0,
   }
-
-
-def _tokenizer_folder(task, workdir) -> epath.Path:
-  return task.starts["model"].folder or epath.Path(workdir) / "data"
 
 
 def load_deployed(
@@ -95,7 +117,7 @@ def load_deployed(
   lane = {"policy": 1.0}
   places = {"policy": folder}
   if (folder / MIXTURE).exists():
-    lane = files.load_json(pathlib.Path(folder / MIXTURE))
+    lane = hub.load_json(folder / MIXTURE)
     places = {name: folder / name for name in lane}
   loaded = {
     name: hub.load_pretrained(place, shard, **numerics)

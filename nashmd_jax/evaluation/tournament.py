@@ -5,6 +5,7 @@ own; every pair is judged in both orders by every judge.
 """
 
 from collections.abc import Mapping, Sequence
+import functools
 import itertools
 import pathlib
 from typing import Any
@@ -17,6 +18,7 @@ from scipy import stats
 from nashmd_jax import files, judges, opponents, sampling
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import raters, records
+from nashmd_jax.training import distributed
 
 START = "sft"
 JUDGES = {
@@ -72,6 +74,7 @@ def play(
   table = np.full((3, len(names), len(names)), 0.5)
   gaps = []
   for i, j in itertools.combinations(range(len(names)), 2):
+    distributed.stop_if_asked()
     first, second = responses[names[i]], responses[names[j]]
     forward = judge(rows, first, second)
     backward = judge(rows, second, first)
@@ -175,8 +178,6 @@ def run(
   task = task_lib.load_task(config, workdir)
   rows = task.splits["test"][: section.prompts]
   rng = jax.random.fold_in(jax.random.key(config.seed), SALT)
-  folder = workdir / "tournament" / "responses"
-  records.save_records(folder / "written.jsonl", rows)
   responses = {}
   for number, name in enumerate(section.policies):
     place = policy_folder(config, workdir, name)
@@ -191,13 +192,6 @@ def run(
       rng=jax.random.fold_in(rng, number),
     )
     responses[name] = [texts[0] for texts in written]
-    records.save_records(
-      folder / f"{name}.jsonl",
-      [
-        row | {"response": text}
-        for row, text in zip(rows, responses[name], strict=True)
-      ],
-    )
   panel = make_panel(config, workdir, task)
   results = {
     "policies": list(section.policies),
@@ -208,9 +202,27 @@ def run(
       for name, judge in panel.items()
     },
   }
-  files.save_json(workdir / "tournament" / "results.json", results)
+  distributed.on_first(
+    functools.partial(save, workdir / "tournament", rows, responses, results)
+  )
   _print_against_start(results)
   return {"prompts": len(rows)}
+
+
+def save(
+  folder: pathlib.Path,
+  rows: Sequence[records.Record],
+  responses: Mapping[str, Sequence[str]],
+  results: Mapping[str, Any],
+) -> None:
+  """Writes what was written and answered, and `results.json`."""
+  records.save_records(folder / "responses" / "written.jsonl", rows)
+  for name, texts in responses.items():
+    answered = [
+      row | {"response": text} for row, text in zip(rows, texts, strict=True)
+    ]
+    records.save_records(folder / "responses" / f"{name}.jsonl", answered)
+  files.save_json(folder / "results.json", results)
 
 
 def make_panel(

@@ -17,7 +17,7 @@ import numpy as np
 from nashmd_jax import losses, opponents, preference_model, texts
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import raters, records
-from nashmd_jax.training import loop
+from nashmd_jax.training import distributed, loop
 from nashmd_jax.training import optimizer as optimizer_lib
 
 
@@ -170,8 +170,8 @@ def prepare_comparisons(
     return own
   paths = {}
   for number, (split, count) in enumerate(config.comparisons.prompts.items()):
-    paths[split] = workdir / "comparisons" / f"{split}.jsonl"
-    if not paths[split].exists():
+    path = paths[split] = workdir / "comparisons" / f"{split}.jsonl"
+    if not distributed.on_first(path.exists):
       drawn = draw_comparisons(
         task,
         population,
@@ -180,7 +180,7 @@ def prepare_comparisons(
         seed=(config.seed, number),
         **config.comparisons.drawing,
       )
-      records.save_records(paths[split], drawn)
+      distributed.on_first(functools.partial(records.save_records, path, drawn))
   return {
     split: records.load_records(path, "comparison")
     for split, path in paths.items()

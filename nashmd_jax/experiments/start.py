@@ -3,12 +3,14 @@
 What later stages do with a downloaded folder they then do with these.
 """
 
+import functools
 import pathlib
 
 import jax
 import ml_collections
 
 from nashmd_jax import pretrained, texts
+from nashmd_jax.training import distributed
 
 
 def wanted(config: ml_collections.ConfigDict) -> list[str]:
@@ -28,6 +30,11 @@ def run(
   """Writes the folders and returns where they are."""
   splits = texts.load_summaries(config, workdir)
   path, tokenizer = texts.load_tokenizer(config, workdir, splits)
+  write = functools.partial(_write, config, workdir, path, tokenizer)
+  return distributed.on_first(write)
+
+
+def _write(config, workdir, path, tokenizer) -> dict[str, str]:
   keys = jax.random.split(jax.random.key(config.seed), len(pretrained.SECTIONS))
   written = {}
   for section, key in zip(pretrained.SECTIONS, keys, strict=True):

@@ -164,7 +164,40 @@ def config_to_json(config: Config) -> dict[str, Any]:
   """The contents of a config.json, in the older form that all versions read.
 
   What our config does not hold, such as the ids of special tokens, is absent.
+
+  Raises: ValueError for an architecture that no family has.
   """
+  settings = _settings(config)
+  told = _comparable(config_from_json(settings))
+  wrong = [name for name, x in _comparable(config).items() if told[name] != x]
+  if wrong:
+    raise ValueError(
+      f"model: the fields {wrong} have values that no config.json of "
+      f"{settings['model_type']} can tell"
+    )
+  return settings
+
+
+def _comparable(config: Config) -> dict[str, Any]:
+  """The fields that decide what is computed, in one form."""
+  fields = config._asdict()
+  for name in ("dtype", "param_dtype", "remat", "attention"):
+    del fields[name]
+  if isinstance(config, decoder.DecoderConfig):
+    scale = config.query_scale or config.head_dim**-0.5
+    fields["query_scale"] = round(scale, 9)
+    data = decoder.layer_data(config)
+    del fields["local_rope_base"], fields["rope_bands"]
+    fields["frequencies"] = data.frequencies.tolist()
+    fields["local_layers"] = None
+    if data.window is None:
+      fields["window"] = None
+    else:
+      fields["local_layers"] = data.window.tolist()
+  return fields
+
+
+def _settings(config: Config) -> dict[str, Any]:
   family = family_of(config)
   keys = T5_KEYS if family == "t5" else DECODER_KEYS
   settings = {

@@ -170,8 +170,10 @@ def save_pretrained(
     beside: a folder whose tokenizer and generation config are copied.
     max_file_bytes: weights are split into files of at most this size, but
       for tensors that are larger.
+  Raises: ValueError for an architecture that no family has.
   """
   folder = epath.Path(folder)
+  settings = {**architectures.config_to_json(config), **settings}
   folder.mkdir(parents=True, exist_ok=True)
   names = tensor_names.tensor_names(config)
   leaves = {path: tensor_names.at(params, path) for path in names}
@@ -184,11 +186,8 @@ def save_pretrained(
     source = epath.Path(beside) / name
     if source.exists():
       safetensors.save_bytes(folder / name, [source.read_bytes()])
-  dtype = {"torch_dtype": str(leaves["embedding",].dtype)}
-  save_json(
-    folder / "config.json",
-    {**architectures.config_to_json(config), **dtype, **settings},
-  )
+  settings["torch_dtype"] = str(leaves["embedding",].dtype)
+  save_json(folder / "config.json", settings)
 
 
 def _load_headers(folder) -> dict[str, safetensors.Tensor]:

@@ -30,6 +30,7 @@ PIPELINE = pipeline.Pipeline(
   stages=("games",),
   check=check,
   jobs=jobs,
+  alone=("games",),
   needed=lambda config, name: (),
   page="games/table.md",
   pod_check=None,

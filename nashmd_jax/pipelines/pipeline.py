@@ -22,6 +22,7 @@ class Pipeline(NamedTuple):
       before anything runs.
     jobs: (config, workdir) -> the jobs in order, by folder in the workdir:
       "stage" or "stage/name". A job returns its results, for JSON.
+    alone: stages that touch no array shared by processes; one does them.
     needed: (config, job) -> names of the jobs whose results a job reads.
     page: what to open when all is done, relative to the workdir.
     pod_check: (config, topology, report) -> None. Compiles the programs of a
@@ -31,6 +32,7 @@ class Pipeline(NamedTuple):
   stages: Sequence[str]
   check: Callable[[Config], None]
   jobs: Callable[[Config, pathlib.Path], dict[str, Job]]
+  alone: Sequence[str]
   needed: Callable[[Config, str], Sequence[str]]
   page: str
   pod_check: Callable[[Config, str, Callable[[str], None]], None] | None

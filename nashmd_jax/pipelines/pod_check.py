@@ -70,6 +70,7 @@ def stand_in_task(
       encode=encode,
       decode=str,
       eos_id=len(special) + 2,
+      start_ids=(),
       vocab_size=config.tokenizer.vocab_size,
       special_ids=tuple(special.values()),
     ),

@@ -4,6 +4,7 @@ The pieces are saved side by side, so that a later stage reads only the set
 that it needs of an earlier one. A save that was cut off is never read.
 """
 
+import json
 import pathlib
 from typing import Any
 
@@ -44,13 +45,13 @@ def save(
   state: state_lib.TrainState,
   batches: grain.DatasetIterator,
   *,
-  last: bool,
+  now: bool,
 ) -> None:
-  """Saves if `step` is due, or regardless when it is the last.
+  """Saves if `step` is due, or regardless when told to do it now.
 
   The arrays are copied before this returns; writing goes on behind.
   """
-  if last:
+  if now:
     checkpointer.wait()
   checkpointer.save_checkpointables_async(
     step,
@@ -60,7 +61,7 @@ def save(
       "optimizer": {"step": state.step, "state": state.opt_state},
       "data": batches,
     },
-    force=last,
+    force=now,
   )
 
 
@@ -73,19 +74,23 @@ def restore(
 
   Args:
     state: gives shapes, dtypes, shardings and the frozen sets.
-    batches: the iterator that is set to its saved place.
+    batches: the iterator that is set to its saved place, which all processes
+      share: any number of them goes on from what any number saved.
   """
-  if checkpointer.latest is None:
+  latest = checkpointer.latest
+  if latest is None:
     return state
   loaded = checkpointer.load_checkpointables(
-    checkpointer.latest,
+    latest,
     {
       "params": _abstract(state.params),
       **_abstract(state.followers),
       "optimizer": _abstract({"step": state.step, "state": state.opt_state}),
-      "data": batches,
     },
   )
+  place = pathlib.Path(checkpointer.directory) / str(latest.step) / "data"
+  first = next(place.glob("process_0-of-*.json"))
+  batches.set_state(json.loads(first.read_text(encoding="utf-8")))
   return state._replace(
     step=loaded["optimizer"]["step"],
     params=loaded["params"],

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nashmd_jax.training import checkpoints, sharding
+from nashmd_jax.training import checkpoints, distributed, sharding
 from nashmd_jax.training import followers as followers_lib
 from nashmd_jax.training import metrics as metrics_lib
 from nashmd_jax.training import state as state_lib
@@ -147,7 +147,8 @@ def check_intervals(
   """Raises ValueError for settings of `train` that cannot work.
 
   Evaluations and saves happen where a row of metrics is written, so that no
-  half-filled row is lost when a run is cut off.
+  half-filled row is lost when a run is cut off. SIGTERM therefore waits for
+  the end of the row: log_every steps are to take less than the grace time.
   """
   if min(steps, log_every) < 1:
     raise ValueError(
@@ -196,7 +197,8 @@ def train(
     save_every: steps between checkpoints; the last step is always saved.
   Returns: the metrics of the last evaluation, prefixed with "eval/".
   Raises: ValueError for settings that cannot work; FloatingPointError when
-    the loss or its gradient is not finite, before anything of it is saved.
+    the loss or its gradient is not finite, before anything of it is saved;
+    Preempted after SIGTERM to any process, with the last whole row saved.
   """
   check_intervals(
     name,
@@ -259,8 +261,11 @@ def train(
         evaluation = evaluate()
         row |= evaluation
       writer.write(step, row)
-      checkpoints.save(checkpointer, step, state, batches, last=last)
+      stop = distributed.must_stop() and not last
+      checkpoints.save(checkpointer, step, state, batches, now=last or stop)
       progress.update(step, f"loss {row['loss']:.3f}")
+      if stop:
+        raise distributed.Preempted(f"{name}: saved at step {step}")
     return evaluation or evaluate()
 
 

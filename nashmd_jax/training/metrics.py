@@ -78,7 +78,8 @@ class Progress:
     self._name, self._start, self._total = name, start, total
     self._began = self._shown = time.monotonic()
     self._bar = None
-    if sys.stderr.isatty():
+    self._active = jax.process_index() == 0
+    if self._active and sys.stderr.isatty():
       self._bar = tqdm.tqdm(
         desc=name, initial=start, total=total, unit="step", leave=True
       )
@@ -90,7 +91,8 @@ class Progress:
       self._bar.update(step - self._bar.n)
       return
     now = time.monotonic()
-    if now - self._shown >= 10 or step == self._total:
+    due = now - self._shown >= 10 or step == self._total
+    if self._active and due:
       self._shown = now
       meter = tqdm.tqdm.format_meter(
         step,

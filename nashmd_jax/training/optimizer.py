@@ -3,6 +3,9 @@
 import jax
 import optax
 
+# Subtrees whose leaves hold all layers along their first axis.
+STACKED = ("encoder", "decoder", "layers")
+
 
 def make_optimizer(
   *,
@@ -61,11 +64,49 @@ def _adamw(schedule, *, b1, b2, weight_decay):
 
 
 def _adafactor(schedule, *, decay_rate):
-  return optax.adafactor(schedule, decay_rate=decay_rate)
+  return _by_layer(optax.adafactor(schedule, decay_rate=decay_rate))
+
+
+def _by_layer(
+  update: optax.GradientTransformation,
+) -> optax.GradientTransformation:
+  """The transformation of each layer by itself, where layers are stacked.
+
+  Adafactor scales an update by the size of the whole array; for a stack that
+  would be one size for all layers, though they differ by orders of magnitude.
+  """
+
+  def mapped(function):
+    def over_layers(tree, *rest):
+      if not jax.tree.leaves(tree):  # a model without that stack
+        return function(tree, *rest)
+      return jax.vmap(function)(tree, *rest)
+
+    return over_layers
+
+  layers = optax.GradientTransformation(
+    init=mapped(update.init), update=mapped(update.update)
+  )
+  return optax.partition(
+    {name: layers for name in STACKED} | {"": update},
+    lambda params: {
+      name: jax.tree.map(lambda _, name=name: _stack(name), tree)
+      for name, tree in params.items()
+    },
+  )
+
+
+def _stack(name: str) -> str:
+  return name if name in STACKED else ""
 
 
 def _is_matrix(params):
-  return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+  return {
+    name: jax.tree.map(
+      lambda leaf, depth=name in STACKED: leaf.ndim - depth > 1, tree
+    )
+    for name, tree in params.items()
+  }
 
 
 OPTIMIZERS = {"adamw": _adamw, "adafactor": _adafactor}

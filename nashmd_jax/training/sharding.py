@@ -14,6 +14,7 @@ import jax
 from jax import lax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+import numpy as np
 
 MODES = ("jit", "pmap")
 DTYPES = ("float32", "bfloat16")
@@ -268,8 +269,20 @@ def _moved_backward(there, back, nothing, gradient):
 _moved.defvjp(_moved_forward, _moved_backward)
 
 
+def _place(x: Any, sharding: NamedSharding) -> jax.Array:
+  own = not isinstance(x, jax.Array) or x.is_fully_addressable
+  if sharding.is_fully_addressable or not own:
+    return jax.device_put(x, sharding)
+  x = np.asarray(x)
+  return jax.make_array_from_callback(x.shape, sharding, lambda at: x[at])
+
+
 def shard_batch(batch: Any, mesh: jax.sharding.Mesh) -> Any:
   """The batch split by rows along `data`.
+
+  Every process holds the whole batch and gives its devices their rows: the
+  width to which prompts are padded depends on all of them, and the rows that
+  a process needs depend on the mesh.
 
   Raises: ValueError if the rows cannot be split evenly.
   """
@@ -278,7 +291,8 @@ def shard_batch(batch: Any, mesh: jax.sharding.Mesh) -> Any:
     raise ValueError(
       f"batch_size: {rows} rows cannot be split evenly over {parts} devices"
     )
-  return jax.device_put(batch, NamedSharding(mesh, P("data")))
+  place = NamedSharding(mesh, P("data"))
+  return jax.tree.map(lambda x: _place(x, place), batch)
 
 
 def compile_step(

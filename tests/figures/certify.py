@@ -13,7 +13,7 @@ import numpy as np
 
 from tests import certificate, variance
 from tests import gradient_oracle as oracle
-from tests.figures import rows
+from tests.figures import landing, rows
 
 OUT = pathlib.Path("out") / "certify.json"
 PAGE = pathlib.Path("docs") / "certificate.md"
@@ -120,10 +120,10 @@ def variance_rows() -> list[rows.Row]:
   ]
 
 
-# What another module measures is added here.
 SECTIONS: tuple[Callable[[], list[rows.Row]], ...] = (
   gradient_rows,
   variance_rows,
+  landing.landing_rows,
 )
 
 

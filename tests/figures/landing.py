@@ -1,6 +1,7 @@
 """Where policies trained by sampling come to rest, against the exact answer.
 
-`make certify` takes these rows; on their own: python -m tests.figures.landing
+`make certify` takes these rows and writes their tables, docs/landing.md; on
+their own: python -m tests.figures.landing
 """
 
 import importlib.util
@@ -23,15 +24,58 @@ NASH = {
   "ipo_md_eighth": "IPO-MD, β = 1/8, at the point of Nash-MD-PG",
 }
 MIXTURES = (0.125, 0.25, 0.5, 0.75)
+PAGE = pathlib.Path("docs") / "landing.md"
+HEAD = """# Where training lands
+
+Made by `make certify`; do not edit.
+
+A T5 of two layers each way is trained by sampling, through the whole stack, in
+worlds whose every response can be listed: `configs/worlds.py`. The preference
+is planted and cyclic, the start μ is random and not uniform, τ = {kl_coef:g}.
+Its exact distribution is compared with the exact fixed point π ∝ μ exp(P m/τ)
+of the algorithm, m being the mixture that is played, token by token. KL in
+nats, means over four prompts; the gap is the duality gap.
+
+## Trained
+
+τ′ is τ/(1−β).
+
+| R | run | KL(fixed ‖ π_θ) | KL(π*_τ ‖ π_θ) | gap | KL(π*_τ′ ‖ m) | gap′ |
+|---|---|---|---|---|---|---|
+{trained}
+
+R is the longest response, tokens. The columns: distance from the exact fixed
+point, from the equilibrium, gap of
+π_θ at τ, distance of the mixture from the equilibrium at τ′, its gap at τ′.
+
+Nash-MD-PG and IPO-MD land on one point, which is not π*_τ: what solves the
+game is the mixture, at the higher temperature τ/(1−β). Best response rests far
+from any equilibrium.
+
+## The token-wise mixture, by enumeration
+
+With the sequence-level mixture m is π* at τ/(1−β) exactly, and so it is for
+responses of one token. Normalised at each token it is not; how far it lies
+from there:
+
+| τ | β | KL(π*_τ/(1−β) ‖ m) | gap of m at τ/(1−β) | largest log-ratio |
+|---|---|---|---|---|
+{mixtures}
+"""
+
+
+def load_config_file(name: str, variant: str):
+  """The config of a file in the repository, by its path in it."""
+  path = pathlib.Path(__file__).parents[2] / name
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config(variant)
 
 
 def load_config(variant: str):
   """`configs/worlds.py` of a variant."""
-  path = pathlib.Path(__file__).parents[2] / CONFIG
-  spec = importlib.util.spec_from_file_location("worlds_config", path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.get_config(variant)
+  return load_config_file(CONFIG, variant)
 
 
 def landed(variant: str) -> dict[str, dict]:
@@ -138,10 +182,36 @@ def cycle_rows() -> list[rows.Row]:
   ]
 
 
+def write_page(found: dict[str, dict[str, dict]]) -> None:
+  """docs/landing.md from the distances of the runs of each world."""
+  keys = ("kl", "equilibrium_kl", "gap", "mixture_kl", "mixture_gap")
+  trained = [
+    f"| {world} | {NASH.get(run, 'best response').split(', at')[0]} | "
+    + " | ".join(f"{one[f'eval/{key}']:.1e}" for key in keys)
+    + " |"
+    for world, runs in found.items()
+    for run, one in runs.items()
+  ]
+  config = load_config("neural")
+  mixtures = []
+  for kl_coef in (0.1, config.nash.kl_coef):
+    for beta in MIXTURES:
+      distance = exact_distances(config, kl_coef, beta)
+      cells = (f"{distance[key]:.1e}" for key in ("kl", "gap", "log"))
+      mixtures.append(f"| {kl_coef:g} | {beta:g} | {' | '.join(cells)} |")
+  text = HEAD.format(
+    kl_coef=config.nash.kl_coef,
+    trained="\n".join(trained),
+    mixtures="\n".join(mixtures),
+  )
+  PAGE.write_text(text, encoding="utf-8")
+
+
 def landing_rows() -> list[rows.Row]:
   """All rows of this file; minutes, unless the runs are there already."""
   long, short = "31 responses of up to 4 tokens", "5 responses of one token"
   neural, one_token = landed("neural"), landed("one_token")
+  write_page({"4": neural, "1": one_token})
   return [
     *cycle_rows(),
     *nash_rows(neural, long),

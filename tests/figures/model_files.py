@@ -82,7 +82,9 @@ def trained_row(family: str) -> rows.Row:
     save_tokenizer(beside)
     hub_test.save(out, trained, beside=beside)
     theirs = transformers.AutoTokenizer.from_pretrained(out)
-    ours = tokenizer_lib.load_tokenizer(out / "tokenizer.json", EOS)
+    ours = tokenizer_lib.load_tokenizer(
+      out / "tokenizer.json", eos_token=EOS, bos_token=None
+    )
     peer = peers.load_peer(out, family)
   prompts = [
     " ".join(f"w{i}" for i in row) for row in ((9, 50, 7), (88, 12, 4))

@@ -1,0 +1,219 @@
+"""Processes: start-up, SIGTERM, and what one of them does for all.
+
+The same command runs on every host; JAX finds the others by itself on TPU
+slices, GKE, SLURM and Open MPI. Host-side work that must happen once, such as
+writing a file that all read, goes through `on_first`.
+"""
+
+from collections.abc import Callable, Mapping
+import json
+import os
+import signal
+import sys
+import traceback
+from typing import Any, NoReturn
+
+import jax
+from jax.experimental import multihost_utils
+import numpy as np
+
+EXIT_PREEMPTED = 75
+EXPLICIT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+COUNTS = (
+  "JAX_NUM_PROCESSES",
+  "SLURM_NTASKS",
+  "OMPI_COMM_WORLD_SIZE",
+  "PMI_SIZE",
+  "WORLD_SIZE",
+)
+MEMBERS = ("JAX_COORDINATOR_ADDRESS", "JAX_PROCESS_ID", "JOB_COMPLETION_INDEX")
+SHUTDOWN_SECONDS = 60
+
+
+class Preempted(BaseException):
+  """SIGTERM came and everything worth keeping is saved: start the run again.
+
+  No `Exception`, so that no library takes it for a fault of its own.
+  """
+
+
+class _Sigterm:
+  """Whether SIGTERM came, and whether it may interrupt what runs now."""
+
+  came = False
+  interrupts = False
+
+
+def start() -> None:
+  """Joins the processes of this run; from here on SIGTERM asks for a save.
+
+  To be called before any use of a device. Explicit members set the three
+  variables of `EXPLICIT`; otherwise JAX looks for its cluster. One process
+  that belongs to no cluster needs no coordinator.
+
+  JAX's own preemption service is off. It agrees on a number that the caller
+  counts up, and orbax tells it the number of an older step each time a save
+  has been written behind; a SIGTERM that comes then is never seen. A flag of
+  our own, compared where all processes meet anyway, has no such moment.
+
+  Raises: ValueError if this process seems to be one of several that JAX
+    cannot find: each would train the whole run by itself.
+  """
+  jax.config.update("jax_enable_preemption_service", False)
+  given = [os.environ.get(name) for name in EXPLICIT]
+  if all(given):
+    jax.distributed.initialize(
+      given[0],
+      int(given[1]),
+      int(given[2]),
+      cluster_detection_method="deactivate",
+      shutdown_timeout_seconds=SHUTDOWN_SECONDS,
+    )
+  else:
+    try:
+      jax.distributed.initialize(shutdown_timeout_seconds=SHUTDOWN_SECONDS)
+    except ValueError as error:  # no cluster; what a cluster raises goes on up
+      member = membership(os.environ)
+      if member is not None:
+        raise ValueError(
+          f"{member} says that this is one of several processes, but JAX finds "
+          f"no cluster ({error}); start it through srun or mpirun, or set "
+          f"{', '.join(EXPLICIT)}"
+        ) from None
+  jax.devices()  # a runtime that handles SIGTERM itself does so by now
+  signal.signal(signal.SIGTERM, _on_sigterm)
+
+
+def membership(environ: Mapping[str, str]) -> str | None:
+  """The variable that makes this one of several processes, None if none."""
+  for name in COUNTS:
+    value = environ.get(name, "")
+    if value.isdigit() and int(value) > 1:
+      return name
+  if "," in environ.get("TPU_WORKER_HOSTNAMES", ""):
+    return "TPU_WORKER_HOSTNAMES"
+  return next((name for name in MEMBERS if environ.get(name)), None)
+
+
+def finish(status: int) -> None:
+  """Ends the run in all processes together, with one exit status.
+
+  Several processes leave within milliseconds of one another, before an engine
+  that kills the rest of a job when one task ends can take one for failed.
+
+  Raises: SystemExit in a run of one process, if the status is not 0.
+  """
+  several = jax.process_count() > 1
+  jax.distributed.shutdown()
+  if several:
+    _leave(status)
+  if status:
+    raise SystemExit(status)
+
+
+def fail() -> None:
+  """To be called for a fault of the program: one of several leaves at once.
+
+  The others would wait for it, and it, at the end of Python, for the others;
+  as it is the engine sees the failure and stops them.
+  """
+  if jax.process_count() > 1:
+    traceback.print_exc()
+    print(f"process {jax.process_index()} failed", file=sys.stderr)
+    _leave(1)
+
+
+def _leave(status: int) -> NoReturn:
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(status)
+
+
+def is_first() -> bool:
+  """Whether this process writes files and speaks to the user."""
+  return jax.process_index() == 0
+
+
+def anywhere(flag: bool) -> bool:
+  """Whether the flag is up in any process; the same answer in all.
+
+  All processes must ask at the same place. It is one small collective, and
+  nothing at all in a run of one process.
+  """
+  if jax.process_count() == 1:
+    return flag
+  return bool(np.any(multihost_utils.process_allgather(np.int32(flag))))
+
+
+def must_stop() -> bool:
+  """Whether SIGTERM has come to any process, see `anywhere`."""
+  return anywhere(_Sigterm.came)
+
+
+def stop_if_asked() -> None:
+  """Raises Preempted in all processes if SIGTERM has come to any."""
+  if must_stop():
+    raise Preempted("stopped on SIGTERM")
+
+
+def on_first(work: Callable[[], Any]) -> Any:
+  """Does host-only work in process 0 while the others wait for its result.
+
+  SIGTERM to process 0 interrupts the work, which therefore leaves files
+  whole or not at all.
+
+  Args:
+    work: touches no array that other processes share; its result is JSON.
+  Raises: what the work raised; elsewhere a ValueError with the same sentence,
+    Preempted, or RuntimeError for a fault in the program.
+  """
+  if jax.process_count() == 1:
+    return _interruptible(work)
+  raised, outcome = None, {}
+  if is_first():
+    try:
+      outcome = {"value": _interruptible(work)}
+    except BaseException as error:  # the others must hear of any end
+      raised, outcome = error, {"error": [_kind(error).__name__, str(error)]}
+  outcome = _broadcast(outcome)
+  if raised is not None:
+    raise raised
+  if "error" in outcome:
+    kind, text = outcome["error"]
+    kinds = (Preempted, ValueError, RuntimeError)
+    raise next(k for k in kinds if k.__name__ == kind)(text)
+  return outcome["value"]
+
+
+def _kind(error: BaseException) -> type[BaseException]:
+  if isinstance(error, Preempted | ValueError):
+    return Preempted if isinstance(error, Preempted) else ValueError
+  return RuntimeError
+
+
+def _on_sigterm(number, frame) -> None:
+  del number, frame
+  _Sigterm.came = True
+  if _Sigterm.interrupts:
+    _Sigterm.interrupts = False
+    raise Preempted("stopped on SIGTERM")
+
+
+def _interruptible(work: Callable[[], Any]) -> Any:
+  _Sigterm.interrupts = True
+  try:
+    if _Sigterm.came:
+      raise Preempted("stopped on SIGTERM")
+    return work()
+  finally:
+    _Sigterm.interrupts = False
+
+
+def _broadcast(value: Any) -> Any:
+  """The JSON value of process 0, in every process."""
+  text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+  size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+  padded = np.zeros(size, np.uint8)
+  if is_first():
+    padded[:] = text
+  return json.loads(bytes(multihost_utils.broadcast_one_to_all(padded)))

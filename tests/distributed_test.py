@@ -1,0 +1,139 @@
+"""Processes: finding each other, stopping on SIGTERM, one writing for all."""
+
+import pathlib
+import shutil
+import signal
+import tempfile
+import time
+
+from absl.testing import absltest, parameterized
+import jax
+import numpy as np
+
+from nashmd_jax.training import checkpoints, distributed, sharding
+from tests import process_run, processes, training_test
+
+# At 0.05 s a step no run is over before its signal comes.
+STEPS = 160
+
+
+def command(folder: pathlib.Path, pause: float) -> list[str]:
+  return ["tests.process_run", str(folder), str(STEPS), str(pause)]
+
+
+def ended(folder: pathlib.Path) -> list[np.ndarray]:
+  """All that the last checkpoint holds, and the batch that comes next."""
+  state = training_test.start(training_test.adamw())
+  batches = process_run.slow_batches(0.0)
+  with checkpoints.make_checkpointer(folder, save_every=20) as checkpointer:
+    state = checkpoints.restore(
+      checkpointer, sharding.replicate(state, sharding.make_mesh()), batches
+    )
+  leaves = jax.tree.leaves((state._replace(frozen={}), next(batches)))
+  return [np.asarray(leaf) for leaf in leaves]
+
+
+def cut(folder, rng, *, count: int, devices: int):
+  """Starts a run, sends one process SIGTERM at a random moment, waits."""
+  started = processes.spawn(
+    command(folder, pause=0.05), processes=count, devices=devices
+  )
+  for process in started:
+    while process.stdout.readline() not in ("up\n", ""):
+      pass
+  time.sleep(rng.uniform(0.5, 3.0))
+  started[rng.integers(count)].send_signal(signal.SIGTERM)
+  return processes.wait(started)
+
+
+class SigtermTest(parameterized.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.root = pathlib.Path(tempfile.mkdtemp())
+    cls.addClassCleanup(shutil.rmtree, cls.root, ignore_errors=True)
+    cls.whole = cls.root / "whole"
+    statuses, _, errors = processes.run(command(cls.whole, 0.0))
+    assert statuses == [0], errors
+
+  def test_cut_at_random_moments_ends_as_the_uncut_run_bit_for_bit(self):
+    whole, parts = self.whole, self.root / "parts"
+    rng = np.random.default_rng(time.time_ns())
+    for _ in range(2):
+      statuses, (out,), errors = cut(parts, rng, count=1, devices=1)
+      self.assertEqual(statuses, [distributed.EXIT_PREEMPTED], msg=errors)
+      self.assertRegex(out, r"test: saved at step \d*[05]\n$")
+    self.assertEqual(processes.run(command(parts, 0.0))[0], [0])
+    for a, b in zip(ended(whole), ended(parts), strict=True):
+      np.testing.assert_array_equal(a, b)
+    first, second = (
+      (folder / "metrics.jsonl").read_bytes() for folder in (whole, parts)
+    )
+    self.assertEqual(first, second)
+
+  def test_two_processes_agree_and_one_goes_on(self):
+    whole, parts = self.whole, self.root / "two"
+    rng = np.random.default_rng(time.time_ns())
+    statuses, outs, errors = cut(parts, rng, count=2, devices=2)
+    self.assertEqual(statuses, [distributed.EXIT_PREEMPTED] * 2, msg=errors)
+    self.assertEqual(*(out.splitlines()[-1] for out in outs))
+    self.assertEqual(processes.run(command(parts, 0.0), devices=4)[0], [0])
+    for a, b in zip(ended(whole), ended(parts), strict=True):
+      np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+  def test_before_the_run_is_up_the_status_is_that_of_the_signal(self):
+    folder = self.create_tempdir().full_path
+    started = processes.spawn(command(folder, 0.0), processes=1, devices=1)
+    time.sleep(0.3)
+    started[0].send_signal(signal.SIGTERM)
+    self.assertEqual(processes.wait(started)[0], [-signal.SIGTERM])
+
+  def test_host_work_is_interrupted_and_left_alone_otherwise(self):
+    before = signal.signal(signal.SIGTERM, distributed._on_sigterm)
+    try:
+      self.assertEqual(distributed.on_first(lambda: [1]), [1])
+      with self.assertRaises(distributed.Preempted):
+        distributed.on_first(lambda: signal.raise_signal(signal.SIGTERM))
+      self.assertTrue(distributed.must_stop())
+      with self.assertRaises(distributed.Preempted):
+        distributed.on_first(lambda: self.fail("started after SIGTERM"))
+    finally:
+      signal.signal(signal.SIGTERM, before)
+      distributed._Sigterm.came = False
+    distributed.stop_if_asked()
+
+  def test_nobody_else_handles_signals(self):
+    for path in pathlib.Path(distributed.__file__).parents[1].rglob("*.py"):
+      if path != pathlib.Path(distributed.__file__):
+        self.assertNotRegex(path.read_text(), r"import signal|signal\.signal")
+
+
+class StartTest(parameterized.TestCase):
+  @parameterized.parameters(
+    ({}, None),
+    ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, None),
+    ({"SLURM_NTASKS": "2"}, "SLURM_NTASKS"),
+    ({"PMI_SIZE": "4"}, "PMI_SIZE"),
+    ({"OMPI_COMM_WORLD_SIZE": "8"}, "OMPI_COMM_WORLD_SIZE"),
+    ({"TPU_WORKER_HOSTNAMES": "a"}, None),
+    ({"TPU_WORKER_HOSTNAMES": "a,b"}, "TPU_WORKER_HOSTNAMES"),
+    ({"JOB_COMPLETION_INDEX": "0"}, "JOB_COMPLETION_INDEX"),
+    ({"JAX_COORDINATOR_ADDRESS": "h:1"}, "JAX_COORDINATOR_ADDRESS"),
+  )
+  def test_membership(self, environ, expected):
+    self.assertEqual(distributed.membership(environ), expected)
+
+  def test_one_of_several_never_trains_alone(self):
+    folder = pathlib.Path(self.create_tempdir().full_path) / "run"
+    with self.subTest("no cluster found"):
+      started = processes.spawn(
+        command(folder, 0.0), processes=1, devices=1, SLURM_NTASKS="2"
+      )
+      statuses, _, (error,) = processes.wait(started)
+      self.assertEqual(statuses, [2])
+      self.assertIn("SLURM_NTASKS says that this is one of several", error)
+      self.assertFalse(folder.exists())
+
+
+if __name__ == "__main__":
+  absltest.main()

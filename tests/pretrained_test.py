@@ -1,0 +1,219 @@
+"""A run from folders and people's comparisons to folders, and its mistakes."""
+
+import json
+import pathlib
+
+from absl.testing import absltest, parameterized
+import jax
+import jax.numpy as jnp
+from jax.sharding import SingleDeviceSharding
+import numpy as np
+
+from nashmd_jax import models, opponents, pretrained, sampling
+from nashmd_jax.evaluation import export
+from nashmd_jax.models import hub
+from tests import main_test
+from tests.figures import landing
+
+CONFIG = "configs/tldr_t5.py"
+
+
+def tiny_config():
+  return landing.load_config_file(CONFIG, "tiny").unlock()
+
+
+def on_one_device(shapes):
+  place = SingleDeviceSharding(jax.devices()[0])
+  return jax.tree.map(lambda _: place, shapes)
+
+
+class StartTest(parameterized.TestCase):
+  VOCAB = 50
+
+  def setUp(self):
+    super().setUp()
+    self.config = tiny_config()
+    self.workdir = pathlib.Path(self.create_tempdir().full_path)
+    data = self.workdir / "data"
+    data.mkdir()
+    (data / "tokenizer.json").write_text("{}")
+    made = pretrained.architecture(self.config, "model", vocab_size=self.VOCAB)
+    self.place = pretrained.random_folder(self.workdir, "model")
+    pretrained.write_random(
+      self.place,
+      made,
+      tokenizer=data / "tokenizer.json",
+      settings={"eos_token_id": 1},
+      rng=jax.random.key(0),
+    )
+
+  def load(self, vocab_size=VOCAB):
+    return pretrained.load_start(
+      self.config, self.workdir, "model", vocab_size=vocab_size
+    )
+
+  def test_parameters_are_those_of_the_folder(self):
+    start = self.load()
+    self.assertEqual(start.folder, self.place)
+    expected = models.make_model(start.config).init(jax.random.key(0))
+    loaded = hub.load_pretrained(
+      start.folder, on_one_device, dtype="bfloat16", remat="full"
+    )
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, expected)
+
+  def test_a_folder_may_have_more_tokens_than_the_tokenizer(self):
+    self.assertEqual(self.load(vocab_size=40).config.vocab_size, self.VOCAB)
+
+  def test_no_folder_is_a_random_start(self):
+    self.config.model.pretrained = None
+    start = self.load()
+    self.assertIsNone(start.folder)
+    self.assertEqual(start.config.vocab_size, self.VOCAB)
+
+  def test_tokenizer_of_another_model(self):
+    with self.assertRaisesRegex(ValueError, "has 50 tokens, the tokenizer 60"):
+      self.load(vocab_size=60)
+
+  def test_sizes_that_differ_are_listed(self):
+    self.config.model.update({"width": 24, "encoder_layers": 3})
+    with self.assertRaisesRegex(
+      ValueError, "has width 16, not 24, encoder_layers 1, not 3; set these"
+    ):
+      self.load()
+
+  def test_another_family(self):
+    self.config.model.pretrained = str(
+      pathlib.Path(__file__).parent / "golden" / "llama"
+    )
+    with self.assertRaisesRegex(ValueError, "another architecture than config"):
+      self.load(vocab_size=5)
+
+
+class ExportTest(absltest.TestCase):
+  def test_a_mixture_comes_back_as_it_answered(self):
+    made = pretrained.architecture(tiny_config(), "model", vocab_size=30)
+    made = made._replace(dtype="float32")
+    model = models.make_model(made)
+    sets = {
+      name: model.init(jax.random.key(number))
+      for number, name in enumerate(("policy", "reference"))
+    }
+    lane = opponents.make_deployed(
+      deploy="mixture", mixture=0.25, mixture_end=0.0, mixture_steps=0
+    )
+    folder = pathlib.Path(self.create_tempdir().full_path) / "nash_md"
+    export.save_deployed(
+      folder, export.Deployed(model, sets, lane), made, settings={}, beside=None
+    )
+    found = export.load_deployed(folder, on_one_device)
+    self.assertEqual(found.lane, {"policy": 0.75, "reference": 0.25})
+    prompts = jnp.arange(2, 14).reshape(3, 4)
+
+    def answers(deployed):
+      return sampling.rollout(
+        deployed.model,
+        deployed.sets,
+        [deployed.lane],
+        prompts=prompts,
+        prompt_mask=prompts > 0,
+        keys=sampling.row_keys(jax.random.key(5), jnp.arange(3), 1),
+        max_response=6,
+        temperature=1.0,
+        eos_id=1,
+      )
+
+    jax.tree.map(
+      np.testing.assert_array_equal,
+      answers(found),
+      answers(export.Deployed(model, sets, lane)),
+    )
+
+
+def write_jsonl(path: pathlib.Path, rows) -> None:
+  path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write_posts(folder: pathlib.Path, count: int) -> None:
+  """Posts and comparisons in the schemas of the paper's data."""
+  for name in ("posts", "comparisons"):
+    (folder / name).mkdir()
+  rng = np.random.default_rng(0)
+  words = "tomato frost wheel noise garden bike uphill spoke green pick".split()
+
+  def text(size):
+    return " ".join(rng.choice(words, size))
+
+  for split in ("train", "validation", "test"):
+    posts = [
+      {
+        "id": f"{split}{number}",
+        "subreddit": "gardening",
+        "title": text(3),
+        "post": text(20),
+        "summary": text(5),
+      }
+      for number in range(count)
+    ]
+    write_jsonl(folder / "posts" / f"{split}-0.jsonl", posts)
+    if split != "test":
+      rows = [
+        {
+          "info": post,
+          "summaries": [
+            {"text": text(4), "policy": "a"},
+            {"text": text(6), "policy": "b"},
+          ],
+          "choice": number % 2,
+          "worker": "w",
+        }
+        for number, post in enumerate(posts)
+      ]
+      write_jsonl(folder / "comparisons" / f"{split}.jsonl", rows)
+
+
+class TldrTest(absltest.TestCase):
+  def test_from_folders_and_comparisons_to_a_folder(self):
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    write_posts(folder, 24)
+    workdir = folder / "run"
+    out = main_test.run_main(
+      f"--workdir={workdir}",
+      f"--config.data.records={folder / 'posts'}",
+      f"--config.data.comparisons={folder / 'comparisons'}",
+      "--config.tournament.policies=('sft', 'nash_md')",
+      config=f"{CONFIG}:tiny",
+    )
+    self.assertEqual(out.returncode, 0, msg=out.stderr[-3000:])
+    self.assertIn("openai_comparisons", out.stdout)
+    self.assertIn("beats sft", out.stdout)
+    self.assertIn("by the learned preference model", out.stdout)
+    page = (workdir / "report" / "index.html").read_text()
+    self.assertIn("The judge is the preference model that", page)
+    self.assertNotIn("simulated raters", page)
+    exported = hub.load_pretrained(
+      workdir / "export" / "nash_md", on_one_device
+    )
+    self.assertEqual(exported.config.width, 16)
+    self.assertTrue(
+      (workdir / "export" / "nash_md" / "tokenizer.json").exists()
+    )
+
+  def test_what_must_be_given(self):
+    workdir = pathlib.Path(self.create_tempdir().full_path) / "run"
+    out = main_test.run_main(f"--workdir={workdir}", config=CONFIG)
+    self.assertEqual(out.returncode, 2)
+    self.assertIn("needs to be told --config.data.records=…", out.stderr)
+
+  def test_schema_of_another_kind(self):
+    workdir = pathlib.Path(self.create_tempdir().full_path) / "run"
+    out = main_test.run_main(
+      f"--workdir={workdir}",
+      f"--config.data.comparisons={workdir}",
+      "--config.data.comparisons_schema=tldr_posts",
+    )
+    self.assertEqual(out.returncode, 2)
+    self.assertIn("schema 'tldr_posts' for a comparison", out.stderr)
+
+
+if __name__ == "__main__":
+  absltest.main()
