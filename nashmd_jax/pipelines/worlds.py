@@ -49,6 +49,7 @@ PIPELINE = pipeline.Pipeline(
   stages=("nash",),
   check=check,
   jobs=jobs,
+  alone=(),
   needed=lambda config, name: (),
   page="nash",
   pod_check=None,
