@@ -103,8 +103,11 @@ class SigtermTest(parameterized.TestCase):
     distributed.stop_if_asked()
 
   def test_nobody_else_handles_signals(self):
-    for path in pathlib.Path(distributed.__file__).parents[1].rglob("*.py"):
-      if path != pathlib.Path(distributed.__file__):
+    # The runner of sweeps trains nothing: its trials are other processes.
+    package = pathlib.Path(distributed.__file__).parents[1]
+    own = (pathlib.Path(distributed.__file__), package / "sweep.py")
+    for path in package.rglob("*.py"):
+      if path not in own:
         self.assertNotRegex(path.read_text(), r"import signal|signal\.signal")
 
 
