@@ -11,7 +11,7 @@ a kind of chip that holds the run is found by
   python -m nashmd_jax.main --stage=pod_check --topology=v5e \
     --config=configs/tldr_decoder.py:2b
 
-`:tiny` after the file name runs the same path on CPU in under a minute.
+`:tiny` after the file name runs the same path on CPU in about a minute.
 """
 
 import ml_collections
@@ -178,7 +178,7 @@ def stage(
 
 
 def make_tiny(config: ml_collections.ConfigDict) -> None:
-  """Shrinks everything until the whole path takes under a minute."""
+  """Shrinks everything until the whole path takes about a minute."""
   config.required = ()
   config.model.pretrained = config.judge_model.pretrained = "random"
   config.data.packages = ("asyncio", "email", "logging", "tkinter", "turtle")
@@ -205,4 +205,4 @@ def make_tiny(config: ml_collections.ConfigDict) -> None:
       "steps": 4, "log_every": 1, "eval_every": 2, "save_every": 2
     })  # fmt: skip
   config.tournament.update({"prompts": 8, "batch_size": 8})
-  config.tournament.policies = ("sft", "nash_md", "rlhf")
+  config.tournament.policies = ("sft", "nash_md")

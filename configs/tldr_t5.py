@@ -15,7 +15,7 @@ before renting one:
 Expected of that check: every program fits, the largest in 10.4 of the 16 GiB
 of a chip, and a step of Nash-MD is predicted at 0.75 s; the published run took
 about four. `:tiny` after the file
-name runs the same path on CPU in under a minute, from folders with random
+name runs the same path on CPU in about a minute, from folders with random
 weights that it writes first.
 """
 
@@ -170,7 +170,7 @@ def stage(
 
 
 def make_tiny(config: ml_collections.ConfigDict) -> None:
-  """Shrinks everything until the whole path takes under a minute."""
+  """Shrinks everything until the whole path takes about a minute."""
   config.required = ()
   config.model.pretrained = config.judge_model.pretrained = "random"
   config.data.packages = ("asyncio", "email", "logging", "tkinter", "turtle")
@@ -190,4 +190,4 @@ def make_tiny(config: ml_collections.ConfigDict) -> None:
       "steps": 4, "log_every": 1, "eval_every": 2, "save_every": 2
     })  # fmt: skip
   config.tournament.update({"prompts": 8, "batch_size": 8})
-  config.tournament.policies = ("sft", "nash_md", "rlhf")
+  config.tournament.policies = ("sft", "nash_md")
