@@ -4,7 +4,7 @@ Records of every origin are prepared once, by TFDS, in `workdir/data`; what
 the files hold later does not change the run.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import contextlib
 import functools
 import io
@@ -23,6 +23,7 @@ SPLITS = ("train", "validation", "test")
 JUDGED = ("train", "validation")
 TEXTS = ("prompt", "response")
 Splits = dict[str, list[records.Record]]
+Builder = tfds.core.GeneratorBasedBuilder
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -50,11 +51,10 @@ def load_summaries(
   folder = workdir / "data"
   if config.data.records is None:
     return _prepared(
-      docstrings.Docstrings(
-        roots=docstrings.source_roots(),
-        packages=tuple(config.data.packages),
-        data_dir=folder,
-      )
+      docstrings.Docstrings,
+      roots=docstrings.source_roots(),
+      packages=tuple(config.data.packages),
+      data_dir=folder,
     )
   return _prepared_own(config.data.records, config.data.schema, SPLITS, folder)
 
@@ -137,12 +137,15 @@ def _prepared_own(folder, schema, splits, data_dir) -> Splits:
   paths = {
     split: [str(path) for path in found] for split, found in files.items()
   }
-  return _prepared(tldr.Tldr(schema=schema, files=paths, data_dir=data_dir))
+  return _prepared(tldr.Tldr, schema=schema, files=paths, data_dir=data_dir)
 
 
-def _prepared(builder: tfds.core.GeneratorBasedBuilder) -> Splits:
-  """The records of a builder, which prepares them if they are not there."""
-  distributed.on_first(functools.partial(_prepare, builder))
+def _prepared(make: Callable[..., Builder], **kwargs) -> Splits:
+  """The records of a builder, which prepares them if they are not there.
+
+  A builder learns of prepared data when it is made, hence one for each.
+  """
+  distributed.on_first(lambda: _prepare(make(**kwargs)))
   return {
     name: [
       {
@@ -151,11 +154,11 @@ def _prepared(builder: tfds.core.GeneratorBasedBuilder) -> Splits:
       }
       for row in source
     ]
-    for name, source in builder.as_data_source().items()
+    for name, source in make(**kwargs).as_data_source().items()
   }
 
 
-def _prepare(builder: tfds.core.GeneratorBasedBuilder) -> None:
+def _prepare(builder: Builder) -> None:
   if pathlib.Path(builder.data_dir).exists():
     return
   # The builder speaks of a download; there is none.

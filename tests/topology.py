@@ -69,7 +69,9 @@ def difference(a: pathlib.Path, b: pathlib.Path, stage: str) -> float:
   """
   worst = 0.0
   task = task_lib.load_task(tiny(), a)
-  ours, theirs = (task_lib.load_params(task, x / stage) for x in (a, b))
+  ours, theirs = (
+    task_lib.load_params(task, task.model, x / stage) for x in (a, b)
+  )
   for x, y in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True):
     x, y = np.asarray(x), np.asarray(y)
     worst = max(worst, float(np.max(np.abs(x - y)) / np.max(np.abs(x))))
