@@ -83,8 +83,7 @@ def load_start(
   wanted = architecture(config, section, vocab_size=vocab_size)
   if place is None:
     return Start(wanted, None)
-  numerics = {name: getattr(wanted, name) for name in layers.Numerics._fields}
-  found = hub.load_config(place, **numerics)
+  found = hub.load_config(place, **_numerics(wanted))
   if found.vocab_size < vocab_size:
     raise ValueError(
       f"{place}: has {found.vocab_size} tokens, the tokenizer {vocab_size}; "
@@ -117,13 +116,10 @@ def init_params(
   """
   if start.folder is None:
     return sharding.store(devices, model.init, rng)
-  numerics = {
-    name: getattr(start.config, name) for name in layers.Numerics._fields
-  }
   loaded = hub.load_pretrained(
     start.folder,
     lambda shapes: sharding.shardings(shapes, devices),
-    **numerics,
+    **_numerics(start.config),
   )
   return loaded.params
 
@@ -160,3 +156,8 @@ def _settings(config: ml_collections.ConfigDict, section: str) -> dict:
   if section != "model":
     settings |= config[section].to_dict()
   return settings
+
+
+def _numerics(made: Any) -> dict[str, str]:
+  """How an architecture is computed, which its folder does not say."""
+  return {name: getattr(made, name) for name in layers.Numerics._fields}

@@ -60,9 +60,9 @@ def make_game(
   return game_lib.Game(
     model=task.model,
     place=task.place,
-    opponent=opponents.make_opponent(**_of(section, OPPONENT)),
+    opponent=opponents.make_opponent(**chosen(section, OPPONENT)),
     judge=lambda sets: kind.make(task.judge_model, sets["judge"], template),
-    rule=rules.make_rule(scores=kind.scores, **_of(section, RULE)),
+    rule=rules.make_rule(scores=kind.scores, **chosen(section, RULE)),
     samples=section.samples,
     kl_coef=section.kl_coef,
     temperature=section.temperature,
@@ -71,7 +71,7 @@ def make_game(
   )
 
 
-def _of(section: ml_collections.ConfigDict, keys: Sequence[str]) -> dict:
+def chosen(section: ml_collections.ConfigDict, keys: Sequence[str]) -> dict:
   return {key: section[key] for key in keys}
 
 
@@ -166,10 +166,10 @@ def check(section: ml_collections.ConfigDict) -> None:
     raise ValueError(
       f"nash.temperature: got {section.temperature}, expected more than 0"
     )
-  opponents.make_opponent(**_of(section, OPPONENT))
-  opponents.make_deployed(**_of(section, DEPLOY))
+  opponents.make_opponent(**chosen(section, OPPONENT))
+  opponents.make_deployed(**chosen(section, DEPLOY))
   scores = JUDGES[section.judge].scores
-  rules.make_rule(scores=scores, **_of(section, RULE))
+  rules.make_rule(scores=scores, **chosen(section, RULE))
   followers_lib.past_policies(**section.past)
 
 
@@ -198,7 +198,7 @@ def experiment_of(
   return make_experiment(
     task,
     make_game(task, section),
-    deployed=opponents.make_deployed(**_of(section, DEPLOY)),
+    deployed=opponents.make_deployed(**chosen(section, DEPLOY)),
     score=rules.SCORES[kind.scores],
     followers=followers if section.opponent == "past" else {},
     reference=workdir / "sft",

@@ -67,19 +67,15 @@ def make_game(
     )
   return game_lib.Game(
     model=model,
-    opponent=opponents.make_opponent(**_of(section, nash.OPPONENT)),
+    opponent=opponents.make_opponent(**nash.chosen(section, nash.OPPONENT)),
     judge=lambda sets: planted.make_judge(world.space, sets["judge"]),
-    rule=rules.make_rule(scores="win_prob", **_of(section, nash.RULE)),
+    rule=rules.make_rule(scores="win_prob", **nash.chosen(section, nash.RULE)),
     samples=section.samples,
     kl_coef=section.kl_coef,
     temperature=section.temperature,
     max_response=world.space.tokens.shape[1],
     eos_id=world.space.eos_id,
   )
-
-
-def _of(section, keys):
-  return {key: section[key] for key in keys}
 
 
 def weight_on_reference(game: game_lib.Game, steps: int) -> float:
