@@ -111,6 +111,21 @@ class SigtermTest(parameterized.TestCase):
         self.assertNotRegex(path.read_text(), r"import signal|signal\.signal")
 
 
+class SaveTest(absltest.TestCase):
+  def test_two_processes_save_what_they_share_as_one_does(self):
+    root = pathlib.Path(self.create_tempdir().full_path)
+    saved = []
+    for count in (1, 2):
+      folder = root / str(count)
+      statuses, _, errors = processes.run(
+        ["tests.save_run", str(folder)], processes=count, devices=4 // count
+      )
+      self.assertEqual(statuses, [0] * count, msg=errors)
+      saved.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    self.assertGreater(len(saved[0]), 3)
+    self.assertEqual(*saved)
+
+
 class StartTest(parameterized.TestCase):
   @parameterized.parameters(
     ({}, None),

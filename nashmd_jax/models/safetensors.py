@@ -14,6 +14,8 @@ from etils import epath
 import jax.numpy as jnp
 import numpy as np
 
+from nashmd_jax.training import distributed
+
 MAX_HEADER = 100_000_000
 NAMES = {
   "BF16": jnp.bfloat16,
@@ -127,7 +129,14 @@ def _pieces(text, shapes, tensor) -> Iterable[bytes]:
 
 
 def save_bytes(path: epath.Path, pieces: Iterable[bytes]) -> None:
-  """Writes under another name first, so that no half of it is seen."""
+  """Writes under another name first, so that no half of it is seen.
+
+  Of several processes, which make the pieces together, the first writes.
+  """
+  if not distributed.is_first():
+    for _ in pieces:
+      pass
+    return
   partial = path.parent / (path.name + ".partial")
   with partial.open("wb") as file:
     for piece in pieces:

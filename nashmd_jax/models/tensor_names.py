@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nashmd_jax.models import architectures, t5
+from nashmd_jax.training import distributed
 
 Path = tuple[str, ...]
 
@@ -167,7 +168,7 @@ def spread(
   def tensor(one):
     path, number = where[one]
     leaf = leaves[path] if number is None else leaves[path][number]
-    return names[path].to_there(np.asarray(leaf))
+    return names[path].to_there(distributed.to_host(leaf))
 
   return shapes, tensor
 

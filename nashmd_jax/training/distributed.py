@@ -156,6 +156,13 @@ def stop_if_asked() -> None:
     raise Preempted("stopped on SIGTERM")
 
 
+def to_host(array: Any) -> np.ndarray:
+  """A whole array in every process, which all must ask for together."""
+  if isinstance(array, jax.Array) and not array.is_fully_addressable:
+    array = multihost_utils.process_allgather(array, tiled=True)
+  return np.asarray(array)
+
+
 def on_first(work: Callable[[], Any]) -> Any:
   """Does host-only work in process 0 while the others wait for its result.
 
