@@ -110,6 +110,7 @@ def make_text_judge(
   make_token_judge: Callable[[Any], TokenJudge],
   params: Any,
   *,
+  jit: Callable[[Callable], Callable],
   encode: Callable[[records.Record], batches.Example],
   pad: Callable[[Sequence[batches.Example]], batches.Batch],
   batch_size: int,
@@ -119,12 +120,13 @@ def make_text_judge(
   Args:
     make_token_judge: params -> token judge.
     params: of that judge.
+    jit: `jax.jit`, or what runs such a function on many devices.
     encode: record -> token ids.
     pad: examples -> batch.
     batch_size: rows judged at a time.
   """
 
-  @jax.jit
+  @jit
   def win_prob(params, batch):
     segments = (
       preference_model.segment(batch, name)

@@ -15,6 +15,7 @@ from nashmd_jax.data import batches, records
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.training import checkpoints, distributed, sharding
 
+TRAINED = ("sft", "preference", "reward", "nash")
 SLOTS = {
   "preference": preference_model.PREFERENCE_SLOTS,
   "reward": preference_model.REWARD_SLOTS,
@@ -52,6 +53,36 @@ class Task(NamedTuple):
     """Stored parameter sets as a model runs on them, inside jit."""
     return sharding.to_run(tree, self.devices)
 
+  def by_rows(
+    self, function: Callable[[Any, batches.Batch], Any]
+  ) -> Callable[[Any, batches.Batch], Any]:
+    """The function outside of training; see `sharding.by_rows`."""
+    return sharding.by_rows(function, self.devices)
+
+
+def make_devices(
+  config: ml_collections.ConfigDict,
+  devices: Sequence[jax.Device] | None = None,
+) -> sharding.Devices:
+  """The devices of a run; see `sharding.make_devices`.
+
+  Raises: ValueError for a batch whose rows they cannot share evenly.
+  """
+  made = sharding.make_devices(devices, **config.devices)
+  batch_sizes = {
+    f"{stage}.data": config[stage].data.batch_size for stage in TRAINED
+  } | {"tournament": config.tournament.batch_size}
+  if config.data.comparisons is None:
+    batch_sizes["comparisons.drawing"] = config.comparisons.drawing.batch_size
+  parts = made.mesh.shape["data"]
+  for path, rows in batch_sizes.items():
+    if rows % parts:
+      raise ValueError(
+        f"config.{path}.batch_size: got {rows}, expected a multiple of "
+        f"{parts}, the parts in which the devices share a batch"
+      )
+  return made
+
 
 def load_task(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Task:
   """Loads the task; prepares data and tokenizer in `workdir/data` if absent.
@@ -88,7 +119,7 @@ def load_task(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Task:
       )
       for kind, slots in SLOTS.items()
     },
-    devices=sharding.make_devices(**config.devices),
+    devices=make_devices(config),
   )
 
 
@@ -195,20 +226,18 @@ def held_out_mean(
 
   Args:
     source: held-out records.
-    scores: (params_by_name, batch) -> scalars or f32[B]; run under jit.
+    scores: (params_by_name, batch) -> scalars or f32[B]; jitted, by rows.
     batch_size: B, rows.
     examples: see `held_out`.
   """
   source = held_out(source, batch_size=batch_size, examples=examples)
-  scores = jax.jit(scores)
+  scores = task.by_rows(scores)
 
   def evaluate(params_by_name):
     ordered = batches.ordered_batches(
       source, task.encode, task.pad, batch_size=batch_size
     )
-    rows = [
-      jax.device_get(scores(params_by_name, batch)) for batch, _ in ordered
-    ]
+    rows = [scores(params_by_name, batch) for batch, _ in ordered]
     return {key: float(np.mean([r[key] for r in rows])) for key in rows[0]}
 
   return evaluate
@@ -230,7 +259,7 @@ def write_responses(
   not on the batch it is in.
   """
 
-  @jax.jit
+  @task.by_rows
   def roll(params_by_name, batch):
     return sampling.rollout(
       task.model,
@@ -250,7 +279,7 @@ def write_responses(
   )
   for batch, real in ordered:
     distributed.stop_if_asked()
-    rollout = jax.device_get(roll(params_by_name, batch))
+    rollout = roll(params_by_name, batch)
     for tokens, mask in zip(
       rollout.tokens[:real], rollout.mask[:real], strict=True
     ):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from nashmd_jax.evaluation import compiled
-from nashmd_jax.pipelines import pod_check
+from nashmd_jax.pipelines import pod_check, programs
 from nashmd_jax.training import sharding
 from tests import tiny_runs
 
@@ -82,6 +82,22 @@ class ReadingTest(parameterized.TestCase):
     flops = compiled.product_flops(traced.jaxpr.jaxpr)
     self.assertEqual(flops, 2 * (5 * 48 + 48))
 
+  @parameterized.parameters(
+    (
+      "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 18.20G "
+      "of 15.75G hbm. Exceeded hbm capacity by 2.45G.",
+      ("18.20G", "15.75G"),
+    ),
+    (
+      "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required "
+      "for HLO temporaries (23.08G) exceeds available HBM (15.75G).",
+      ("23.08G", "15.75G"),
+    ),
+    ("INTERNAL: something else (of HBM).", None),
+  )
+  def test_what_the_compiler_says_of_memory(self, error, expected):
+    self.assertEqual(compiled.too_large(error), expected)
+
   @parameterized.parameters("v4:2x2", "4x4", "")
   def test_slices_that_are_none(self, topology):
     with self.assertRaisesRegex(ValueError, "--topology: got .* expected v5e"):
@@ -95,19 +111,51 @@ class ReadingTest(parameterized.TestCase):
       compiled.topology_devices("v5e:4x4")
 
 
-class ProgramsTest(absltest.TestCase):
+class ProgramsTest(parameterized.TestCase):
   def test_every_program_of_a_run_is_there_and_traces(self):
     devices = tiny_runs.devices(8, model=2, fsdp=True)
-    task = pod_check.stand_in_task(tiny_runs.config("t5"), devices)
-    programs = pod_check.programs(tiny_runs.config("t5"), task)
+    task = programs.stand_in_task(tiny_runs.config("t5"), devices)
+    found = programs.all_programs(tiny_runs.config("t5"), task)
     self.assertEqual(
-      set(programs),
+      set(found),
       {"sft", "preference", "nash", "decode", *pod_check.PARTS},
     )
-    for function, *args in programs.values():
+    for function, *args in found.values():
       self.assertGreater(
         compiled.product_flops(function.trace(*args).jaxpr.jaxpr), 0
       )
+
+  @parameterized.parameters(
+    # Two bytes an element: 128 bytes are as many as a split parameter has.
+    (1, [("all-reduce", 4, 1)], "replicas: .* 0 all-to-all, 1 all-reduce"),
+    (2, [("all-reduce", 4, 8)], "tensor-parallel: .* 8 all-reduce"),
+    (1, [("all-gather", 127, 9)], "replicas: a token costs 0 all-gather"),
+  )
+  def test_what_a_token_may_cost(self, model, collectives, told):
+    self.assertRegex(self.decode(model, collectives), told)
+
+  @parameterized.parameters(
+    (1, [("all-reduce", 4, 2)], "2 all-reduce"),
+    (2, [("all-gather", 128, 3)], "3 all-gather of parameters"),
+    (2, [("all-to-all", 4, 1)], "1 all-to-all"),
+  )
+  def test_what_it_must_not(self, model, collectives, told):
+    with self.assertRaisesRegex(ValueError, f"decode exchanges .*{told}"):
+      self.decode(model, collectives)
+
+  def decode(self, model, collectives):
+    devices = tiny_runs.devices(
+      8, model=model, fsdp=True, smallest=64, run_dtype="bfloat16"
+    )
+    cost = compiled.Cost(
+      0, 0, 0, 0, 0, 0,
+      [
+        compiled.Collective(kind, size, count, False, "")
+        for kind, size, count in collectives
+      ],
+    )  # fmt: skip
+    counts = pod_check.exchanged(cost, devices)
+    return pod_check.check_decode(counts, devices)
 
   def test_the_prediction_counts_every_token(self):
     cost = compiled.Cost(0, 0, 0, 0, 0.25, 0.75, ())
@@ -125,10 +173,10 @@ class SliceTest(absltest.TestCase):
       run_dtype="float32", frozen_dtype="float32",
     )  # fmt: skip
     config = tiny_runs.config("t5")
-    programs = pod_check.programs(
-      config, pod_check.stand_in_task(config, places)
+    found = programs.all_programs(
+      config, programs.stand_in_task(config, places)
     )
-    function, *args = programs["decode"]
+    function, *args = found["decode"]
     cost = compiled.measure("decode", function, compiled.CHIPS["v5e"], *args)
     self.assertEqual(cost.collectives, [])
     self.assertGreater(cost.compute_seconds, 0)

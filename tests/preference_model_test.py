@@ -158,7 +158,12 @@ class PreferenceModelTest(parameterized.TestCase):
       return batch
 
     text_judge = judges.make_text_judge(
-      make_judge, self.params, encode=example, pad=pad, batch_size=2
+      make_judge,
+      self.params,
+      jit=jax.jit,
+      encode=example,
+      pad=pad,
+      batch_size=2,
     )
     got = text_judge(rows, first, second)
     batch = pad(

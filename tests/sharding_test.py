@@ -14,8 +14,11 @@ from jax.sharding import PartitionSpec as P
 import numpy as np
 import optax
 
+from configs import docstrings
 from nashmd_jax import models
+from nashmd_jax import task as task_lib
 from nashmd_jax.models import lora
+from nashmd_jax.pipelines import programs
 from nashmd_jax.training import checkpoints, sharding
 from tests import tiny_runs, training_test
 
@@ -122,6 +125,41 @@ class EqualityTest(parameterized.TestCase):
       (one.followers["ema"], many.followers["ema"]),
     ):
       self.assertLess(tiny_runs.distance(a, b), 1e-5)
+
+
+class ByRowsTest(parameterized.TestCase):
+  @parameterized.parameters("fsdp", "both", "pmap")
+  def test_scores_are_those_of_one_device_and_rows_are_shared(self, layout):
+    devices = tiny_runs.devices(**LAYOUTS[layout])
+    made = tiny_runs.config("t5")
+    scores = []
+
+    def score(params, batch):
+      jax.debug.inspect_array_sharding(batch["prompts"], callback=split.append)
+      loss = tiny_runs.experiment("sft", made, task).loss
+      return loss(params, batch, jax.random.key(0))[0]
+
+    for places in (tiny_runs.devices(1), devices):
+      split = []
+      task = programs.stand_in_task(made, places)
+      params = sharding.store(places, task.model.init, jax.random.key(0))
+      run = sharding.by_rows(score, places)
+      scores.append(run(params, tiny_runs.batches(1)[0]))
+    np.testing.assert_allclose(*scores, rtol=1e-6)
+    rows = tiny_runs.ROWS // devices.mesh.shape["data"]
+    for one in split:
+      shape = one.shard_shape((tiny_runs.ROWS, tiny_runs.PROMPT))
+      self.assertEqual(shape, (rows, tiny_runs.PROMPT))
+
+  @parameterized.parameters(
+    ("nash.data.batch_size", 12), ("comparisons.drawing.batch_size", 9)
+  )
+  def test_rows_that_cannot_be_shared_are_named_at_the_start(self, path, rows):
+    made = docstrings.get_config("tiny").copy_and_resolve_references()
+    made.update_from_flattened_dict({path: rows})
+    task_lib.make_devices(made, jax.devices()[:1])
+    with self.assertRaisesRegex(ValueError, f"{path}: got {rows}, expected"):
+      task_lib.make_devices(made, jax.devices())
 
 
 class DecodeTest(parameterized.TestCase):

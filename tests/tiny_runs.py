@@ -11,7 +11,7 @@ from configs import docstrings
 from nashmd_jax import sampling
 from nashmd_jax.evaluation import compiled
 from nashmd_jax.experiments import nash, sft
-from nashmd_jax.pipelines import pod_check
+from nashmd_jax.pipelines import programs
 from nashmd_jax.training import loop, optimizer, sharding
 
 ROWS, PROMPT = 8, 8
@@ -89,7 +89,7 @@ def experiment(stage, made, task) -> loop.Experiment:
 def make_step(stage: str, family: str, places: sharding.Devices):
   """The state at step 0 and the compiled step."""
   made = config(family)
-  task = pod_check.stand_in_task(made, places)
+  task = programs.stand_in_task(made, places)
   built = experiment(stage, made, task)
   tx = optimizer.make_optimizer(**made[stage].optimizer)
   start = loop.make_first_state(built, tx, devices=places, ema_decay=0.9)
@@ -115,7 +115,7 @@ def five_steps(stage: str, family: str, **layout):
 def roll(family: str, placed: bool = True, **layout):
   """Responses in two lanes on a layout, and the collectives of the program."""
   places = devices(**layout)
-  task = pod_check.stand_in_task(config(family), places)
+  task = programs.stand_in_task(config(family), places)
   lanes = [{"policy": 1.0}, {"policy": 0.5, "reference": 0.5}]
 
   def written(sets, batch):

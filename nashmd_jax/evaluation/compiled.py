@@ -59,6 +59,16 @@ SLICES = {
   "v5p": ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8"),
   "v6e": ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
 }
+TOO_LARGE = (
+  r"Used (\S+) of (\S+) hbm",
+  r"required for .*\((\S+)\) exceeds available HBM \((\S+)\)",
+)
+# What else the library asks a metadata server for that only TPU machines have.
+ON_NO_TPU = {
+  "TPU_SKIP_MDS_QUERY": "1",
+  "TPU_ACCELERATOR_TYPE": "v5litepod-16",
+  "TPU_WORKER_HOSTNAMES": "localhost",
+}
 COLLECTIVES = (
   "all-gather",
   "all-reduce",
@@ -131,8 +141,8 @@ def topology_devices(topology: str) -> list[jax.Device]:
       "--stage=pod_check: needs the TPU compiler; install the extra [tpu], pip "
       "install 'nashmd_jax[tpu]'"
     )
-  # Else the library asks a metadata server that only TPU machines have.
-  os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+  for name, value in ON_NO_TPU.items():
+    os.environ.setdefault(name, value)
   try:
     found = topologies.get_topology_desc(platform="tpu", topology_name=topology)
   except jax.errors.JaxRuntimeError as error:
@@ -164,11 +174,11 @@ def measure(name: str, function: Callable, chip: Chip, *args: Any) -> Cost:
   try:
     program = traced.lower().compile()
   except jax.errors.JaxRuntimeError as error:
-    needs = re.search(r"Used (\S+) of (\S+) hbm", str(error))
+    needs = too_large(str(error))
     if needs is None:
       raise
     raise DoesNotFit(
-      f"pod_check: {name} does not fit, it needs {needs[1]} of the {needs[2]} "
+      f"pod_check: {name} does not fit, it needs {needs[0]} of the {needs[1]} "
       "bytes of a chip; take a larger slice or split more (config.devices)"
     ) from None
   memory, cost = program.memory_analysis(), program.cost_analysis()
@@ -190,6 +200,12 @@ def measure(name: str, function: Callable, chip: Chip, *args: Any) -> Cost:
     ),
     collectives=collectives,
   )
+
+
+def too_large(error: str) -> tuple[str, str] | None:
+  """(needed, there), if the compiler says that memory does not suffice."""
+  found = (re.search(pattern, error) for pattern in TOO_LARGE)
+  return next((match.groups() for match in found if match), None)
 
 
 def argument_bytes(args: Any) -> int:

@@ -245,6 +245,7 @@ def make_panel(
         task.judge_model, task.place(params), template
       ),
       task_lib.load_params(task, task.judge_model, workdir / "preference"),
+      jit=task.by_rows,
       encode=task.encode,
       pad=task.pad,
       batch_size=config.tournament.batch_size,

@@ -4,29 +4,22 @@ From shapes alone: no weights, no data and no TPU are needed.
 """
 
 from collections.abc import Callable, Mapping
-import functools
-import pathlib
-import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
-from nashmd_jax import preference_model, pretrained, sampling, texts
 from nashmd_jax import task as task_lib
-from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.evaluation import compiled
-from nashmd_jax.experiments import game as game_lib
-from nashmd_jax.experiments import nash, preference, sft
-from nashmd_jax.pipelines import pipeline
-from nashmd_jax.training import loop, sharding
-from nashmd_jax.training import optimizer as optimizer_lib
-from nashmd_jax.training import state as state_lib
+from nashmd_jax.pipelines import pipeline, programs
+from nashmd_jax.training import sharding
 
-# As many records as no batch needs: they are counted, never read.
-RECORDS = range(2**20)
+# Of a step of nash; what decode takes comes on top, once a token.
+PARTS = ("prefill", "judge", "reference", "update")
+GATHERS = "all-gather of parameters"
+HEADER = (
+  "program      HBM GiB  of   TFLOP     GB  optimal s  compute s  transfer s  "
+  "collectives: count × MB"
+)
 
 
 class Check(NamedTuple):
@@ -38,268 +31,27 @@ class Check(NamedTuple):
     costs: by program; a step of `nash` is "nash" whole, and also in parts.
     step_seconds: predicted for a step of nash, the sum of its parts with
       nothing overlapped.
+    exchanged: collectives a token of decode; see `exchanged`.
   """
 
   topology: str
   chips: int
   costs: Mapping[str, compiled.Cost]
   step_seconds: float
+  exchanged: Mapping[str, int]
 
 
-def stand_in_task(
-  config: pipeline.Config, devices: sharding.Devices
-) -> task_lib.Task:
-  """A task of the config's sizes that needs neither data nor tokenizer."""
-  names = config.tokenizer.special_tokens
-  special = {name: number for number, name in enumerate(names, start=1)}
-  marks = "|".join(map(re.escape, special))
+def make_devices(config: pipeline.Config, topology: str) -> sharding.Devices:
+  """The devices of a slice as the config uses them.
 
-  def encode(text):
-    pieces = re.findall(f"{marks}|\\S+" if marks else r"\S+", text)
-    return [special.get(piece, len(special) + 1) for piece in pieces]
-
-  architectures = {
-    section: pretrained.architecture(
-      config, section, vocab_size=config.tokenizer.vocab_size
-    )
-    for section in pretrained.SECTIONS
-  }
-  return task_lib.Task(
-    splits=dict.fromkeys(texts.SPLITS, RECORDS),
-    tokenizer=tokenizer_lib.Tokenizer(
-      encode=encode,
-      decode=str,
-      eos_id=len(special) + 2,
-      start_ids=(),
-      vocab_size=config.tokenizer.vocab_size,
-      special_ids=tuple(special.values()),
-    ),
-    **task_lib.make_models(architectures),
-    starts={
-      name: pretrained.Start(made, None) for name, made in architectures.items()
-    },
-    encode=encode,
-    pad=list,
-    max_response=config.layout.max_response,
-    templates={
-      kind: preference_model.make_template(
-        encode, slots, barred=tuple(special.values()), **config[kind].template
-      )
-      for kind, slots in task_lib.SLOTS.items()
-    },
-    devices=devices,
-  )
-
-
-def on_mesh(tree: Any, places: Any) -> Any:
-  """Shapes with the given shardings."""
-  return jax.tree.map(
-    lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-    tree,
-    places,
-  )
-
-
-def _stored(tree, devices, *, run=False):
-  return on_mesh(tree, sharding.shardings(tree, devices, run=run))
-
-
-def _rows(tree, devices):
-  """Shapes of a batch, split by rows."""
-  place = NamedSharding(devices.mesh, P("data"))
-  return on_mesh(tree, jax.tree.map(lambda _: place, tree))
-
-
-def _batch(config, batch_size, **columns):
-  """Shapes of a batch at the longest bucket; columns are named by width."""
-  widths = {"prompts": config.layout.prompt_buckets[-1], **columns}
-  batch = {"example_ids": jax.ShapeDtypeStruct((batch_size,), jnp.int32)}
-  for name, width in widths.items():
-    tokens = jax.ShapeDtypeStruct((batch_size, width), jnp.int32)
-    batch[name] = tokens
-    batch[name + "_mask"] = jax.ShapeDtypeStruct(tokens.shape, bool)
-  return batch
-
-
-def _training(
-  task, config, section, experiment, params, frozen, batch, updates_per_rollout
-):
-  """A whole training step and the shapes of its arguments."""
-  optimizer = optimizer_lib.make_optimizer(**section.optimizer)
-  ema_decay = section.train.ema_decay
-  make = loop.make_first_state(
-    experiment, optimizer, devices=task.devices, ema_decay=ema_decay
-  )
-  state = _stored(jax.eval_shape(make, params, frozen), task.devices)
-  step = sharding.compile_step(
-    task.devices,
-    functools.partial(
-      loop.make_train_step,
-      experiment,
-      optimizer,
-      seed=config.seed,
-      ema_decay=ema_decay,
-      updates_per_rollout=updates_per_rollout,
-    ),
-    state,
-  )
-  return step, state, _rows(batch, task.devices)
-
-
-def programs(
-  config: pipeline.Config, task: task_lib.Task
-) -> dict[str, tuple[Callable, ...]]:
-  """(jitted function, shapes of its arguments) of every program, by name."""
-  params = jax.eval_shape(task.model.init, jax.random.key(0))
-  judge = jax.eval_shape(task.judge_model.init, jax.random.key(0))
-  width = config.layout.max_response
-  found = {
-    "sft": _training(
-      task,
-      config,
-      config.sft,
-      sft.make_experiment(task, seed=config.seed, **config.sft.data),
-      params,
-      {},
-      _batch(config, config.sft.data.batch_size, responses=width),
-      updates_per_rollout=1,
-    )
-  }
-  section = config.preference
-  batch = _batch(
-    config, section.data.batch_size, responses_a=width, responses_b=width
-  )
-  batch["prob_a"] = jax.ShapeDtypeStruct(
-    (section.data.batch_size,), jnp.float32
-  )
-  found["preference"] = _training(
-    task,
-    config,
-    section,
-    preference.make_experiment(
-      task,
-      "preference",
-      dict.fromkeys(texts.SPLITS, RECORDS),
-      start=None,
-      seed=config.seed,
-      **section.data,
-    ),
-    judge,
-    {},
-    batch,
-    updates_per_rollout=1,
-  )
-  # The largest first: what does not fit is known soon.
-  return _nash_programs(config, task, params, judge) | found
-
-
-def _nash_programs(config, task, params, judge):
-  """The step of nash whole, and its parts, each fed by the one before."""
-  name = next(n for n in config.tournament.policies if n in config.nash.runs)
-  section, seed = nash.run_section(config, name), config.seed
-  game = nash.make_game(task, section)
-  experiment = nash.experiment_of(task, section, pathlib.Path(), seed=seed)
-  train = functools.partial(
-    _training,
-    task,
-    config,
-    section,
-    params=params,
-    frozen={"reference": params, "judge": judge},
-    updates_per_rollout=section.updates_per_rollout,
-  )
-  whole = train(experiment, batch=_batch(config, section.data.batch_size))
-  _, state, batch = whole
-  sets = state_lib.params_by_name(state)
-  rows = jax.eval_shape(experiment.rollout, sets, batch, *_first())
-  rows = _rows(rows, task.devices)
-  reference = jax.eval_shape(game.place, sets["reference"])
-  taught = experiment._replace(rollout=lambda sets, batch, rng, step: batch)
-  return {
-    "nash": whole,
-    **_writing(game, task.devices, sets, batch),
-    "judge": _judging(game, task.devices, sets, batch),
-    "reference": (
-      jax.jit(functools.partial(game_lib.read, game)),
-      _stored(reference, task.devices, run=True),
-      rows,
-    ),
-    "update": train(taught, batch=rows),
-  }
-
-
-def _first():
-  """Randomness and step; neither a shape nor a time depends on them."""
-  return jax.random.key(0), jnp.int32(0)
-
-
-def _lanes(game):
-  return game.rule.lanes(game.opponent.lane(0), game.samples)
-
-
-def _writing(game, devices, sets, batch):
-  """Prefill, and one token of every row."""
-  own, other = _lanes(game)
-  lanes = [*own, *other]
-
-  def prefill(sets, batch):
-    placed = game.place(game.opponent.sets(sets, *_first()))
-    used = {name: placed[name] for lane in lanes for name in lane}
-    return used, sampling.begin(
-      game.model,
-      used,
-      lanes,
-      prompts=batch["prompts"],
-      prompt_mask=batch["prompts_mask"],
-      max_response=game.max_response,
-    )
-
-  def decode(used, decoding, example_ids):
-    return sampling.advance(
-      game.model,
-      used,
-      lanes,
-      decoding,
-      keys=sampling.row_keys(_first()[0], example_ids, len(lanes)),
-      temperature=game.temperature,
-      eos_id=game.eos_id,
-      choose=sampling.sample,
-    )
-
-  used, decoding = jax.eval_shape(prefill, sets, batch)
-  used = _stored(used, devices, run=True)
-  decoding = sampling.Decoding(
-    step=_stored(decoding.step, devices),
-    fed=_rows(decoding.fed, devices),
-    alive=_rows(decoding.alive, devices),
-    caches=_stored(decoding.caches, devices),
-    written=_rows(decoding.written, devices),
-  )
-  places = jax.tree.map(lambda x: x.sharding, (used, decoding))
-  step = jax.jit(decode, donate_argnums=1, out_shardings=places[1])
-  return {
-    "prefill": (jax.jit(prefill, out_shardings=places), sets, batch),
-    "decode": (step, used, decoding, batch["example_ids"]),
-  }
-
-
-def _judging(game, devices, sets, batch):
-  """The judge's scores of one batch of responses."""
-
-  def judge(sets, batch, responses, others):
-    return game.rule.score(
-      game.judge(game.place(sets)), _first()[0], batch, responses, others
-    )
-
-  def written(lanes):
-    shape = (batch["prompts"].shape[0], len(lanes), game.max_response)
-    segment = (
-      jax.ShapeDtypeStruct(shape, dtype) for dtype in (jnp.int32, jnp.bool)
-    )
-    return _rows(tuple(segment), devices)
-
-  responses, others = map(written, _lanes(game))
-  return jax.jit(judge), {"judge": sets["judge"]}, batch, responses, others
+  Raises: ValueError for a slice that is none; DoesNotFit for one that the
+    config cannot use.
+  """
+  found = compiled.topology_devices(topology)
+  try:
+    return task_lib.make_devices(config, found)
+  except ValueError as error:
+    raise compiled.DoesNotFit(f"pod_check: {error}") from None
 
 
 def check(
@@ -311,7 +63,8 @@ def check(
     topology: of the slice, such as "v5e:4x4"; of a kind of chip alone, such
       as "v5e", the smallest slice that holds all programs is found.
     report: receives a line for each program as soon as it is known.
-  Raises: ValueError for a slice that is none, or too small for a program.
+  Raises: ValueError for a slice that is none, or too small for a program, and
+    for a decode step that exchanges too much.
   """
   shapes = compiled.SLICES.get(topology, ())
   for number, shape in enumerate(shapes, start=1):
@@ -321,16 +74,23 @@ def check(
       if number == len(shapes):
         raise
       report(f"{topology}:{shape}: {error}")
-  devices = compiled.topology_devices(topology)
+  devices = make_devices(config, topology)
   chip = compiled.CHIPS[topology.split(":")[0]]
-  task = stand_in_task(config, sharding.make_devices(devices, **config.devices))
+  task = programs.stand_in_task(config, devices)
   costs = {}
   report(HEADER)
-  for name, (function, *args) in programs(config, task).items():
+  for name, (function, *args) in programs.all_programs(config, task).items():
     costs[name] = compiled.measure(name, function, chip, *args)
     report(row(name, costs[name], chip))
   tokens = config.layout.max_response
-  found = Check(topology, len(devices), costs, step_seconds(costs, tokens))
+  found = Check(
+    topology,
+    devices.mesh.size,
+    costs,
+    step_seconds(costs, tokens),
+    exchanged(costs["decode"], devices),
+  )
+  report(check_decode(found.exchanged, devices))
   report(
     f"{topology}: everything fits; a step of nash takes "
     f"{costs['nash'].seconds:.3f} s, or {found.step_seconds:.3f} s as "
@@ -340,19 +100,45 @@ def check(
   return found
 
 
-PARTS = ("prefill", "judge", "reference", "update")
-
-
 def step_seconds(costs: Mapping[str, compiled.Cost], tokens: int) -> float:
   """Predicted for a step of nash whose responses have all their tokens."""
   once = sum(costs[name].seconds for name in PARTS)
   return once + tokens * costs["decode"].seconds
 
 
-HEADER = (
-  "program      HBM GiB  of   TFLOP     GB  optimal s  compute s  transfer s  "
-  "collectives: count × MB"
-)
+def exchanged(
+  decode: compiled.Cost, devices: sharding.Devices
+) -> dict[str, int]:
+  """How many collectives of a kind a decode step has.
+
+  An all-gather is one of parameters if it is as large as those that are split.
+  """
+  least = devices.smallest * jnp.dtype(devices.run_dtype).itemsize
+  counts = dict.fromkeys((GATHERS, "all-to-all", "all-reduce"), 0)
+  for one in decode.collectives:
+    gathers = one.kind == "all-gather" and one.size >= least
+    kind = GATHERS if gathers else one.kind
+    if kind in counts:
+      counts[kind] += one.count
+  return counts
+
+
+def check_decode(counts: Mapping[str, int], devices: sharding.Devices) -> str:
+  """The counts of `exchanged` in words.
+
+  Raises: ValueError if a token costs what it must not: parameters gathered,
+    an all-to-all, or of replicas more than one all-reduce.
+  """
+  told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+  replicas = devices.mesh.shape["model"] == 1
+  most = {"all-reduce": 1 if replicas else counts["all-reduce"]}
+  if any(count > most.get(kind, 0) for kind, count in counts.items()):
+    raise ValueError(
+      f"pod_check: decode exchanges too much for a token, {told}; choose a "
+      "devices.model that divides the heads and the vocabulary of the model"
+    )
+  kept = "replicas" if replicas else "tensor-parallel"
+  return f"decode, {kept}: a token costs {told}"
 
 
 def row(name: str, cost: compiled.Cost, chip: compiled.Chip) -> str:

@@ -295,6 +295,24 @@ def shard_batch(batch: Any, mesh: jax.sharding.Mesh) -> Any:
   return jax.tree.map(lambda x: _place(x, place), batch)
 
 
+def by_rows(
+  function: Callable[[Any, Any], Any], devices: Devices
+) -> Callable[[Any, Any], Any]:
+  """(parameters, batch) -> the function's results, on the host, whole.
+
+  Jitted; each device computes its rows of the batch, in either mode. All
+  processes must call it together.
+
+  Args:
+    function: pure; (parameters, batch) -> a tree of arrays.
+    devices: of the run.
+  """
+  compiled = jax.jit(function, out_shardings=replicated(devices.mesh))
+  return lambda params, batch: jax.device_get(
+    compiled(params, shard_batch(batch, devices.mesh))
+  )
+
+
 def compile_step(
   devices: Devices, make_step: Callable[..., Callable], state: Any
 ) -> Callable[[Any, Any], tuple[Any, Any]]:

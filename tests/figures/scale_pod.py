@@ -13,9 +13,9 @@ import ml_collections
 import numpy as np
 
 from configs import tldr_decoder, tldr_t5
+from nashmd_jax import task as task_lib
 from nashmd_jax.evaluation import compiled
-from nashmd_jax.pipelines import pod_check
-from nashmd_jax.training import sharding
+from nashmd_jax.pipelines import pod_check, programs
 from tests import tiny_runs
 from tests.figures import rows
 
@@ -183,6 +183,17 @@ def decoder_rows() -> list[rows.Row]:
         bar,
       )
     )
+    found.append(
+      rows.row(
+        f"tldr_decoder:{variant} on {name}: all-gathers of parameters and "
+        "all-to-alls of a decode step",
+        None
+        if check is None
+        else check.exchanged[pod_check.GATHERS] + check.exchanged["all-to-all"],
+        "=",
+        0,
+      )
+    )
   return found
 
 
@@ -191,13 +202,12 @@ def nash_cost(
 ) -> compiled.Cost | None:
   """Of a whole step of nash alone; None without libtpu."""
   try:
-    devices = compiled.topology_devices(topology)
+    devices = pod_check.make_devices(config, topology)
   except ValueError as error:
     print(error)
     return None
-  places = sharding.make_devices(devices, **config.devices)
-  task = pod_check.stand_in_task(config, places)
-  function, *args = pod_check.programs(config, task)["nash"]
+  task = programs.stand_in_task(config, devices)
+  function, *args = programs.all_programs(config, task)["nash"]
   chip = compiled.CHIPS[topology.split(":")[0]]
   return compiled.measure("nash", function, chip, *args)
 
@@ -212,18 +222,23 @@ def limiting(cost: compiled.Cost) -> str:
   return f"{kind}, {total[kind] / 1e9:.1f} GB a step"
 
 
+def _of_rows(config: ml_collections.ConfigDict, rows: int):
+  """The config with as many rows in every batch."""
+  config = config.copy_and_resolve_references()
+  stages = (config[name].data for name in task_lib.TRAINED)
+  for batches in (*stages, config.tournament, config.comparisons.drawing):
+    batches.batch_size = rows
+  return config
+
+
 def weak_rows(start: compiled.Cost | None) -> list[rows.Row]:
   """Weak scaling at two rows a chip; `start` is the cost on 16 chips."""
   found = []
   for topology in WEAK:
     cost = efficiency = None
     if start is not None:
-      config = tldr_t5.get_config().copy_and_resolve_references()
       chips = len(compiled.topology_devices(topology))
-      with config.unlocked():
-        for stage in ("sft", "preference", "nash"):
-          config[stage].data.batch_size = 2 * chips
-      cost = nash_cost(config, topology)
+      cost = nash_cost(_of_rows(tldr_t5.get_config(), 2 * chips), topology)
       efficiency = start.seconds / cost.seconds
     name = "not compiled" if cost is None else limiting(cost)
     found.append(
