@@ -1,17 +1,20 @@
-"""One run on one process and on two, and its difference in parameters."""
+"""One run on one process and on two, and the difference that it makes."""
 
 import importlib.util
 import pathlib
 import shutil
 
+from etils import epath
 import jax
 import numpy as np
 
 from nashmd_jax import task as task_lib
+from nashmd_jax.models import safetensors
 from nashmd_jax.training import metrics
 from tests import processes
 
 CONFIG = "configs/docstrings.py"
+WHOLE = "configs/tldr_t5.py:tiny"
 STAGES = ("sft", "preference", "reward", "nash")
 NASH = "nash/nash_md"
 SHAPES = {"1x4": (1, 4), "2x2": (2, 2)}  # processes × devices of each
@@ -29,22 +32,27 @@ def tiny():
   return config.lock()
 
 
-def train(workdir: pathlib.Path, stage: str, shape: str) -> None:
-  """Runs a stage; raises RuntimeError if a process fails."""
+def run(workdir: pathlib.Path, shape: str, *flags: str) -> None:
+  """Runs the program; raises RuntimeError if a process fails."""
   count, devices = SHAPES[shape]
   statuses, _, errors = processes.run(
-    [
-      "nashmd_jax.main",
-      f"--config={CONFIG}:tiny",
-      "--config.tournament.policies=('sft', 'nash_md')",
-      f"--workdir={workdir}",
-      f"--stage={stage}",
-    ],
+    ["nashmd_jax.main", f"--workdir={workdir}", *flags],
     processes=count,
     devices=devices,
   )
   if any(statuses):
-    raise RuntimeError(f"{stage} on {shape}: {statuses} {errors[0][-3000:]}")
+    raise RuntimeError(f"{flags} on {shape}: {statuses} {errors[0][-3000:]}")
+
+
+def train(workdir: pathlib.Path, stage: str, shape: str) -> None:
+  """Runs a stage."""
+  run(
+    workdir,
+    shape,
+    f"--config={CONFIG}:tiny",
+    "--config.tournament.policies=('sft', 'nash_md')",
+    f"--stage={stage}",
+  )
 
 
 def cut(workdir: pathlib.Path, copy: pathlib.Path, stage: str) -> None:
@@ -103,3 +111,26 @@ def measure(root: pathlib.Path) -> dict[str, float]:
     train(root / name, "nash", shape)
     found[name] = difference(one, root / name, NASH)
   return found
+
+
+def whole_run(root: pathlib.Path) -> tuple[float, int]:
+  """All stages of `WHOLE`, whose parameters no process holds whole.
+
+  Returns: largest difference of an exported tensor between one process and
+    two, relative to its largest entry; characters that differ between what
+    the policies wrote for the tournament.
+  """
+  weights, written = [], []
+  for shape in SHAPES:
+    run(root / shape, shape, f"--config={WHOLE}")
+    files = sorted((root / shape / "export").rglob("*.safetensors"))
+    weights.append([safetensors.load_file(epath.Path(path)) for path in files])
+    answers = sorted((root / shape / "tournament" / "responses").iterdir())
+    written.append("".join(path.read_text() for path in answers))
+  worst = 0.0
+  for x, y in zip(*map(jax.tree.leaves, weights), strict=True):
+    gap = np.max(np.abs(x - y)) / np.max(np.abs(x))
+    worst = max(worst, float(gap))
+  one, two = written
+  differ = sum(a != b for a, b in zip(one, two, strict=False))
+  return worst, differ + abs(len(one) - len(two))

@@ -32,13 +32,19 @@ class MistakeTest(absltest.TestCase):
 
 @pytest.mark.slow
 class TopologyTest(absltest.TestCase):
-  """Minutes: four stages of the tiny config are compiled for four devices."""
+  """Minutes: stages of the tiny configs are compiled for four devices."""
 
   def test_stages_on_one_process_and_on_two(self):
     root = pathlib.Path(self.create_tempdir().full_path)
     for name, worst in topology.measure(root).items():
       with self.subTest(name):
         self.assertLessEqual(worst, BAR)
+
+  def test_whole_run_with_split_parameters(self):
+    root = pathlib.Path(self.create_tempdir().full_path)
+    worst, differ = topology.whole_run(root)
+    self.assertLessEqual(worst, BAR)
+    self.assertEqual(differ, 0)
 
 
 if __name__ == "__main__":

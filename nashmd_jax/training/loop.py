@@ -239,6 +239,8 @@ def train(
     )
     state = checkpoints.restore(checkpointer, state, batches)
     start = int(state.step)
+    if start:
+      print(f"{name}: goes on from step {start}", flush=True)
     writer = stack.enter_context(
       metrics_lib.MetricWriter(folder, start_step=start)
     )

@@ -14,6 +14,7 @@ from tests import processes
 SCRIPT = pathlib.Path(__file__).parent / "mini_slurm.sh"
 SBATCH = processes.ROOT / "launch" / "slurm" / "train.sbatch"
 COMPLETED = "COMPLETED 0:0"
+DEVICES = 1  # of a process
 NEEDED = ("slurmctld", "slurmd", "munged", "sbatch")
 
 
@@ -55,7 +56,7 @@ def running(folder: pathlib.Path) -> Iterator[None]:
 
 def submit(*options: str, flags: list[str], python: str, log: str) -> str:
   """Submits train.sbatch; returns the number of the job."""
-  env = processes.environment(2, PYTHON=python)
+  env = processes.environment(DEVICES, PYTHON=python)
   env["SLURM_CONF"] = os.environ["SLURM_CONF"]
   out = subprocess.run(
     ["sbatch", "--parsable", "--export=ALL", f"--output={log}", *options]
@@ -69,11 +70,11 @@ def submit(*options: str, flags: list[str], python: str, log: str) -> str:
   return out.stdout.strip()
 
 
-def stub(folder: pathlib.Path) -> str:
-  """A program that train.sbatch takes for Python; see trial.py."""
+def stand_in(folder: pathlib.Path) -> str:
+  """A program that train.sbatch takes for Python; see stand_in.py."""
   path = folder / "python"
   path.write_text(
-    f'#!/bin/bash\nexec {sys.executable} -u -m tests.slurm.trial "$@"\n'
+    f'#!/bin/bash\nexec {sys.executable} -u -m tests.slurm.stand_in "$@"\n'
   )
   path.chmod(0o755)
   return str(path)

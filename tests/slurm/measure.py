@@ -7,9 +7,10 @@ import time
 from typing import Any
 
 from tests import processes
-from tests.slurm import cluster
+from tests.slurm import cluster, stand_in, sweep
 
 STEPS, PAUSE = 200, 0.05
+TRIALS, CUT = 4, 1
 TINY = f"{processes.ROOT}/configs/docstrings.py:tiny"
 
 
@@ -34,78 +35,99 @@ def peers(root: pathlib.Path) -> dict[str, Any]:
 
 
 def array(root: pathlib.Path) -> dict[str, Any]:
-  """Four trials, of which number 1 gets SIGTERM while it trains."""
+  """The real program: four trials, of which one gets SIGTERM in training."""
   workdir = root / "array"
-  workdir.mkdir()
-  logs = [root / f"array-{trial}.log" for trial in range(4)]
+  logs = [root / f"array-{trial}.log" for trial in range(TRIALS)]
   began = time.monotonic()
   job = cluster.submit(
-    "--array=0-3",
-    flags=[f"{STEPS}:{PAUSE}:0", str(workdir)],
-    python=cluster.stub(root),
+    f"--array=0-{TRIALS - 1}",
+    flags=[sweep.__file__, str(workdir)],
+    python=sys.executable,
     log=str(root / "array-%a.log"),
   )
-  cluster.wait_for(logs[1], "up\n")
-  time.sleep(3)  # into the training
-  cluster.command("scancel", "--signal=TERM", f"{job}_1")
-  cluster.wait_done(job)
-  text = logs[1].read_text()
-  ends = [
-    (workdir / f"{trial:03d}" / "metrics.jsonl").read_text()
-    for trial in range(4)
-  ]
+  cut = _metrics(workdir, CUT)
+  while not cut.exists() or cut.read_text().count("\n") < 3:
+    if time.monotonic() - began > 300:
+      raise TimeoutError(f"{cut}: fewer than 3 rows after 300 s")
+    time.sleep(0.1)
+  cluster.command("scancel", "--signal=TERM", f"{job}_{CUT}")
+  cluster.wait_done(job, seconds=600)
+  text = logs[CUT].read_text()
   return {
     "seconds": time.monotonic() - began,
-    "statuses": [cluster.exit_status(f"{job}_{trial}") for trial in range(4)],
+    "statuses": [
+      cluster.exit_status(f"{job}_{trial}") for trial in range(TRIALS)
+    ],
     "saved": [int(x) for x in re.findall(r"saved at step (\d+)", text)],
-    "resumed": [int(x) for x in re.findall(r"restart 1 from step (\d+)", text)],
-    "restarts": [log.read_text().count("restart 1") for log in logs],
-    "equal": sum(end == ends[0] for end in ends),
-    "rows": ends[0].count("\n"),
+    "resumed": [int(x) for x in re.findall(r"goes on from step (\d+)", text)],
+    "restarts": [log.read_text().count("goes on from step") for log in logs],
+    "equal": cut.read_bytes() == _uncut(root),
+    "log": text,
   }
+
+
+def _metrics(workdir: pathlib.Path, trial: int) -> pathlib.Path:
+  return workdir / f"{trial:03d}" / "nash" / sweep.RUN / "metrics.jsonl"
+
+
+def _uncut(root: pathlib.Path) -> bytes:
+  """The metrics of the trial that was cut, run without SLURM and in one go."""
+  workdir = root / "uncut"
+  flags = [f"--config={sweep.__file__}", f"--workdir={workdir}"]
+  statuses, _, errors = processes.run(
+    ["nashmd_jax.main", *flags, f"--trial={CUT}"], devices=cluster.DEVICES
+  )
+  if any(statuses):
+    raise RuntimeError(f"trial {CUT}: {statuses} {errors[0][-3000:]}")
+  return _metrics(workdir, CUT).read_bytes()
 
 
 def pair(root: pathlib.Path) -> dict[str, Any]:
   """A run on two nodes that gets SIGTERM while it trains."""
-  log, workdir = root / "pair.log", root / "pair"
-  workdir.mkdir()
+  log = root / "pair.log"
   job = cluster.submit(
     "--nodes=2",
-    flags=[f"{STEPS}:{PAUSE}:0", str(workdir)],
-    python=cluster.stub(root),
+    flags=[f"{STEPS}:{PAUSE}:0", str(root / "pair")],
+    python=cluster.stand_in(root),
     log=str(log),
   )
   cluster.wait_for(log, "up\n")
   time.sleep(3)
   cluster.command("scancel", "--signal=TERM", job)
   cluster.wait_done(job)
-  text = log.read_text()
-  return {
-    "status": cluster.exit_status(job),
-    "saved": [int(x) for x in re.findall(r"saved at step (\d+)", text)],
-    "resumed": [int(x) for x in re.findall(r"restart 1 from step (\d+)", text)],
-    "log": text,
-  }
+  return _ended(job, log)
 
 
 def early(root: pathlib.Path) -> dict[str, Any]:
   """SIGTERM before the program has started up."""
   log, workdir = root / "early.log", root / "early"
-  workdir.mkdir()
   job = cluster.submit(
     flags=[f"20:0:{60}", str(workdir)],
-    python=cluster.stub(root),
+    python=cluster.stand_in(root),
     log=str(log),
   )
-  marker, began = workdir / "000.early", time.monotonic()
+  marker, began = root / f"early.{stand_in.EARLY}", time.monotonic()
   while not marker.exists() and time.monotonic() - began < 120:
     time.sleep(0.2)
   time.sleep(0.5)
   cluster.command("scancel", "--signal=TERM", job)
   cluster.wait_done(job)
+  return _ended(job, log)
+
+
+def _ended(job: str, log: pathlib.Path) -> dict[str, Any]:
+  """How a job ended, and the numbers that its log names."""
   text = log.read_text()
+  numbers = {
+    "saved": r"saved at step (\d+)",
+    "resumed": r"goes on from step (\d+)",
+    "restarts": r"restart ([1-9]\d*)",
+  }
   return {
     "status": cluster.exit_status(job),
-    "starts": re.findall(r"restart (\d) from step (\d+)", text),
     "log": text,
+    **{
+      name: [int(x) for x in re.findall(pattern, text)]
+      for name, pattern in numbers.items()
+    },
   }
