@@ -104,7 +104,7 @@ def _draw(panel, groups, name, axis_name) -> None:
     panel.set_xscale("log" if log else "linear")
   else:
     panel.set_xticks(range(len(ticks)), ticks, rotation=20, ha="right")
-    panel.margins(x=0.15)
+    panel.set_xlim(-0.5, len(ticks) - 0.5)
   panel.set_title(name, fontsize="small", wrap=True)
   panel.set_xlabel(axis_name or "all seeds")
   panel.grid(alpha=0.25)
