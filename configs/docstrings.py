@@ -122,7 +122,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   config.tournament = {
     "policies": ("sft", "rlhf", "self_play", "nash_md", "best_response"),
     "prompts": 500,
-    "batch_size": 100,
+    "batch_size": 128,
     "temperature": 0.7,
     "confidence": 0.95,
   }

@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 import numpy as np
 import optax
 
-from configs import docstrings
+from configs import docstrings, tldr_decoder, tldr_t5
 from nashmd_jax import models
 from nashmd_jax import task as task_lib
 from nashmd_jax.models import lora
@@ -150,6 +150,14 @@ class ByRowsTest(parameterized.TestCase):
     for one in split:
       shape = one.shard_shape((tiny_runs.ROWS, tiny_runs.PROMPT))
       self.assertEqual(shape, (rows, tiny_runs.PROMPT))
+
+  @parameterized.parameters(
+    (docstrings.get_config(),),
+    (tldr_t5.get_config(),),
+    (tldr_decoder.get_config("9b"),),
+  )
+  def test_our_configs_run_on_eight_devices(self, config):
+    self.assertEqual(task_lib.make_devices(config).mesh.size, 8)
 
   @parameterized.parameters(
     ("nash.data.batch_size", 12), ("comparisons.drawing.batch_size", 9)
