@@ -12,6 +12,7 @@ import jax
 import ml_collections
 
 from nashmd_jax import models
+from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.models import hub, layers
 from nashmd_jax.training import sharding
 
@@ -149,6 +150,15 @@ def write_random(
     beside=epath.Path(tokenizer).parent,
     max_file_bytes=hub.MAX_FILE_BYTES,
   )
+
+
+def token_settings(tokenizer: tokenizer_lib.Tokenizer) -> dict[str, int]:
+  """What config.json says of a tokenizer for a model without a folder."""
+  return {
+    "eos_token_id": tokenizer.eos_id,
+    "pad_token_id": 0,
+    "decoder_start_token_id": 0,
+  }
 
 
 def _settings(config: ml_collections.ConfigDict, section: str) -> dict:

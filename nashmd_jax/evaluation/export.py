@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from etils import epath
 import ml_collections
 
-from nashmd_jax import models, pretrained, sampling
+from nashmd_jax import files, models, pretrained, sampling
 from nashmd_jax import task as task_lib
 from nashmd_jax.evaluation import tournament
 from nashmd_jax.models import architectures, hub
@@ -94,13 +94,9 @@ def _settings(task: task_lib.Task, start: pretrained.Start) -> dict[str, Any]:
   """What config.json holds besides sizes: the pretrained one's, or our own."""
   if start.folder is not None:
     written = {*architectures.config_to_json(start.config), *OURS}
-    found = hub.load_json(start.folder / "config.json")
+    found = files.load_json(start.folder / "config.json")
     return {key: found[key] for key in found if key not in written}
-  return {
-    "eos_token_id": task.tokenizer.eos_id,
-    "pad_token_id": 0,
-    "decoder_start_token_id": 0,
-  }
+  return pretrained.token_settings(task.tokenizer)
 
 
 def load_deployed(
@@ -117,7 +113,7 @@ def load_deployed(
   lane = {"policy": 1.0}
   places = {"policy": folder}
   if (folder / MIXTURE).exists():
-    lane = hub.load_json(folder / MIXTURE)
+    lane = files.load_json(folder / MIXTURE)
     places = {name: folder / name for name in lane}
   loaded = {
     name: hub.load_pretrained(place, shard, **numerics)

@@ -46,11 +46,7 @@ def _write(config, workdir, path, tokenizer) -> dict[str, str]:
           config, section, vocab_size=tokenizer.vocab_size
         ),
         tokenizer=path,
-        settings={
-          "eos_token_id": tokenizer.eos_id,
-          "pad_token_id": 0,
-          "decoder_start_token_id": 0,
-        },
+        settings=pretrained.token_settings(tokenizer),
         rng=key,
       )
       written[section] = str(place)

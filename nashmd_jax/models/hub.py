@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 import numpy as np
 
+from nashmd_jax import files
 from nashmd_jax.models import (
   architectures,
   families,
@@ -67,7 +68,7 @@ def load_config(folder: epath.PathLike, **numerics: str) -> Any:
     **numerics: fields of `layers.Numerics` that are not to be the default.
   Raises: ValueError for a file that is missing or an unknown architecture.
   """
-  settings = load_json(epath.Path(folder) / "config.json")
+  settings = files.load_json(epath.Path(folder) / "config.json")
   try:
     config = architectures.config_from_json(settings)
   except ValueError as error:
@@ -192,17 +193,17 @@ def save_pretrained(
 
 def _load_headers(folder) -> dict[str, safetensors.Tensor]:
   if (folder / INDEX).exists():
-    index = load_json(folder / INDEX)
-    files = sorted(set(index["weight_map"].values()))
+    index = files.load_json(folder / INDEX)
+    names = sorted(set(index["weight_map"].values()))
   elif (folder / WEIGHTS).exists():
-    files = [WEIGHTS]
+    names = [WEIGHTS]
   else:
     raise ValueError(
       f"{folder}: holds neither {WEIGHTS} nor {INDEX}; only safetensors are "
       "read, so convert other weights first"
     )
   tensors = {}
-  for file in files:
+  for file in names:
     tensors |= safetensors.load_header(folder / file)
   return tensors
 
@@ -300,13 +301,6 @@ def _split(shapes, max_file_bytes) -> Iterator[dict]:
 
 def _size(shape, dtype) -> int:
   return math.prod(shape) * np.dtype(dtype).itemsize
-
-
-def load_json(path: epath.Path) -> Any:
-  try:
-    return json.loads(path.read_text())
-  except (OSError, json.JSONDecodeError) as error:
-    raise ValueError(f"{path}: cannot be read ({error})") from None
 
 
 def save_json(path: epath.Path, value: Any) -> None:
