@@ -87,8 +87,10 @@ def make_devices(
 def load_task(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Task:
   """Loads the task; prepares data and tokenizer in `workdir/data` if absent.
 
-  Raises: ValueError for records or a tokenizer that cannot be read.
+  Raises: ValueError for records or a tokenizer that cannot be read, or for
+    devices that cannot share the batches.
   """
+  devices = make_devices(config)
   splits = texts.load_summaries(config, workdir)
   _, tokenizer = texts.load_tokenizer(config, workdir, splits)
   starts = {
@@ -119,7 +121,7 @@ def load_task(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Task:
       )
       for kind, slots in SLOTS.items()
     },
-    devices=make_devices(config),
+    devices=devices,
   )
 
 

@@ -63,7 +63,7 @@ TOO_LARGE = (
   r"Used (\S+) of (\S+) hbm",
   r"required for .*\((\S+)\) exceeds available HBM \((\S+)\)",
 )
-# What else the library asks a metadata server for that only TPU machines have.
+# Else the library asks a metadata server that only TPU machines have.
 ON_NO_TPU = {
   "TPU_SKIP_MDS_QUERY": "1",
   "TPU_ACCELERATOR_TYPE": "v5litepod-16",
