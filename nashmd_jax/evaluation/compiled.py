@@ -63,8 +63,10 @@ TOO_LARGE = (
   r"Used (\S+) of (\S+) hbm",
   r"required for .*\((\S+)\) exceeds available HBM \((\S+)\)",
 )
-# Else the library asks a metadata server that only TPU machines have.
-ON_NO_TPU = {
+# Else the library asks a metadata server that only TPU machines have, and lets
+# one process in at a time: it only compiles here.
+COMPILE_ONLY = {
+  "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
   "TPU_SKIP_MDS_QUERY": "1",
   "TPU_ACCELERATOR_TYPE": "v5litepod-16",
   "TPU_WORKER_HOSTNAMES": "localhost",
@@ -141,7 +143,7 @@ def topology_devices(topology: str) -> list[jax.Device]:
       "--stage=pod_check: needs the TPU compiler; install the extra [tpu], pip "
       "install 'nashmd_jax[tpu]'"
     )
-  for name, value in ON_NO_TPU.items():
+  for name, value in COMPILE_ONLY.items():
     os.environ.setdefault(name, value)
   try:
     found = topologies.get_topology_desc(platform="tpu", topology_name=topology)

@@ -4,13 +4,14 @@ The parts on devices run in a process of their own, which has eight; a TPU
 slice is compiled for, never run on.
 """
 
-import json
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
+import tempfile
 
+from nashmd_jax import files
 from tests.figures import rows, scale_launch, scale_sweeps
 
 OUT = pathlib.Path("out") / "scale.json"
@@ -19,22 +20,18 @@ EIGHT_DEVICES = {
   "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
   "JAX_PLATFORMS": "cpu",
 }
-PRINT_ROWS = (
-  "import json; from tests.figures import scale_pod; "
-  "print(json.dumps(scale_pod.pod_rows()))"
-)
 
 
 def device_rows() -> list[rows.Row]:
   """Layouts on eight devices of this machine, and TPU slices on paper."""
-  out = subprocess.run(
-    [sys.executable, "-c", PRINT_ROWS],
-    env=os.environ | EIGHT_DEVICES,
-    stdout=subprocess.PIPE,
-    text=True,
-    check=True,
-  )
-  return json.loads(out.stdout.splitlines()[-1])
+  with tempfile.TemporaryDirectory() as folder:
+    path = pathlib.Path(folder) / "rows.json"
+    subprocess.run(
+      [sys.executable, "-u", "-m", "tests.figures.scale_pod", path],
+      env=os.environ | EIGHT_DEVICES,
+      check=True,
+    )
+    return files.load_json(path)
 
 
 def sweep_rows() -> list[rows.Row]:

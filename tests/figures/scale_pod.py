@@ -7,12 +7,15 @@ is what the TPU compiler says, or arithmetic on it; nothing of it is measured.
 
 from collections.abc import Callable
 import itertools
+import pathlib
+import sys
 
 import jax
 import ml_collections
 import numpy as np
 
 from configs import tldr_decoder, tldr_t5
+from nashmd_jax import files
 from nashmd_jax import task as task_lib
 from nashmd_jax.evaluation import compiled
 from nashmd_jax.pipelines import pod_check, programs
@@ -282,3 +285,7 @@ def pod_rows() -> list[rows.Row]:
     *decoder_rows(),
     *weak_rows(start),
   ]
+
+
+if __name__ == "__main__":
+  files.save_json(pathlib.Path(sys.argv[1]), pod_rows())
