@@ -12,26 +12,26 @@ TPU := .venv-tpu/bin
 
 demo: WORKDIR ?= out/demo
 demo: .venv/ready
-	$(BIN)/python -m tests.figures.demo --started=$(STARTED) --workdir=$(WORKDIR)
+	$(BIN)/python -m figures.demo --started=$(STARTED) --workdir=$(WORKDIR)
 
 sweep: .venv/ready
 	$(BIN)/python -m nashmd_jax.sweep --config=$(CONFIG) --jobs=$(JOBS) \
 	  $(if $(WORKDIR),--workdir=$(WORKDIR)) $(FLAGS)
 
 games: .venv/ready
-	$(BIN)/python -m tests.figures.games
+	$(BIN)/python -m figures.games
 
 bench: .venv/ready
-	$(BIN)/python -m tests.figures.bench
+	$(BIN)/python -m figures.bench
 
 models: .venv-models/ready
-	$(MODELS)/python -m tests.figures.models
+	$(MODELS)/python -m figures.models
 
 scale: .venv-tpu/ready
-	$(TPU)/python -m tests.figures.scale
+	$(TPU)/python -m figures.scale
 
 certify: .venv/ready
-	$(BIN)/python -m tests.figures.certify
+	$(BIN)/python -m figures.certify
 
 test: .venv/ready
 	$(BIN)/python -m pytest -n auto

@@ -24,9 +24,13 @@ import jax
 import ml_collections
 from ml_collections import config_flags
 
-from nashmd_jax import files, hyper, pipelines, trials
-from nashmd_jax.evaluation import collect
+from nashmd_jax import files
+from nashmd_jax import pipeline as pipeline_lib
+from nashmd_jax.stages import games as games_stage
+from nashmd_jax.stages import text
+from nashmd_jax.sweeps import collect, hyper, trials
 from nashmd_jax.training import distributed
+from nashmd_jax.worlds import stage as worlds_stage
 
 CONFIG = config_flags.DEFINE_config_file(
   "config", help_string="Config file, such as configs/docstrings.py[:tiny]."
@@ -53,22 +57,26 @@ TOPOLOGY = flags.DEFINE_string(
 )
 POD_CHECK = "pod_check"
 SWEEP_STAGES = ("trials", "collect")
+PIPELINES = {
+  "text": text.PIPELINE,
+  "games": games_stage.PIPELINE,
+  "worlds": worlds_stage.PIPELINE,
+}
 
 
 def pipeline_of(
   config: ml_collections.ConfigDict, stage: str
-) -> pipelines.Pipeline:
+) -> pipeline_lib.Pipeline:
   """The pipeline that a config names.
 
   Raises: ValueError if it names none, or if the stage is not one of it.
   """
   name = config.pipeline if "pipeline" in config else None
-  if name not in pipelines.PIPELINES:
+  if name not in PIPELINES:
     raise ValueError(
-      f"config.pipeline: got {name!r}, expected one of "
-      f"{sorted(pipelines.PIPELINES)}"
+      f"config.pipeline: got {name!r}, expected one of {sorted(PIPELINES)}"
     )
-  pipeline = pipelines.PIPELINES[name]
+  pipeline = PIPELINES[name]
   stages = pipeline.stages
   if pipeline.pod_check is not None:
     stages += (POD_CHECK,)

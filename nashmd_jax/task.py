@@ -10,9 +10,11 @@ import jax
 import ml_collections
 import numpy as np
 
-from nashmd_jax import models, preference_model, pretrained, sampling, texts
+from nashmd_jax import models, sampling, texts
 from nashmd_jax.data import batches, records
 from nashmd_jax.data import tokenizer as tokenizer_lib
+from nashmd_jax.hub import pretrained
+from nashmd_jax.judges import preference_model
 from nashmd_jax.training import checkpoints, distributed, sharding
 
 TRAINED = ("sft", "preference", "reward", "nash")

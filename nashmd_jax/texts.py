@@ -14,9 +14,9 @@ from etils import epath
 import ml_collections
 import tensorflow_datasets as tfds
 
-from nashmd_jax import pretrained
 from nashmd_jax.data import docstrings, records, tldr
 from nashmd_jax.data import tokenizer as tokenizer_lib
+from nashmd_jax.hub import pretrained
 from nashmd_jax.training import distributed
 
 SPLITS = ("train", "validation", "test")

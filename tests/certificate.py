@@ -12,7 +12,8 @@ from typing import NamedTuple
 from jax import lax
 import jax.numpy as jnp
 
-from nashmd_jax import arrays, losses, opponents
+from nashmd_jax import arrays, losses
+from nashmd_jax.nash import opponents
 from tests import gradient_oracle as oracle
 
 BAR = 1e-9

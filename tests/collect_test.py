@@ -8,8 +8,8 @@ from absl.testing import absltest, parameterized
 import ml_collections
 import numpy as np
 
-from nashmd_jax import files, hyper, trials
-from nashmd_jax.evaluation import collect
+from nashmd_jax import files
+from nashmd_jax.sweeps import collect, hyper, trials
 
 JOBS = ("sft", "tournament", "report")
 # Student's t for 95 %: of one degree of freedom 12.706, of two 4.303.

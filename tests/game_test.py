@@ -9,9 +9,10 @@ from jax.sharding import AxisType
 import numpy as np
 import optax
 
-from nashmd_jax import judges, opponents, sampling
-from nashmd_jax.experiments import game as game_lib
-from nashmd_jax.experiments import rules
+from nashmd_jax import sampling
+from nashmd_jax.judges import scorers
+from nashmd_jax.nash import algorithms, opponents
+from nashmd_jax.nash import play as game_lib
 from nashmd_jax.training import followers, loop, sharding, state
 from tests import enumeration, gradient_oracle, variance
 
@@ -35,7 +36,7 @@ def make_game(
     model=model,
     opponent=opponents.make_opponent(**(settings | opponent)),
     judge=lambda sets: judge,
-    rule=rules.make_rule(
+    rule=algorithms.make_rule(
       scores=scores, loss=loss, updates_per_rollout=1, clip=0.2
     ),
     samples=samples,
@@ -197,7 +198,7 @@ class GameTest(parameterized.TestCase):
   @parameterized.parameters(1, 2, 4)
   def test_micro_batches_complete_as_the_whole(self, size):
     game = make_game(
-      self.model, samples=2, judge=judges.votes(first_token_judge)
+      self.model, samples=2, judge=scorers.votes(first_token_judge)
     )
     whole = self.rollout(game)
     step = jax.jit(lambda batch: self.rollout(game, batch=batch))
@@ -212,7 +213,7 @@ class GameTest(parameterized.TestCase):
     devices = np.array(jax.devices()[:count])
     mesh = jax.sharding.Mesh(devices, ("data",), axis_types=(AxisType.Auto,))
     game = make_game(
-      self.model, samples=2, judge=judges.votes(first_token_judge)
+      self.model, samples=2, judge=scorers.votes(first_token_judge)
     )
     step = jax.jit(
       lambda sets, batch: game_lib.rollout(
@@ -250,7 +251,7 @@ class VotesTest(absltest.TestCase):
     y = (jnp.full((count, 1), 5), jnp.ones((count, 1), bool))
     y_opp = (jnp.full((count, 1), 3), jnp.ones((count, 1), bool))
     keys = jax.random.split(jax.random.key(0), count)
-    votes = judges.votes(first_token_judge)(keys, y, y, y_opp)
+    votes = scorers.votes(first_token_judge)(keys, y, y, y_opp)
     self.assertEqual(set(np.asarray(votes).tolist()), {0.0, 1.0})
     expected = 1 / (1 + np.exp(-2 / 3))
     # Four deviations of a binomial: 4 √(.66 · .34 / 4000) = .030.

@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nashmd_jax import losses, opponents, policy
+from nashmd_jax import losses, policy
+from nashmd_jax.nash import opponents
 from nashmd_jax.training import followers
 from tests import enumeration
 

@@ -9,8 +9,8 @@ from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
 
+from figures import certify
 from tests import certificate, enumeration, gradient_oracle
-from tests.figures import certify
 
 
 def measure(case: certificate.Case, length: int) -> float:

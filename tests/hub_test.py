@@ -17,7 +17,7 @@ from jax.sharding import (
 import numpy as np
 
 from nashmd_jax import models, sampling
-from nashmd_jax.models import hub, safetensors
+from nashmd_jax.hub import folders, safetensors
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3_text", "t5")
@@ -31,7 +31,7 @@ def one_device(shapes):
   return jax.tree.map(lambda _: place, shapes)
 
 
-def greedy(pretrained: hub.Pretrained, batch, length: int) -> np.ndarray:
+def greedy(pretrained: folders.Pretrained, batch, length: int) -> np.ndarray:
   """The most probable continuation of each prompt, int32[B, length]."""
   rows = len(batch["prompts"])
   out = sampling.rollout(
@@ -49,17 +49,17 @@ def greedy(pretrained: hub.Pretrained, batch, length: int) -> np.ndarray:
   return np.asarray(out.tokens[:, 0])
 
 
-def save(folder, pretrained: hub.Pretrained, **changes) -> None:
+def save(folder, pretrained: folders.Pretrained, **changes) -> None:
   """Writes a folder with the goldens' special tokens."""
   arguments = dict(settings=SETTINGS, beside=None, max_file_bytes=10**9)
-  hub.save_pretrained(
+  folders.save_pretrained(
     folder, pretrained.params, pretrained.config, **(arguments | changes)
   )
 
 
 class GoldenTest(parameterized.TestCase):
   def load(self, family):
-    found = hub.load_pretrained(GOLDEN / family, one_device)
+    found = folders.load_pretrained(GOLDEN / family, one_device)
     expected = safetensors.load_file(
       epath.Path(GOLDEN / family / "expected.safetensors")
     )
@@ -87,7 +87,7 @@ class GoldenTest(parameterized.TestCase):
     # Small files, so that there are many, and an index.
     save(folder, found, max_file_bytes=30_000, beside=GOLDEN / family)
     self.assertGreater(len(list(folder.glob("model-*.safetensors"))), 2)
-    again = hub.load_pretrained(folder, one_device)
+    again = folders.load_pretrained(folder, one_device)
     self.assertEqual(again.config, found.config)
     jax.tree.map(np.testing.assert_array_equal, again.params, found.params)
 
@@ -107,10 +107,10 @@ class PlacementTest(parameterized.TestCase):
 
     config = tiny_config()
     made = models.make_model(config)
-    start = hub.Pretrained(config, made, made.init(jax.random.key(0)))
+    start = folders.Pretrained(config, made, made.init(jax.random.key(0)))
     folder = pathlib.Path(self.create_tempdir())
     save(folder, start)
-    found = hub.load_pretrained(folder, split_vocabulary)
+    found = folders.load_pretrained(folder, split_vocabulary)
     gate = found.params["layers"]["mlp"]["gate"]
     self.assertEqual(gate.sharding.spec, PartitionSpec(None, None, "data"))
     self.assertEqual(gate.addressable_shards[0].data.shape, (3, 12, 5))
@@ -119,15 +119,15 @@ class PlacementTest(parameterized.TestCase):
   def test_bfloat16_weights_and_computation(self):
     config = tiny_config()._replace(param_dtype="bfloat16", dtype="bfloat16")
     made = models.make_model(config)
-    start = hub.Pretrained(config, made, made.init(jax.random.key(0)))
+    start = folders.Pretrained(config, made, made.init(jax.random.key(0)))
     folder = pathlib.Path(self.create_tempdir())
     save(folder, start)
     self.assertEqual(
       json.loads((folder / "config.json").read_text())["torch_dtype"],
       "bfloat16",
     )
-    wide = hub.load_pretrained(folder, one_device)
-    half = hub.load_pretrained(
+    wide = folders.load_pretrained(folder, one_device)
+    half = folders.load_pretrained(
       folder, one_device, param_dtype="bfloat16", dtype="bfloat16"
     )
     jax.tree.map(np.testing.assert_array_equal, half.params, start.params)
@@ -166,10 +166,10 @@ class MistakesTest(parameterized.TestCase):
 
   def refused(self, regex):
     with self.assertRaisesRegex(ValueError, regex):
-      hub.load_pretrained(self.folder, one_device)
+      folders.load_pretrained(self.folder, one_device)
 
   def test_all_that_does_not_fit_is_listed_at_once(self):
-    path = self.folder / hub.WEIGHTS
+    path = self.folder / folders.WEIGHTS
     tensors = safetensors.load_file(epath.Path(path))
     tensors["stranger"] = np.zeros(2, np.float32)
     del tensors["model.norm.weight"]
@@ -198,17 +198,17 @@ class MistakesTest(parameterized.TestCase):
     self.refused("rope_type is 'yarn'")
 
   def test_no_weights(self):
-    (self.folder / hub.WEIGHTS).rename(self.folder / "pytorch_model.bin")
+    (self.folder / folders.WEIGHTS).rename(self.folder / "pytorch_model.bin")
     self.refused("only safetensors are read")
 
   def test_cut_off_weights(self):
-    path = self.folder / hub.WEIGHTS
+    path = self.folder / folders.WEIGHTS
     path.write_bytes(path.read_bytes()[:-100])
     self.refused("not a whole safetensors file")
 
   def test_an_architecture_that_no_family_has_is_not_written(self):
     config = tiny_config()._replace(logit_soft_cap=3.0)
-    start = hub.Pretrained(config, None, {})
+    start = folders.Pretrained(config, None, {})
     with self.assertRaisesRegex(ValueError, r"\['logit_soft_cap'\] have"):
       save(self.folder / "new", start)
     self.assertFalse((self.folder / "new").exists())

@@ -11,7 +11,8 @@ import numpy as np
 import optax
 
 from nashmd_jax import arrays, models, policy, sampling
-from nashmd_jax.models import lora, peft, safetensors
+from nashmd_jax.hub import peft, safetensors
+from nashmd_jax.models import lora
 from tests import decoder_test, t5_test
 
 TARGETS = tuple(lora.INPUT_AXES)

@@ -3,8 +3,7 @@
 from absl.testing import absltest, parameterized
 
 from configs import docstrings
-from nashmd_jax.evaluation import tournament
-from nashmd_jax.experiments import nash
+from nashmd_jax.stages import nash, tournament
 
 
 def section(**changes):

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nashmd_jax import opponents
+from nashmd_jax.nash import opponents
 from nashmd_jax.training import followers
 
 

@@ -7,8 +7,7 @@ from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
 
-from nashmd_jax.evaluation import compiled
-from nashmd_jax.pipelines import pod_check, programs
+from nashmd_jax.capacity import compiled, pod_check, programs
 from nashmd_jax.training import sharding
 from tests import tiny_runs
 

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nashmd_jax import judges, preference_model
+from nashmd_jax.judges import preference_model, scorers
 from tests import t5_test
 
 IN_RESPONSE = {"prompt": "{prompt}", "response": "2{first}3{second}4"}
@@ -136,7 +136,7 @@ class PreferenceModelTest(parameterized.TestCase):
     template = make_template(**IN_RESPONSE)
 
     def make_judge(params):
-      return judges.make_preference_judge(self.model, params, template)
+      return scorers.make_preference_judge(self.model, params, template)
 
     rows = [{"prompt": "3579"}, {"prompt": "86"}, {"prompt": "5"}]
     first, second = ["22", "8", "999"], ["34", "56", "2"]
@@ -157,7 +157,7 @@ class PreferenceModelTest(parameterized.TestCase):
         batch[name], batch[name + "_mask"] = tokens, tokens > 0
       return batch
 
-    text_judge = judges.make_text_judge(
+    text_judge = scorers.make_text_judge(
       make_judge,
       self.params,
       jit=jax.jit,

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 import numpy as np
 
-from nashmd_jax import models, opponents, pretrained, sampling
-from nashmd_jax.evaluation import export
-from nashmd_jax.models import hub
+from figures import landing
+from nashmd_jax import models, sampling
+from nashmd_jax.hub import folders, pretrained
+from nashmd_jax.nash import opponents
+from nashmd_jax.stages import export
 from tests import main_test
-from tests.figures import landing
 
 CONFIG = "configs/tldr_t5.py"
 
@@ -56,7 +57,7 @@ class StartTest(parameterized.TestCase):
     start = self.load()
     self.assertEqual(start.folder, self.place)
     expected = models.make_model(start.config).init(jax.random.key(0))
-    loaded = hub.load_pretrained(
+    loaded = folders.load_pretrained(
       start.folder, on_one_device, dtype="bfloat16", remat="full"
     )
     jax.tree.map(np.testing.assert_array_equal, loaded.params, expected)
@@ -190,7 +191,7 @@ class TldrTest(absltest.TestCase):
     page = (workdir / "report" / "index.html").read_text()
     self.assertIn("The judge is the preference model that", page)
     self.assertNotIn("simulated raters", page)
-    exported = hub.load_pretrained(
+    exported = folders.load_pretrained(
       workdir / "export" / "nash_md", on_one_device
     )
     self.assertEqual(exported.config.width, 16)

@@ -3,8 +3,7 @@
 from absl.testing import absltest, parameterized
 import numpy as np
 
-from nashmd_jax import judges
-from nashmd_jax.data import raters
+from nashmd_jax.judges import raters, scorers
 
 WEIGHTS = {"coverage": 0.5, "brevity": 0.3, "grounding": 0.2}
 SHARPNESS = {"coverage": 2.0, "brevity": 1.0, "grounding": 3.0}
@@ -114,7 +113,7 @@ class RatersTest(parameterized.TestCase):
     self.assertAlmostEqual(raters.best_accuracy(exact, 2), 0.8)
 
   def test_rater_judge_is_the_population(self):
-    judge = judges.make_rater_judge(self.population)
+    judge = scorers.make_rater_judge(self.population)
     both = judge([RECORD] * 2, ["sort items", "x"], ["x", "sort items"])
     np.testing.assert_allclose(both.sum(), 1.0)
     self.assertGreater(both[0], 0.5)

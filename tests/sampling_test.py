@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nashmd_jax import arrays, opponents, policy, sampling
+from nashmd_jax import arrays, policy, sampling
+from nashmd_jax.nash import opponents
 from tests import enumeration, t5_test
 
 EOS = 1

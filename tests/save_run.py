@@ -9,7 +9,7 @@ import sys
 import jax
 
 from nashmd_jax import models
-from nashmd_jax.models import hub
+from nashmd_jax.hub import folders
 from nashmd_jax.training import distributed, sharding
 from tests import tiny_runs
 
@@ -22,7 +22,7 @@ def main(folder: pathlib.Path) -> None:
   params = sharding.store(
     devices, models.make_model(config).init, jax.random.key(0)
   )
-  hub.save_pretrained(
+  folders.save_pretrained(
     folder, params, config, settings={}, beside=None, max_file_bytes=8192
   )
   distributed.finish(0)

@@ -17,8 +17,8 @@ import optax
 from configs import docstrings, tldr_decoder, tldr_t5
 from nashmd_jax import models
 from nashmd_jax import task as task_lib
+from nashmd_jax.capacity import programs
 from nashmd_jax.models import lora
-from nashmd_jax.pipelines import programs
 from nashmd_jax.training import checkpoints, sharding
 from tests import tiny_runs, training_test
 

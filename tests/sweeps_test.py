@@ -13,7 +13,9 @@ from unittest import mock
 from absl.testing import absltest, parameterized
 import ml_collections
 
-from nashmd_jax import files, hyper, main, pipelines, sweep, trials
+from nashmd_jax import files, main
+from nashmd_jax import pipeline as pipeline_lib
+from nashmd_jax.sweeps import hyper, run, trials
 from tests import main_test, small_sweep
 
 SMALL = "tests/small_sweep.py"
@@ -153,7 +155,7 @@ class FailureTest(absltest.TestCase):
         raise errors.pop(0)
       return {}
 
-    pipeline = pipelines.Pipeline(
+    pipeline = pipeline_lib.Pipeline(
       stages=("a", "b"),
       check=lambda config: None,
       jobs=lambda config, workdir: {"a": dict, "b": second_job},
@@ -165,7 +167,7 @@ class FailureTest(absltest.TestCase):
     config = ml_collections.ConfigDict({"pipeline": "p"})
     run = functools.partial(main.run, config, workdir, "all", None)
     with (
-      mock.patch.dict(pipelines.PIPELINES, {"p": pipeline}),
+      mock.patch.dict(main.PIPELINES, {"p": pipeline}),
       mock.patch.object(main.jax.config, "update"),
       contextlib.redirect_stdout(io.StringIO()),
     ):
@@ -197,7 +199,7 @@ class RunAllTest(absltest.TestCase):
       running.remove(trial)
       statuses[trial] = status
 
-    sweep.run_all(start, 5, jobs=2, ended=ended)
+    run.run_all(start, 5, jobs=2, ended=ended)
     self.assertEqual(max(most), 2)
     self.assertEqual(statuses, {trial: trial for trial in range(5)})
 
@@ -216,7 +218,7 @@ class RunAllTest(absltest.TestCase):
     old = signal.signal(signal.SIGALRM, interrupt)
     self.addCleanup(signal.signal, signal.SIGALRM, old)
     with self.assertRaises(KeyboardInterrupt):
-      sweep.run_all(start, 4, jobs=2, ended=mock.Mock())
+      run.run_all(start, 4, jobs=2, ended=mock.Mock())
     self.assertEqual(
       [process.returncode for process in started], [-signal.SIGTERM] * 2
     )
@@ -229,9 +231,9 @@ class RunAllTest(absltest.TestCase):
     process = subprocess.Popen(
       [sys.executable, "-c", script], process_group=0, stdout=subprocess.PIPE
     )
-    with process.stdout as output, mock.patch.object(sweep, "GRACE", 0.5):
+    with process.stdout as output, mock.patch.object(run, "GRACE", 0.5):
       output.readline()
-      sweep.stop([process])
+      run.stop([process])
     self.assertEqual(process.returncode, -signal.SIGKILL)
 
 

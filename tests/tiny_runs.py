@@ -9,9 +9,8 @@ import numpy as np
 
 from configs import docstrings
 from nashmd_jax import sampling
-from nashmd_jax.evaluation import compiled
-from nashmd_jax.experiments import nash, sft
-from nashmd_jax.pipelines import programs
+from nashmd_jax.capacity import compiled, programs
+from nashmd_jax.stages import nash, sft
 from nashmd_jax.training import loop, optimizer, sharding
 
 ROWS, PROMPT = 8, 8

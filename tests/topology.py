@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from nashmd_jax import task as task_lib
-from nashmd_jax.models import safetensors
+from nashmd_jax.hub import safetensors
 from nashmd_jax.training import metrics
 from tests import processes
 

@@ -4,7 +4,7 @@ from absl.testing import absltest, parameterized
 import numpy as np
 from scipy import stats
 
-from nashmd_jax.evaluation import tournament
+from nashmd_jax.stages import tournament
 
 ROWS = [{"id": str(i), "prompt": "p", "response": "r"} for i in range(10)]
 

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nashmd_jax import losses, opponents
-from nashmd_jax.experiments import game as game_lib
-from nashmd_jax.experiments import rules
+from nashmd_jax import losses
+from nashmd_jax.nash import algorithms, opponents
+from nashmd_jax.nash import play as game_lib
 from tests import enumeration
 from tests import gradient_oracle as oracle
 
@@ -36,7 +36,7 @@ def make_game(
       mixture_steps=0,
     ),
     judge=lambda sets: judge or look_up,
-    rule=rules.make_rule(
+    rule=algorithms.make_rule(
       scores="win_prob", loss=loss, updates_per_rollout=1, clip=0.2
     ),
     samples=samples,

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nashmd_jax import games, pipelines
-from nashmd_jax.experiments import planted, worlds
-from tests.figures import landing
+from figures import landing
+from nashmd_jax import games, main
+from nashmd_jax.worlds import planted, training
 
 SMALL = dict(
   vocab_size=3,
@@ -33,8 +33,8 @@ def small_config(**nash):
 
 def made(config):
   world = planted.make_world(**config.world)
-  model = worlds.make_model(config, world)
-  return world, worlds.make_game(world, model, config.nash)
+  model = training.make_model(config, world)
+  return world, training.make_game(world, model, config.nash)
 
 
 class PlantedTest(parameterized.TestCase):
@@ -88,7 +88,7 @@ class AnswerTest(parameterized.TestCase):
   def test_policy_by_enumeration_is_a_distribution_of_its_model(self):
     world, game = made(small_config())
     params = game.model.init(jax.random.key(3))
-    found = worlds.exact_log_probs(world, game, params)
+    found = training.exact_log_probs(world, game, params)
     np.testing.assert_allclose(jnp.exp(found).sum(1), 1, rtol=1e-5)
     prompts = jnp.asarray(world.prompts)
     tokens = jnp.tile(jnp.asarray(world.space.tokens[-1:]), (len(prompts), 1))
@@ -102,13 +102,13 @@ class AnswerTest(parameterized.TestCase):
   def test_distances_from_the_answer_are_zero(self, mixture):
     world, game = made(small_config())
     start = game.model.init(jax.random.key(0))
-    reference = worlds.exact_log_probs(world, game, start)
-    answer = worlds.solve(
+    reference = training.exact_log_probs(world, game, start)
+    answer = training.solve(
       world, log_reference=reference, kl_coef=0.1, mixture=mixture
     )
     with jax.enable_x64(True):
       found, from_start = (
-        jax.tree.map(float, worlds.distances(world, answer, jnp.asarray(x)))
+        jax.tree.map(float, training.distances(world, answer, jnp.asarray(x)))
         for x in (answer.policy, answer.reference)
       )
     self.assertLess(found["kl"], 1e-18)
@@ -135,13 +135,13 @@ class StageTest(parameterized.TestCase):
     config = small_config()
     world, game = made(config)
     start = game.model.init(jax.random.key(0))
-    answer = worlds.solve(
+    answer = training.solve(
       world,
-      log_reference=worlds.exact_log_probs(world, game, start),
+      log_reference=training.exact_log_probs(world, game, start),
       kl_coef=0.2,
       mixture=0.5,
     )
-    experiment = worlds.make_experiment(world, game, answer, batch_size=8)
+    experiment = training.make_experiment(world, game, answer, batch_size=8)
     batches = experiment.batches()
     first, state = next(batches), batches.get_state()
     second = next(batches)
@@ -155,11 +155,11 @@ class StageTest(parameterized.TestCase):
       next(again)["example_ids"], second["example_ids"]
     )
     with self.assertRaisesRegex(ValueError, "multiple of the 4 prompts"):
-      worlds.make_experiment(world, game, answer, batch_size=6)
+      training.make_experiment(world, game, answer, batch_size=6)
 
   @parameterized.parameters("neural", "one_token", "tiny")
   def test_configs_pass_the_check(self, variant):
-    pipelines.PIPELINES["worlds"].check(landing.load_config(variant))
+    main.PIPELINES["worlds"].check(landing.load_config(variant))
 
   @parameterized.parameters(
     ({"opponent": "past"}, "no exact answer"),
@@ -168,7 +168,7 @@ class StageTest(parameterized.TestCase):
   def test_refuses_games_without_an_answer(self, change, message):
     config = small_config(**change)
     with self.assertRaisesRegex(ValueError, message):
-      pipelines.PIPELINES["worlds"].check(config)
+      main.PIPELINES["worlds"].check(config)
 
   def test_refuses_more_prompts_than_there_are(self):
     with self.assertRaisesRegex(ValueError, "world.prompts: got 5"):
@@ -190,7 +190,7 @@ class StageTest(parameterized.TestCase):
       mock.patch.object(jax, "devices", return_value=alone),
       tempfile.TemporaryDirectory() as folder,
     ):
-      found = worlds.run(config, pathlib.Path(folder), "nash_md_half")
+      found = training.run(config, pathlib.Path(folder), "nash_md_half")
     self.assertLess(found["eval/kl"], 3e-3)
     self.assertGreater(found["eval/equilibrium_kl"], 8e-3)
     self.assertLess(found["eval/mixture_kl"], 2e-3)

@@ -1,1 +1,0 @@
-"""The trained stages: each joins model, data and loss into an Experiment."""

@@ -1,0 +1,302 @@
+"""Folders of the Hugging Face hub in and out: config, weights, tokenizer.
+
+Weights are read one tensor at a time, straight to where they belong, and
+written one at a time, so that a host never holds a whole model of them.
+safetensors only; folders may be local or remote.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+import functools
+import json
+import math
+from typing import Any, NamedTuple
+
+from etils import epath
+import jax
+from jax import lax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
+import numpy as np
+
+from nashmd_jax import files
+from nashmd_jax.hub import architectures, safetensors, tensor_names
+from nashmd_jax.models import families, language_model
+
+Params = Any
+INDEX = "model.safetensors.index.json"
+WEIGHTS = "model.safetensors"
+MAX_FILE_BYTES = 5 * 10**9
+# What else a folder holds that goes with the weights.
+BESIDE = (
+  "generation_config.json",
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "special_tokens_map.json",
+  "added_tokens.json",
+  "tokenizer.model",
+  "spiece.model",
+  "vocab.json",
+  "merges.txt",
+  "chat_template.jinja",
+)
+
+
+class Pretrained(NamedTuple):
+  """What a folder holds.
+
+  Attributes:
+    config: the architecture.
+    model: its functions.
+    params: its parameters, where the caller wants them.
+  """
+
+  config: architectures.Config
+  model: language_model.LanguageModel
+  params: Params
+
+
+def load_config(folder: epath.PathLike, **numerics: str) -> Any:
+  """The architecture of a folder.
+
+  Args:
+    folder: local or remote.
+    **numerics: fields of `layers.Numerics` that are not to be the default.
+  Raises: ValueError for a file that is missing or an unknown architecture.
+  """
+  settings = files.load_json(epath.Path(folder) / "config.json")
+  try:
+    config = architectures.config_from_json(settings)
+  except ValueError as error:
+    raise ValueError(f"{folder}: {error}") from None
+  return config._replace(**numerics)
+
+
+def load_pretrained(
+  folder: epath.PathLike,
+  shard: Callable[[Params], Any],
+  **numerics: str,
+) -> Pretrained:
+  """Reads the weights of a folder into their shardings.
+
+  Args:
+    folder: with config.json and one or several safetensors files.
+    shard: shapes of the parameters -> the sharding of each.
+    **numerics: fields of `layers.Numerics`; `param_dtype` is what the
+      weights are cast to, on the device.
+  Raises: ValueError that lists every tensor that is missing, unknown or of
+    another shape, before any is read.
+  """
+  folder = epath.Path(folder)
+  config = load_config(folder, **numerics)
+  model = families.make_model(config)
+  shapes = jax.eval_shape(model.init, jax.random.key(0))
+  names = tensor_names.tensor_names(config)
+  tensors = _load_headers(folder)
+  tied = {"lm_head.weight"} if ("head",) not in names else set()
+  check_tensors(folder, names, shapes, tensors, ignored=tied)
+  shardings = shard(shapes)
+  params = {}
+  for path, name in names.items():
+    leaf = _load_leaf(
+      name,
+      tensor_names.at(shapes, path),
+      tensor_names.at(shardings, path),
+      tensors,
+    )
+    _put(params, path, leaf)
+  return Pretrained(config, model, params)
+
+
+def check_tensors(
+  where: Any,
+  names: Mapping[tensor_names.Path, tensor_names.Name],
+  shapes: Params,
+  tensors: Mapping[str, safetensors.Tensor],
+  *,
+  ignored: set[str],
+) -> None:
+  """Raises ValueError that lists all that does not fit the parameters."""
+  expected = {}
+  for path, name in names.items():
+    shape = tensor_names.at(shapes, path).shape
+    for one, _ in name.tensors(shape):
+      layer = shape[1:] if name.stacked else shape
+      expected[one] = name.shape_there(layer)
+  extra = [
+    name
+    for name in tensors
+    if name not in expected
+    and name not in ignored
+    and not tensor_names.IGNORED.fullmatch(name)
+  ]
+  shapes_wrong = [
+    f"{name} is {list(tensors[name].shape)}, not {list(shape)}"
+    for name, shape in expected.items()
+    if name in tensors and tensors[name].shape != shape
+  ]
+  faults = {
+    "missing": sorted(set(expected) - set(tensors)),
+    "unknown": sorted(extra),
+    "of another shape": shapes_wrong,
+  }
+  if any(faults.values()):
+    listed = "; ".join(
+      f"{kind}: {', '.join(found)}" for kind, found in faults.items() if found
+    )
+    raise ValueError(f"{where}: weights do not fit the architecture; {listed}")
+
+
+def save_pretrained(
+  folder: epath.PathLike,
+  params: Params,
+  config: architectures.Config,
+  *,
+  settings: Mapping[str, Any],
+  beside: epath.PathLike | None,
+  max_file_bytes: int,
+) -> None:
+  """Writes a folder that transformers and vLLM load.
+
+  Args:
+    folder: made if absent; config.json appears last.
+    params: plain parameters, without adapters (see `lora.merge`).
+    config: their architecture.
+    settings: what config.json is to hold besides the architecture, such as
+      "eos_token_id" and "max_position_embeddings".
+    beside: a folder whose tokenizer and generation config are copied.
+    max_file_bytes: weights are split into files of at most this size, but
+      for tensors that are larger.
+  Raises: ValueError for an architecture that no family has.
+  """
+  folder = epath.Path(folder)
+  settings = {**architectures.config_to_json(config), **settings}
+  folder.mkdir(parents=True, exist_ok=True)
+  names = tensor_names.tensor_names(config)
+  leaves = {path: tensor_names.at(params, path) for path in names}
+  _save_weights(folder, names, leaves, max_file_bytes=max_file_bytes)
+  save_json(
+    folder / "generation_config.json",
+    {key: value for key, value in settings.items() if key.endswith("_id")},
+  )
+  for name in BESIDE if beside is not None else ():
+    source = epath.Path(beside) / name
+    if source.exists():
+      safetensors.save_bytes(folder / name, [source.read_bytes()])
+  settings["torch_dtype"] = str(leaves["embedding",].dtype)
+  save_json(folder / "config.json", settings)
+
+
+def _load_headers(folder) -> dict[str, safetensors.Tensor]:
+  if (folder / INDEX).exists():
+    index = files.load_json(folder / INDEX)
+    names = sorted(set(index["weight_map"].values()))
+  elif (folder / WEIGHTS).exists():
+    names = [WEIGHTS]
+  else:
+    raise ValueError(
+      f"{folder}: holds neither {WEIGHTS} nor {INDEX}; only safetensors are "
+      "read, so convert other weights first"
+    )
+  tensors = {}
+  for file in names:
+    tensors |= safetensors.load_header(folder / file)
+  return tensors
+
+
+def _load_leaf(name, shape, sharding, tensors) -> jax.Array:
+  """One parameter; of a stacked one, one layer at a time."""
+  layer_shape = shape.shape[1:] if name.stacked else shape.shape
+  layer_sharding = _of_layer(sharding) if name.stacked else sharding
+
+  def place(tensor):
+    array = name.from_there(safetensors.load_tensor(tensor), layer_shape)
+    return jax.make_array_from_callback(
+      layer_shape, layer_sharding, lambda index: array[index]
+    )
+
+  dtype = jnp.dtype(shape.dtype)
+  if not name.stacked:
+    return _cast(dtype, sharding)(place(tensors[name.template]))
+  leaf = _zeros(shape.shape, dtype, sharding)()
+  for one, number in name.tensors(shape.shape):
+    leaf = _write(sharding)(leaf, place(tensors[one]), number)
+    leaf.block_until_ready()
+  return leaf
+
+
+# The output shardings are pinned: a stack that moved would be copied.
+@functools.lru_cache
+def _cast(dtype, sharding):
+  return jax.jit(lambda x: x.astype(dtype), out_shardings=sharding)
+
+
+@functools.lru_cache
+def _zeros(shape, dtype, sharding):
+  return jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=sharding)
+
+
+@functools.lru_cache
+def _write(sharding):
+  def write(stack, layer, number):
+    layer = layer.astype(stack.dtype)
+    return lax.dynamic_update_index_in_dim(stack, layer, number, axis=0)
+
+  return jax.jit(write, donate_argnums=0, out_shardings=sharding)
+
+
+def _of_layer(sharding: Sharding) -> Sharding:
+  """The sharding of one layer of a stack."""
+  if isinstance(sharding, NamedSharding):
+    return NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
+  return sharding
+
+
+def _put(tree: dict, path: tensor_names.Path, leaf: jax.Array) -> None:
+  *above, last = path
+  for key in above:
+    tree = tree.setdefault(key, {})
+  tree[last] = leaf
+
+
+def _save_weights(
+  folder: epath.Path,
+  names: Mapping[tensor_names.Path, tensor_names.Name],
+  leaves: Mapping[tensor_names.Path, jax.Array],
+  *,
+  max_file_bytes: int,
+) -> None:
+  """Writes leaves under their names there, with an index if in many files."""
+  shapes, tensor = tensor_names.spread(names, leaves)
+  parts = list(_split(shapes, max_file_bytes))
+  index = {}
+  for number, part in enumerate(parts, start=1):
+    name = WEIGHTS
+    if len(parts) > 1:
+      name = f"model-{number:05d}-of-{len(parts):05d}.safetensors"
+    safetensors.save_file(folder / name, part, tensor)
+    index |= dict.fromkeys(part, name)
+  if len(parts) > 1:
+    total = sum(_size(*shape) for shape in shapes.values())
+    save_json(
+      folder / INDEX,
+      {"metadata": {"total_size": total}, "weight_map": index},
+    )
+
+
+def _split(shapes, max_file_bytes) -> Iterator[dict]:
+  part, size = {}, 0
+  for name, shape in shapes.items():
+    if part and size + _size(*shape) > max_file_bytes:
+      yield part
+      part, size = {}, 0
+    part[name] = shape
+    size += _size(*shape)
+  yield part
+
+
+def _size(shape, dtype) -> int:
+  return math.prod(shape) * np.dtype(dtype).itemsize
+
+
+def save_json(path: epath.Path, value: Any) -> None:
+  safetensors.save_bytes(path, [(json.dumps(value, indent=1) + "\n").encode()])

@@ -1,0 +1,152 @@
+"""Anything that scores pairs of responses.
+
+A token judge is pure and runs inside jit: (keys, prompts, responses,
+opponents) -> win_prob f32[B], with a key for each row and a (tokens, mask)
+pair for the rest; a token scorer gives (prompts, responses) -> reward f32[B].
+A text judge runs on the host: (records, responses, opponents) -> win_prob
+f64[B], on strings.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from nashmd_jax import models
+from nashmd_jax.data import batches, records
+from nashmd_jax.judges import preference_model, raters
+
+TokenJudge = Callable[
+  [
+    jax.Array,
+    preference_model.Segment,
+    preference_model.Segment,
+    preference_model.Segment,
+  ],
+  jax.Array,
+]
+TokenScorer = Callable[
+  [preference_model.Segment, preference_model.Segment], jax.Array
+]
+TextJudge = Callable[
+  [Sequence[records.Record], Sequence[str], Sequence[str]], np.ndarray
+]
+
+
+def make_preference_judge(
+  model: models.LanguageModel,
+  params: Any,
+  template: preference_model.Template,
+) -> TokenJudge:
+  """The learned preference model; deterministic, so no key is used."""
+
+  def judge(keys, prompts, responses, opponents):
+    del keys
+    logit = preference_model.win_logit(
+      model,
+      params,
+      template,
+      prompts=prompts,
+      responses=responses,
+      opponents=opponents,
+    )
+    return jax.nn.sigmoid(logit)
+
+  return judge
+
+
+def votes(judge: TokenJudge) -> TokenJudge:
+  """One vote a pair, 1 for y or 0, drawn from the preference of a judge.
+
+  As from a rater who is shown each pair once: the loss needs no more. The
+  vote depends on the row's key alone.
+
+  Source: Munos et al., ICML 2024, app. F.2.
+  """
+
+  def vote(keys, prompts, responses, opponents):
+    judge_keys, own_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+    win_prob = judge(judge_keys, prompts, responses, opponents)
+    drawn = jax.vmap(jax.random.bernoulli)(own_keys, win_prob)
+    return drawn.astype(win_prob.dtype)
+
+  return vote
+
+
+def make_reward_scorer(
+  model: models.LanguageModel,
+  params: Any,
+  template: preference_model.Template,
+) -> TokenScorer:
+  """The learned reward model, Bradley-Terry log-odds."""
+
+  def score(prompts, responses):
+    return preference_model.reward(
+      model, params, template, prompts=prompts, responses=responses
+    )
+
+  return score
+
+
+def make_rater_judge(population: raters.Population) -> TextJudge:
+  """The simulated population's exact preference.
+
+  The records are summary records: the raters read the written summary.
+  """
+
+  def judge(rows, responses, opponents):
+    probs = []
+    for row, response, opponent in zip(rows, responses, opponents, strict=True):
+      scores = raters.score_matrix(
+        population, row["prompt"], row["response"], [response, opponent]
+      )
+      probs.append(raters.win_prob(population, scores[0], scores[1]))
+    return np.array(probs)
+
+  return judge
+
+
+def make_text_judge(
+  make_token_judge: Callable[[Any], TokenJudge],
+  params: Any,
+  *,
+  jit: Callable[[Callable], Callable],
+  encode: Callable[[records.Record], batches.Example],
+  pad: Callable[[Sequence[batches.Example]], batches.Batch],
+  batch_size: int,
+) -> TextJudge:
+  """A text judge from a deterministic token judge.
+
+  Args:
+    make_token_judge: params -> token judge.
+    params: of that judge.
+    jit: `jax.jit`, or what runs such a function on many devices.
+    encode: record -> token ids.
+    pad: examples -> batch.
+    batch_size: rows judged at a time.
+  """
+
+  @jit
+  def win_prob(params, batch):
+    segments = (
+      preference_model.segment(batch, name)
+      for name in ("prompts", "responses_a", "responses_b")
+    )
+    keys = jax.random.split(jax.random.key(0), batch_size)
+    return make_token_judge(params)(keys, *segments)
+
+  def judge(rows, responses, opponents):
+    pairs = [
+      {"prompt": row["prompt"], "response_a": a, "response_b": b}
+      for row, a, b in zip(rows, responses, opponents, strict=True)
+    ]
+    ordered = batches.ordered_batches(pairs, encode, pad, batch_size=batch_size)
+    return np.concatenate(
+      [
+        np.asarray(win_prob(params, batch), np.float64)[:real]
+        for batch, real in ordered
+      ]
+    )
+
+  return judge

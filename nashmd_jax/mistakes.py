@@ -1,0 +1,49 @@
+"""What a user got wrong, as a type of its own, and all of it at once.
+
+Raised where input is read: flags, configs, files, folders. The program answers
+a Mistake with its sentence and exit status 2; any other error is its own
+fault and keeps its traceback.
+"""
+
+from collections.abc import Iterator
+import contextlib
+
+
+class Mistake(ValueError):
+  """A user's mistake: what was got, where, and what to do, in one sentence.
+
+  Attributes:
+    sentences: one for each mistake that was found.
+  """
+
+  def __init__(self, *sentences: str):
+    """Takes one sentence for each mistake."""
+    super().__init__("\n".join(sentences))
+    self.sentences = sentences
+
+
+class Findings:
+  """Mistakes that are collected, so that all are told in one go."""
+
+  def __init__(self):
+    """Starts with none."""
+    self.sentences: list[str] = []
+
+  @contextlib.contextmanager
+  def collect(self, where: str = "") -> Iterator[None]:
+    """Keeps the sentence of a ValueError that the block raises.
+
+    Args:
+      where: put in front of it, such as "nash.runs.rlhf".
+    """
+    try:
+      yield
+    except ValueError as error:
+      found = error.sentences if isinstance(error, Mistake) else (str(error),)
+      prefix = f"{where}: " if where else ""
+      self.sentences += [f"{prefix}{sentence}" for sentence in found]
+
+  def tell(self) -> None:
+    """Raises Mistake if anything was found, each sentence once."""
+    if self.sentences:
+      raise Mistake(*dict.fromkeys(self.sentences))

@@ -1,0 +1,277 @@
+"""Stage `collect`: the finished trials of a sweep, aggregated over seeds.
+
+Reads what the trials left in their workdirs; writes `results.json`,
+`table.md` and `plot.png`. A trial that is not finished is listed with what it
+reached and why it ended, and enters no mean.
+"""
+
+from collections.abc import Mapping, Sequence
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from nashmd_jax import files
+from nashmd_jax.stages import tournament
+from nashmd_jax.sweeps import collect_plot, trials
+from nashmd_jax.training import metrics
+
+CONFIDENCE = 0.95
+FINISHED = "finished"
+NONE = "–"
+Row = dict[str, Any]
+
+
+class Entry(NamedTuple):
+  """A trial as it is to be read.
+
+  Attributes:
+    trial: of the sweep.
+    jobs: the folders in its workdir that hold a `done.json` when it is
+      finished, in order.
+    mistake: what is wrong with its config; None if nothing is.
+  """
+
+  trial: trials.Trial
+  jobs: Sequence[str]
+  mistake: str | None
+
+
+def run(entries: Sequence[Entry], workdir: pathlib.Path) -> None:
+  """Writes the three files to `collect` in the workdir of a sweep."""
+  names = setting_names([entry.trial.overrides for entry in entries])
+  rows = [state(entry, names) for entry in entries]
+  strays = sorted(
+    path.name
+    for path in workdir.glob("[0-9][0-9][0-9]*")
+    if path not in [entry.trial.folder for entry in entries]
+  )
+  groups = aggregate(rows)
+  folder = workdir / "collect"
+  files.save_json(
+    folder / "results.json",
+    {"confidence": CONFIDENCE, "trials": rows, "groups": groups},
+  )
+  files.save_text(folder / "table.md", table(rows, groups, strays))
+  collect_plot.save(groups, folder / "plot.png")
+  print(f"collect: {_count(rows)}")
+  print(f"results: {folder / 'table.md'}")
+
+
+def setting_names(sweep: Sequence[Mapping[str, Any]]) -> list[str]:
+  """What the trials set besides the seed, in order of appearance."""
+  names = dict.fromkeys(name for overrides in sweep for name in overrides)
+  return [name for name in names if name != trials.SEED]
+
+
+def state(entry: Entry, names: Sequence[str]) -> Row:
+  """How far a trial came.
+
+  Args:
+    entry: the trial.
+    names: settings to tell of it; read in its config, so that a trial that
+      leaves one as it is in the base is in the same group as one that sets it.
+  Returns: "trial", "settings", "seed" (None if the config has none), "state"
+    (finished, failed, unfinished, not started), "reached" (the job it ended
+    in) and "reason", "scores" (empty unless finished).
+  """
+  config = json.loads(entry.trial.config.to_json_best_effort())
+  reached, reason = NONE, NONE
+  undone = [
+    job
+    for job in entry.jobs
+    if not (entry.trial.folder / job / "done.json").exists()
+  ]
+  failure = entry.trial.folder / "failed.json"
+  if not undone:
+    found = FINISHED
+  elif failure.exists():
+    found = "failed"
+    reached, reason = files.load_json(failure).values()
+  elif entry.mistake:
+    found, reached, reason = "failed", "config", entry.mistake
+  elif not (entry.trial.folder / "config.json").exists():
+    found = "not started"
+  else:
+    found, reason = "unfinished", "cut off, or still running"
+    reached = _reached(entry.trial.folder, undone[0])
+  return {
+    "trial": entry.trial.number,
+    "settings": {name: _at(config, name) for name in names},
+    "seed": config.get(trials.SEED),
+    "state": found,
+    "reached": reached,
+    "reason": reason,
+    "scores": {} if undone else load_scores(entry.trial.folder, entry.jobs),
+  }
+
+
+def _at(config: Mapping[str, Any], name: str) -> Any:
+  for key in name.split("."):
+    config = config[key]
+  return config
+
+
+def _reached(folder: pathlib.Path, job: str) -> str:
+  rows = metrics.load_metrics(folder / job / "metrics.jsonl")
+  return f"{job}, step {rows[-1]['step']}" if rows else job
+
+
+def load_scores(folder: pathlib.Path, jobs: Sequence[str]) -> dict[str, float]:
+  """The numbers that the jobs of a finished trial returned, last job first.
+
+  Of a tournament the win rates against SFT instead, by judge and policy.
+  """
+  scores = {}
+  for job in reversed(jobs):
+    if job == "tournament":
+      found = _win_rates(files.load_json(folder / job / "results.json"))
+    else:
+      found = files.load_json(folder / job / "done.json")["results"]
+    scores |= {
+      f"{job}/{name}": float(value)
+      for name, value in found.items()
+      if isinstance(value, int | float)
+    }
+  return scores
+
+
+def _win_rates(results: Mapping[str, Any]) -> dict[str, float]:
+  names = results["policies"]
+  column = names.index(tournament.START)
+  return {
+    f"{judge}/{name} against {tournament.START}": found["win_rate"][i][column]
+    for judge, found in results["judges"].items()
+    for i, name in enumerate(names)
+    if i != column
+  }
+
+
+def interval(
+  values: Sequence[float], confidence: float
+) -> tuple[float, float | None, float | None]:
+  """Mean m and m ∓ t_{n−1} s/√n, the Student-t interval of it.
+
+  Args:
+    values: n independent ones; s is their standard deviation, of n − 1.
+    confidence: level of the two-sided interval.
+  Returns: (mean, low, high); of one value alone, None for both ends.
+  """
+  count, mean = len(values), float(np.mean(values))
+  if count < 2:
+    return mean, None, None
+  quantile = stats.t.ppf(0.5 + confidence / 2, count - 1)
+  half = float(quantile * np.std(values, ddof=1) / np.sqrt(count))
+  return mean, mean - half, mean + half
+
+
+def aggregate(rows: Sequence[Row]) -> list[Row]:
+  """The trials that differ in the seed alone, as one row.
+
+  Args:
+    rows: as `state` returns them.
+  Returns: rows of "settings", "trials" (how many the sweep has), and
+    "scores": by name, "values" of the finished ones, "mean", "low", "high".
+  """
+  groups = {}
+  for row in rows:
+    groups.setdefault(json.dumps(row["settings"]), []).append(row)
+  found = []
+  for members in groups.values():
+    names = dict.fromkeys(name for row in members for name in row["scores"])
+    scores = {}
+    for name in names:
+      values = [row["scores"][name] for row in members if name in row["scores"]]
+      mean, low, high = interval(values, CONFIDENCE)
+      scores[name] = {
+        "values": values, "mean": mean, "low": low, "high": high
+      }  # fmt: skip
+    found.append({
+      "settings": members[0]["settings"],
+      "trials": len(members),
+      "scores": scores,
+    })  # fmt: skip
+  return found
+
+
+def _count(rows: Sequence[Row]) -> str:
+  states = [row["state"] for row in rows]
+  others = dict.fromkeys(state for state in states if state != FINISHED)
+  parts = [f"{states.count(FINISHED)} of {len(rows)} trials finished"]
+  parts += [f"{states.count(other)} {other}" for other in others]
+  return ", ".join(parts)
+
+
+def table(
+  rows: Sequence[Row], groups: Sequence[Row], strays: Sequence[str]
+) -> str:
+  """What is missing, then one Markdown table a score."""
+  lines = [f"# Sweep: {_count(rows)}", ""]
+  missing = [row for row in rows if row["state"] != FINISHED]
+  if missing:
+    lines += ["## In no mean below", ""]
+    lines += _markdown(
+      ["trial", "settings", "state", "reached", "reason"],
+      [
+        [
+          f"{row['trial']:03d}",
+          trials.describe(_settings(row)),
+          *(row[key] for key in ("state", "reached", "reason")),
+        ]
+        for row in missing
+      ],
+    )
+  if strays:
+    lines += [f"Not of this sweep and not read: {', '.join(strays)}.", ""]
+  names = dict.fromkeys(name for group in groups for name in group["scores"])
+  if not names:
+    return "\n".join([*lines, "No trial is finished.", ""])
+  lines += [
+    "## Scores",
+    "",
+    f"Mean over the seeds and its {CONFIDENCE:.0%} Student-t interval; n "
+    f"finished trials have the score. With one there is no interval.",
+    "",
+  ]
+  head = ["n", "mean", f"{CONFIDENCE:.0%} interval"]
+  if not groups[0]["settings"]:
+    scores, planned = groups[0]["scores"], groups[0]["trials"]
+    body = [[name, *_cells(scores[name], planned)] for name in names]
+    return "\n".join([*lines, *_markdown(["score", *head], body)])
+  for name in names:
+    lines += [f"### {name}", ""]
+    lines += _markdown(
+      [*groups[0]["settings"], *head],
+      [
+        [
+          *group["settings"].values(),
+          *_cells(group["scores"].get(name), group["trials"]),
+        ]
+        for group in groups
+      ],
+    )
+  return "\n".join(lines)
+
+
+def _settings(row: Row) -> dict[str, Any]:
+  seed = {} if row["seed"] is None else {trials.SEED: row["seed"]}
+  return row["settings"] | seed
+
+
+def _cells(score: Row | None, planned: int) -> list[str]:
+  count = len(score["values"]) if score else 0
+  shown = f"{count} of {planned}" if count < planned else f"{count}"
+  if score is None:
+    return [shown, NONE, NONE]
+  ends = NONE
+  if score["low"] is not None:
+    ends = f"{score['low']:.4g} to {score['high']:.4g}"
+  return [shown, f"{score['mean']:.4g}", ends]
+
+
+def _markdown(head: Sequence[str], body: Sequence[Sequence[Any]]) -> list[str]:
+  lines = [head, ["---"] * len(head), *body]
+  cells = [[str(cell).replace("|", r"\|") for cell in line] for line in lines]
+  return [*(f"| {' | '.join(line)} |" for line in cells), ""]

@@ -1,0 +1,205 @@
+"""The trials of a sweep: a base config, and what each trial sets in it.
+
+A config file is a sweep if it defines `get_hyper`, see `hyper`. Trial N has
+the folder N, three digits, in the sweep's workdir; `trial.json` there holds
+what it sets, and `failed.json` why a job of it failed last.
+"""
+
+from collections.abc import Mapping, Sequence
+import copy
+import difflib
+import importlib.util
+import json
+import pathlib
+import traceback
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from nashmd_jax import files
+from nashmd_jax.sweeps import hyper
+
+SEED = "seed"
+
+
+class Trial(NamedTuple):
+  """One config of a sweep.
+
+  Attributes:
+    number: from 0.
+    overrides: what it sets, by dotted name.
+    config: the base config with that, locked.
+    folder: its workdir.
+  """
+
+  number: int
+  overrides: hyper.Overrides
+  config: ml_collections.ConfigDict
+  folder: pathlib.Path
+
+
+def load_sweep(config_flag: str) -> hyper.Sweep | None:
+  """What `get_hyper` of a config file returns; None if it defines none.
+
+  Args:
+    config_flag: as `--config` takes it, "configs/sweeps.py:mixture" for one.
+  Raises: ValueError if it fails, or returns no list of trials.
+  """
+  file, _, variant = config_flag.partition(":")
+  spec = importlib.util.spec_from_file_location("sweep_config", file)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  if not hasattr(module, "get_hyper"):
+    return None
+  try:
+    sweep = module.get_hyper(hyper, *([variant] if variant else []))
+  except Exception as error:  # a user's function can raise anything
+    raise ValueError(f"{file}, get_hyper: {error_line(error)}") from None
+  if (
+    not isinstance(sweep, list)
+    or not sweep
+    or not all(isinstance(overrides, dict) for overrides in sweep)
+  ):
+    raise ValueError(
+      f"{file}, get_hyper: got {sweep!r}, expected a list of at least one "
+      "{dotted name: value}"
+    )
+  return sweep
+
+
+def all_trials(
+  config: ml_collections.ConfigDict,
+  sweep: hyper.Sweep,
+  *,
+  given: Sequence[str],
+  workdir: pathlib.Path,
+) -> list[Trial]:
+  """The trials of a sweep over a config.
+
+  Args:
+    config: the base, locked.
+    sweep: what each trial sets in it.
+    given: dotted names that the command line set in the base.
+    workdir: of the sweep.
+  Raises: ValueError that names the first trial that cannot be, or that is
+    the same as another.
+  """
+  trials, seen = [], {}
+  for number, overrides in enumerate(sweep):
+    for name in given:
+      if name in overrides:
+        raise ValueError(
+          f"--config.{name}: is set by the trials of this sweep; leave it out"
+        )
+    own = override(config, overrides, where=f"trial {number}")
+    same = seen.setdefault(_plain(own), number)
+    if same != number:
+      raise ValueError(
+        f"trial {number}: has the same config as trial {same}; leave one out"
+      )
+    folder = workdir / f"{number:03d}"
+    trials.append(Trial(number, overrides, own, folder))
+  return trials
+
+
+def override(
+  config: ml_collections.ConfigDict, overrides: hyper.Overrides, *, where: str
+) -> ml_collections.ConfigDict:
+  """A copy of a locked config in which settings have other values.
+
+  Raises: ValueError for a name that the config lacks or a value of another
+    type than the setting has; `where` stands in front of it.
+  """
+  config = copy.deepcopy(config)
+  for name, value in overrides.items():
+    *path, last = name.split(".")
+    section = config
+    try:
+      for key in path:
+        section = section[key]
+      section[last]  # a lock lets new keys pass in no section
+    except (KeyError, TypeError):
+      raise ValueError(f"{where}: {_unknown(config, name)}") from None
+    try:
+      section[last] = value
+    except TypeError:
+      raise ValueError(
+        f"{where}: {name}: got {value!r}, expected "
+        f"{section.get_type(last).__name__} like {section[last]!r}"
+      ) from None
+  return config
+
+
+def _unknown(config: ml_collections.ConfigDict, name: str) -> str:
+  near = difflib.get_close_matches(name, _names(config), n=1, cutoff=0)
+  return f"there is no setting {name!r}; the nearest is {near[0]!r}"
+
+
+def _names(section, prefix: str = "") -> list[str]:
+  names = []
+  for key in section:
+    names.append(f"{prefix}{key}")
+    if isinstance(section[key], ml_collections.ConfigDict):
+      names += _names(section[key], f"{prefix}{key}.")
+  return names
+
+
+def _plain(config: ml_collections.ConfigDict) -> str:
+  return json.dumps(json.loads(config.to_json_best_effort()), sort_keys=True)
+
+
+def chosen(trials: Sequence[Trial], number: int) -> Trial:
+  """The trial with a number.
+
+  Raises: ValueError that says how many there are.
+  """
+  if not 0 <= number < len(trials):
+    raise ValueError(
+      f"--trial: got {number}, expected 0 to {len(trials) - 1}: the sweep has "
+      f"{len(trials)} trials"
+    )
+  return trials[number]
+
+
+def describe(overrides: Mapping[str, Any]) -> str:
+  """What a trial sets, on one line."""
+  return ", ".join(f"{name}={value}" for name, value in overrides.items())
+
+
+def claim(trial: Trial) -> None:
+  """Writes what a trial sets into its workdir, or checks that it is the same.
+
+  Raises: ValueError that names the first setting that differs.
+  """
+  path = trial.folder / "trial.json"
+  mine = json.loads(json.dumps(trial.overrides))
+  if not path.exists():
+    files.save_json(path, {"trial": trial.number, "overrides": mine})
+    return
+  old = files.load_json(path)["overrides"]
+  for name in sorted(set(mine) | set(old)):
+    if mine.get(name, "absent") != old.get(name, "absent"):
+      raise ValueError(
+        f"{trial.folder}: belongs to another trial, {name} was "
+        f"{old.get(name, 'absent')!r} and is now "
+        f"{mine.get(name, 'absent')!r}; choose another --workdir"
+      )
+
+
+def error_line(error: BaseException) -> str:
+  """The line that ends a traceback, messages of several lines as one."""
+  return " ".join(traceback.format_exception_only(error)[0].split())
+
+
+def save_failure(
+  workdir: pathlib.Path, stage: str, error: BaseException
+) -> None:
+  """Leaves the stage that failed, and its error line, in `failed.json`."""
+  files.save_json(
+    workdir / "failed.json", {"stage": stage, "error": error_line(error)}
+  )
+
+
+def clear_failure(workdir: pathlib.Path) -> None:
+  """Forgets an earlier failure."""
+  (workdir / "failed.json").unlink(missing_ok=True)
