@@ -4,9 +4,42 @@ Dimension letters are the house ones: B batch, L lanes, P prompt, R response,
 T any sequence, V vocabulary. Nothing here knows a model, a loss or a device.
 """
 
+from typing import NamedTuple
+
 import jax
 from jax import lax
 import jax.numpy as jnp
+
+
+class Mean(NamedTuple):
+  """A mean that is not divided yet.
+
+  Sums and counts add up over micro-batches, devices, updates and steps, where
+  the mean of means would be wrong: counts may differ.
+
+  Attributes:
+    total: f32 scalar, the sum. Gradient flows through it.
+    count: f32 scalar, what it is divided by.
+  """
+
+  total: jax.Array
+  count: jax.Array
+
+  @property
+  def value(self) -> jax.Array:
+    """The mean; 0 of nothing."""
+    return self.total / jnp.maximum(self.count, 1)
+
+
+def mean_over(values: jax.Array, mask: jax.Array) -> Mean:
+  """The mean of the entries where `mask` is true.
+
+  Args:
+    values: f32[...]; may be non-finite where the mask is false.
+    mask: bool[...], of the same shape.
+  """
+  total = jnp.sum(jnp.where(mask, values, 0))
+  return Mean(total, jnp.sum(mask).astype(total.dtype))
 
 
 def check_shapes(**named) -> dict[str, int]:

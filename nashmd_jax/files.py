@@ -5,6 +5,8 @@ import os
 import pathlib
 from typing import Any
 
+from nashmd_jax import mistakes
+
 
 def save_text(path: pathlib.Path, text: str) -> None:
   """Writes a file under another name first, so that no half of it is seen."""
@@ -30,4 +32,4 @@ def load_json(path: pathlib.Path) -> Any:
   try:
     return json.loads(path.read_text(encoding="utf-8"))
   except (OSError, json.JSONDecodeError) as error:
-    raise ValueError(f"{path}: cannot be read ({error})") from None
+    raise mistakes.Mistake(f"{path}: cannot be read ({error})") from None

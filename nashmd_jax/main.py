@@ -8,7 +8,7 @@ run failed, 2 a mistake in flags, config, data or workdir, 75 saved on SIGTERM:
 start it again. The same command on every host makes one run of them all.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import contextlib
 import functools
 import json
@@ -17,20 +17,21 @@ import pathlib
 import re
 import sys
 import time
-import traceback
+from typing import NamedTuple
 
 from absl import app, flags, logging
 import jax
 import ml_collections
 from ml_collections import config_flags
 
-from nashmd_jax import files
+from nashmd_jax import mistakes
 from nashmd_jax import pipeline as pipeline_lib
-from nashmd_jax.stages import games as games_stage
-from nashmd_jax.stages import text
+from nashmd_jax import workdir as workdir_lib
+from nashmd_jax.capacity import pod_check
+from nashmd_jax.stages import games, text
 from nashmd_jax.sweeps import collect, hyper, trials
 from nashmd_jax.training import distributed
-from nashmd_jax.worlds import stage as worlds_stage
+from nashmd_jax.worlds import stage as worlds
 
 CONFIG = config_flags.DEFINE_config_file(
   "config", help_string="Config file, such as configs/docstrings.py[:tiny]."
@@ -41,13 +42,18 @@ WORKDIR = flags.DEFINE_string(
   "Folder of the run, made if absent; out/ and the name of the config if not "
   "given.",
 )
-MARKER = "done.json"
 STAGE = flags.DEFINE_string(
   "stage",
   "all",
   "The one stage to run; all of the config's if not given. pod_check compiles "
   "every program for the slice of --topology instead. Of a sweep also trials, "
   "which lists them, and collect, which aggregates them.",
+)
+REUSE = flags.DEFINE_list(
+  "reuse",
+  [],
+  "Workdirs whose finished stages are linked to where they are the same: of "
+  "the same settings, data and earlier stages.",
 )
 TRIAL = flags.DEFINE_integer(
   "trial", None, "Number of the trial to run if the config is a sweep, from 0."
@@ -59,9 +65,24 @@ POD_CHECK = "pod_check"
 SWEEP_STAGES = ("trials", "collect")
 PIPELINES = {
   "text": text.PIPELINE,
-  "games": games_stage.PIPELINE,
-  "worlds": worlds_stage.PIPELINE,
+  "games": games.PIPELINE,
+  "worlds": worlds.PIPELINE,
 }
+POD_CHECKS = {"text": pod_check.check_config}
+
+
+class Place(NamedTuple):
+  """Where a run is, and where else finished stages are.
+
+  Attributes:
+    workdir: of the run.
+    reuse: other workdirs.
+    store: folder that the trials of a sweep share; None for a single run.
+  """
+
+  workdir: pathlib.Path
+  reuse: Sequence[pathlib.Path] = ()
+  store: pathlib.Path | None = None
 
 
 def pipeline_of(
@@ -69,20 +90,21 @@ def pipeline_of(
 ) -> pipeline_lib.Pipeline:
   """The pipeline that a config names.
 
-  Raises: ValueError if it names none, or if the stage is not one of it.
+  Raises: Mistake if it names none, or if the stage is not one of it.
   """
   name = config.pipeline if "pipeline" in config else None
   if name not in PIPELINES:
-    raise ValueError(
+    raise mistakes.Mistake(
       f"config.pipeline: got {name!r}, expected one of {sorted(PIPELINES)}"
     )
-  pipeline = PIPELINES[name]
-  stages = pipeline.stages
-  if pipeline.pod_check is not None:
+  stages = tuple(stage.name for stage in PIPELINES[name].stages)
+  if name in POD_CHECKS:
     stages += (POD_CHECK,)
   if stage not in ("all", *stages):
-    raise ValueError(f"--stage: got {stage!r}, expected all or one of {stages}")
-  return pipeline
+    raise mistakes.Mistake(
+      f"--stage: got {stage!r}, expected all or one of {stages}"
+    )
+  return PIPELINES[name]
 
 
 def default_workdir(config_flag: str) -> pathlib.Path:
@@ -92,117 +114,133 @@ def default_workdir(config_flag: str) -> pathlib.Path:
   return pathlib.Path("out") / (f"{name}-{variant}" if variant else name)
 
 
-def claim_workdir(
-  config: ml_collections.ConfigDict, workdir: pathlib.Path
-) -> None:
-  """Writes the config into a new workdir, or checks that it is the same.
-
-  Raises: ValueError that names the first setting that differs.
-  """
-  path = workdir / "config.json"
-  mine = json.loads(config.to_json_best_effort())
-  if path.exists():
-    ours, old = _flat(mine), _flat(files.load_json(path))
-    for key in sorted(set(ours) | set(old)):
-      if ours.get(key, "absent") != old.get(key, "absent"):
-        raise ValueError(
-          f"{workdir}: belongs to another config, {key} was "
-          f"{old.get(key, 'absent')!r} and is now "
-          f"{ours.get(key, 'absent')!r}; choose another --workdir"
-        )
-    return
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    if {found.name for found in workdir.iterdir()} - {"config.json.partial"}:
-      raise ValueError(
-        f"{workdir}: is not empty and holds no config.json; choose another "
-        "--workdir"
-      )
-    files.save_json(path, mine)
-  except OSError as error:
-    raise ValueError(
-      f"{workdir}: cannot be a workdir ({error.strerror}); choose another "
-      "--workdir"
-    ) from None
-
-
-def _flat(tree, prefix: str = "") -> dict:
-  if not isinstance(tree, dict) or not tree:
-    return {prefix: tree}
-  flat = {}
-  for key, value in tree.items():
-    flat |= _flat(value, f"{prefix}.{key}" if prefix else key)
-  return flat
-
-
 def run(
   config: ml_collections.ConfigDict,
-  workdir: pathlib.Path,
+  place: Place,
   stage: str,
-  trial: trials.Trial | None,
+  trial: trials.Trial | None = None,
 ) -> None:
   """Runs what is not done yet of one stage or of all; of a trial, if given."""
-  pipeline = pipeline_of(config, stage)
-  pipeline.check(config)
+  pipeline, workdir = pipeline_of(config, stage), place.workdir
+  pipeline_lib.check(pipeline, config)
   distributed.on_first(functools.partial(_claim, config, workdir, trial))
-  if distributed.anywhere(not (workdir / "config.json").exists()):
-    raise ValueError(
+  if distributed.anywhere(not (workdir / workdir_lib.CONFIG).exists()):
+    raise mistakes.Mistake(
       f"{workdir}: not every process sees what process 0 wrote there; choose a "
       "--workdir that all hosts share"
     )
   jax.config.update("jax_compilation_cache_dir", str(workdir / "xla_cache"))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-  jobs = pipeline.jobs(config, workdir)
-  done = distributed.on_first(
-    lambda: [name for name in jobs if (workdir / name / MARKER).exists()]
+  jobs = pipeline.jobs(config)
+  chosen = [
+    job for job, one in jobs.items() if stage in ("all", one.name)
+  ]
+  if not chosen:
+    raise mistakes.Mistake(
+      f"--stage: nothing in this config needs {stage}; leave it out"
+    )
+  keys = make_keys(pipeline, config, workdir)
+  wanted = dict.fromkeys(
+    need for job in chosen for need in (*jobs[job].needs(config, job), job)
   )
-  chosen = [name for name in jobs if stage in ("all", name.split("/")[0])]
-  todo = [name for name in chosen if name not in done]
-  for name in todo:
-    for need in pipeline.needed(config, name):
-      if need not in done:
-        raise ValueError(
-          f"{name}: needs {need}, which is not finished; run it first, or all "
-          "stages"
-        )
-    distributed.stop_if_asked()
-    job = jobs[name]
-    if name.split("/")[0] in pipeline.alone:
-      job = functools.partial(distributed.on_first, job)
-    _run_job(name, job, workdir)
-    done.append(name)
-  if not todo:
+  distributed.on_first(
+    functools.partial(_look, place, {job: keys[job] for job in wanted})
+  )
+  ran = False
+  for job in chosen:
+    ran |= _run_if_needed(config, place, jobs, job, keys[job])
+  if not ran:
     print("all is done already")
   page = workdir / pipeline.page
   if page.exists():
     print(f"results: {page}")
 
 
+def make_keys(
+  pipeline: pipeline_lib.Pipeline,
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+) -> dict[str, workdir_lib.Key]:
+  """The key of every job, once data and tokenizer are there."""
+  facts = pipeline.prepare(config, workdir)
+  keys: dict[str, workdir_lib.Key] = {}
+  for job, stage in pipeline.jobs(config).items():
+    keys[job] = workdir_lib.make_key(
+      stage.reads(config, job),
+      {name: facts[name] for name in stage.facts},
+      {need: keys[need] for need in stage.needs(config, job)},
+    )
+  return keys
+
+
 def _claim(config, workdir, trial) -> None:
-  claim_workdir(config, workdir)
+  workdir_lib.claim(workdir, json.loads(config.to_json_best_effort()))
   if trial is not None:
     trials.claim(trial)
 
 
-def _run_job(name: str, job: Callable[[], dict], workdir: pathlib.Path) -> None:
+def _look(place: Place, keys) -> None:
+  """Checks what is there; links to what is finished elsewhere."""
+  for job, key in keys.items():
+    if not workdir_lib.is_done(place.workdir, job):
+      found = workdir_lib.reuse(place.workdir, job, key, place.reuse)
+      if found is not None:
+        print(f"{job}: reused from {found}", flush=True)
+  workdir_lib.check_keys(place.workdir, keys)
+
+
+def _run_if_needed(config, place: Place, jobs, job: str, key) -> bool:
+  """Runs a job unless it is done, here or meanwhile by another trial."""
+  workdir = place.workdir
+
+  def is_done() -> bool:
+    return distributed.on_first(lambda: workdir_lib.is_done(workdir, job))
+
+  if is_done():
+    return False
+  for need in jobs[job].needs(config, job):
+    if not distributed.on_first(lambda need=need: workdir_lib.is_done(workdir, need)):
+      raise mistakes.Mistake(
+        f"{job}: needs {need}, which is not finished; run it first, or all "
+        "stages"
+      )
+  distributed.stop_if_asked()
+  with contextlib.ExitStack() as stack:
+    if place.store is not None and jobs[job].shared:
+      distributed.on_first(
+        lambda: _hold(stack, workdir_lib.share(workdir, job, key, place.store), job)
+      )
+      if is_done():
+        print(f"{job}: done by another trial", flush=True)
+        return True
+    _run_job(config, workdir, jobs[job], job, key)
+  return True
+
+
+def _hold(stack, folder, job) -> None:
+  def waiting():
+    print(f"{job}: waits, another trial is at it", flush=True)
+
+  stack.enter_context(workdir_lib.alone(folder, waiting))
+
+
+def _run_job(config, workdir, stage: pipeline_lib.Stage, job, key) -> None:
   """Runs a job; leaves its results, or why it failed, in the workdir."""
-  print(f"{name}: starts", flush=True)
+  print(f"{job}: starts", flush=True)
+  distributed.on_first(lambda: workdir_lib.begin(workdir, job, key))
+  work = functools.partial(stage.run, config, workdir, job)
   began = time.monotonic()
   try:
-    results = job()
+    results = distributed.on_first(work) if stage.alone else work()
   except Exception as error:
     if distributed.is_first():
-      trials.save_failure(workdir, name, error)
+      workdir_lib.fail(workdir, job, error)
     raise
   seconds = time.monotonic() - began
-
-  def finish():
-    outcome = {"seconds": seconds, "results": results}
-    files.save_json(workdir / name / MARKER, outcome)
-    trials.clear_failure(workdir)
-
-  distributed.on_first(finish)
-  print(f"{name}: done in {seconds:.0f} s", flush=True)
+  distributed.on_first(
+    lambda: workdir_lib.finish(workdir, job, results, seconds)
+  )
+  print(f"{job}: done in {seconds:.0f} s", flush=True)
 
 
 def run_sweep(
@@ -225,17 +263,19 @@ def run_sweep(
   """
   found = trials.all_trials(config, sweep, given=given, workdir=workdir)
   if (stage in SWEEP_STAGES) != (number is None):
-    raise ValueError(
+    raise mistakes.Mistake(
       f"--config: is a sweep of {len(found)} trials; give either --trial or "
       f"--stage, one of {SWEEP_STAGES}"
     )
   if (workdir / "config.json").exists():
-    raise ValueError(
+    raise mistakes.Mistake(
       f"{workdir}: belongs to a single run; choose another --workdir"
     )
   if number is not None:
     trial = trials.chosen(found, number)
-    run(trial.config, trial.folder, stage, trial)
+    reuse = workdir_lib.names(REUSE.value)
+    place = Place(trial.folder, reuse, workdir / "shared")
+    run(trial.config, place, stage, trial)
   elif stage == "trials":
     _list_trials(found)
   else:
@@ -246,7 +286,7 @@ def _list_trials(found: Sequence[trials.Trial]) -> None:
   for trial in found:
     mistake = _mistake(trial)
     if mistake:
-      raise ValueError(f"trial {trial.number}: {mistake}")
+      raise mistakes.Mistake(f"trial {trial.number}: {mistake}")
     print(f"{trial.number:03d} {trials.describe(trial.overrides)}")
   print(f"{len(found)} trials, 0 to {len(found) - 1}")
 
@@ -254,20 +294,19 @@ def _list_trials(found: Sequence[trials.Trial]) -> None:
 def _entry(trial: trials.Trial) -> collect.Entry:
   """A trial for `collect`, which must be the one that its folder holds."""
   mistake = None
-  if (trial.folder / "config.json").exists():
-    claim_workdir(trial.config, trial.folder)
+  if (trial.folder / workdir_lib.CONFIG).exists():
     trials.claim(trial)
   else:
     mistake = _mistake(trial)
-  jobs = pipeline_of(trial.config, "all").jobs(trial.config, trial.folder)
+  jobs = pipeline_of(trial.config, "all").jobs(trial.config)
   return collect.Entry(trial, tuple(jobs), mistake)
 
 
 def _mistake(trial: trials.Trial) -> str | None:
   """What is wrong with the config of a trial, before anything runs."""
   try:
-    pipeline_of(trial.config, "all").check(trial.config)
-  except ValueError as error:
+    pipeline_lib.check(pipeline_of(trial.config, "all"), trial.config)
+  except mistakes.Mistake as error:
     return str(error)
   return None
 
@@ -292,13 +331,15 @@ def _parse(argv: list[str]) -> list[str]:
     given = [arg.partition("=") for arg in argv]
     for file in [value for name, _, value in given if name == "--config"]:
       if not os.path.isfile(file.split(":")[0]):
-        raise ValueError(f"--config: there is no file {file.split(':')[0]!r}")
+        raise mistakes.Mistake(f"--config: there is no file {file.split(':')[0]!r}")
     rest = flags.FLAGS(argv)
     if len(rest) > 1:
-      raise ValueError(f"{rest[1:]} are no flags")
+      raise mistakes.Mistake(f"{rest[1:]} are no flags")
     if CONFIG.value is None:
-      raise ValueError("--config: must be given, configs/docstrings.py for one")
+      raise mistakes.Mistake("--config: must be given, configs/docstrings.py for one")
     CONFIG.value.to_dict()  # raises what the config file raised
+    file = config_flags.get_config_filename(flags.FLAGS["config"])
+    sys.path.append(os.path.dirname(os.path.abspath(file.split(":")[0])))
     return rest
   except Exception as error:  # config files can raise anything
     print(f"nashmd_jax: {_one_sentence(error)}", file=sys.stderr)
@@ -311,8 +352,9 @@ def main(argv: list[str]) -> None:
   logging.set_verbosity(logging.ERROR)
   try:
     if STAGE.value == POD_CHECK:
-      check = pipeline_of(CONFIG.value, POD_CHECK).pod_check
-      check(CONFIG.value, TOPOLOGY.value, print)
+      pipeline = pipeline_of(CONFIG.value, POD_CHECK)
+      check = POD_CHECKS[CONFIG.value.pipeline]
+      check(pipeline, CONFIG.value, TOPOLOGY.value, print)
       return
     distributed.start()
     with contextlib.ExitStack() as stack:
@@ -324,12 +366,13 @@ def main(argv: list[str]) -> None:
   except distributed.Preempted as stopped:
     print(f"nashmd_jax: {stopped}; start it again to go on", file=sys.stderr)
     status = distributed.EXIT_PREEMPTED
-  except (ValueError, FloatingPointError) as error:
-    if _is_fault(error):
-      distributed.fail()
-      raise
-    print(f"nashmd_jax: {_one_sentence(error)}", file=sys.stderr)
-    status = 2 if isinstance(error, ValueError) else 1
+  except mistakes.Mistake as error:
+    for sentence in error.sentences:
+      print(f"nashmd_jax: {' '.join(sentence.split())}", file=sys.stderr)
+    status = 2
+  except FloatingPointError as error:
+    print(f"nashmd_jax: {error}", file=sys.stderr)
+    status = 1
   except Exception:
     distributed.fail()
     raise
@@ -343,12 +386,13 @@ def _run_or_sweep(workdir: pathlib.Path) -> None:
     given = flags.FLAGS["config"].override_values
     run_sweep(sweep, CONFIG.value, workdir, STAGE.value, TRIAL.value, given)
   elif TRIAL.value is not None or STAGE.value in SWEEP_STAGES:
-    raise ValueError(
+    raise mistakes.Mistake(
       f"--config: {config_flag} defines no get_hyper, so that it is no sweep "
       "and has no trials"
     )
   else:
-    run(CONFIG.value, workdir, STAGE.value, None)
+    place = Place(workdir, workdir_lib.names(REUSE.value))
+    run(CONFIG.value, place, STAGE.value)
 
 
 def _workdir() -> pathlib.Path:
@@ -358,18 +402,11 @@ def _workdir() -> pathlib.Path:
       config_flags.get_config_filename(flags.FLAGS["config"])
     )
   if "://" in given:
-    raise ValueError(
+    raise mistakes.Mistake(
       f"--workdir: got the address {given}, expected a folder; mount the "
       "bucket and give its place in the file system"
     )
   return pathlib.Path(given)
-
-
-def _is_fault(error: ValueError | FloatingPointError) -> bool:
-  """Whether the program is to blame, for what it called raised the error."""
-  raised_in = pathlib.Path(traceback.extract_tb(error.__traceback__)[-1][0])
-  ours = pathlib.Path(__file__).parent in raised_in.parents
-  return isinstance(error, ValueError) and not ours
 
 
 if __name__ == "__main__":

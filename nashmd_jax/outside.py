@@ -47,9 +47,7 @@ def find(name: str, table: Mapping[str, Any], *, setting: str) -> Any:
     ) from None
   found = getattr(loaded, function, None)
   if not callable(found):
-    raise mistakes.Mistake(
-      f"{setting}: {module} has no function {function!r}"
-    )
+    raise mistakes.Mistake(f"{setting}: {module} has no function {function!r}")
   return functools.wraps(found)(functools.partial(_call, found, name, setting))
 
 

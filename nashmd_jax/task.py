@@ -1,6 +1,6 @@
 """What all stages share: data, tokenizer, model, and text out of a policy."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import functools
 import pathlib
 from typing import Any, NamedTuple
@@ -8,20 +8,32 @@ from typing import Any, NamedTuple
 import grain
 import jax
 import ml_collections
-import numpy as np
 
-from nashmd_jax import models, sampling, texts
+from nashmd_jax import arrays, mistakes, models, sampling, texts
 from nashmd_jax.data import batches, records
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.hub import pretrained
-from nashmd_jax.judges import preference_model
+from nashmd_jax.models import lora as lora_lib
 from nashmd_jax.training import checkpoints, distributed, sharding
+from nashmd_jax.training import metrics as metrics_lib
 
-TRAINED = ("sft", "preference", "reward", "nash")
-SLOTS = {
-  "preference": preference_model.PREFERENCE_SLOTS,
-  "reward": preference_model.REWARD_SLOTS,
-}
+Sets = Mapping[str, Any]
+# The base of adapters by the section of its model.
+BASES = {"model": "base", "judge_model": "judge_base"}
+
+
+class Lora(NamedTuple):
+  """Low-rank adapters in place of whole parameters; see `models.lora`.
+
+  Attributes:
+    rank: r; 0 trains the parameters themselves.
+    alpha: α.
+    targets: names of the adapted matrices.
+  """
+
+  rank: int
+  alpha: float
+  targets: tuple[str, ...]
 
 
 class Task(NamedTuple):
@@ -36,8 +48,9 @@ class Task(NamedTuple):
     encode: record -> token ids.
     pad: examples -> batch.
     max_response: R, tokens.
-    templates: of the judges: "preference", "reward".
+    lora: what is trained.
     devices: where parameters are stored and run.
+    seed: of random starts.
   """
 
   splits: Mapping[str, Sequence[records.Record]]
@@ -48,12 +61,29 @@ class Task(NamedTuple):
   encode: Callable[[records.Record], batches.Example]
   pad: Callable[[Sequence[batches.Example]], batches.Batch]
   max_response: int
-  templates: Mapping[str, preference_model.Template]
+  lora: Lora
   devices: sharding.Devices
+  seed: int
 
-  def place(self, tree: Any) -> Any:
-    """Stored parameter sets as a model runs on them, inside jit."""
-    return sharding.to_run(tree, self.devices)
+  def ready(
+    self, sets: Sets, names: Iterable[str], base: str = BASES["model"]
+  ) -> dict[str, Any]:
+    """The named sets as a model runs on them, inside jit.
+
+    Args:
+      sets: as stored, the base of adapters among them. Gradient flows to
+        adapters, or to whole parameters.
+      names: of sets.
+      base: name of the set that their adapters belong to.
+    """
+    placed = sharding.to_run({name: sets[name] for name in names}, self.devices)
+    if not self.lora.rank:
+      return placed
+    whole = sharding.to_run(sets[base], self.devices)
+    return {
+      name: lora_lib.attach(whole, adapters, alpha=self.lora.alpha)
+      for name, adapters in placed.items()
+    }
 
   def by_rows(
     self, function: Callable[[Any, batches.Batch], Any]
@@ -62,37 +92,12 @@ class Task(NamedTuple):
     return sharding.by_rows(function, self.devices)
 
 
-def make_devices(
-  config: ml_collections.ConfigDict,
-  devices: Sequence[jax.Device] | None = None,
-) -> sharding.Devices:
-  """The devices of a run; see `sharding.make_devices`.
-
-  Raises: ValueError for a batch whose rows they cannot share evenly.
-  """
-  made = sharding.make_devices(devices, **config.devices)
-  batch_sizes = {
-    f"{stage}.data": config[stage].data.batch_size for stage in TRAINED
-  } | {"tournament": config.tournament.batch_size}
-  if config.data.comparisons is None:
-    batch_sizes["comparisons.drawing"] = config.comparisons.drawing.batch_size
-  parts = made.mesh.shape["data"]
-  for path, rows in batch_sizes.items():
-    if rows % parts:
-      raise ValueError(
-        f"config.{path}.batch_size: got {rows}, expected a multiple of "
-        f"{parts}, the parts in which the devices share a batch"
-      )
-  return made
-
-
 def load_task(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Task:
   """Loads the task; prepares data and tokenizer in `workdir/data` if absent.
 
   Raises: ValueError for records or a tokenizer that cannot be read, or for
-    devices that cannot share the batches.
+    settings of the devices that cannot be.
   """
-  devices = make_devices(config)
   splits = texts.load_summaries(config, workdir)
   _, tokenizer = texts.load_tokenizer(config, workdir, splits)
   starts = {
@@ -114,16 +119,9 @@ def load_task(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Task:
     ),
     pad=functools.partial(batches.pad_batch, **config.layout),
     max_response=config.layout.max_response,
-    templates={
-      kind: preference_model.make_template(
-        tokenizer.encode,
-        slots,
-        barred=tokenizer.special_ids,
-        **config[kind].template,
-      )
-      for kind, slots in SLOTS.items()
-    },
-    devices=devices,
+    lora=Lora(**config.lora),
+    devices=sharding.make_devices(**config.devices),
+    seed=config.seed,
   )
 
 
@@ -132,61 +130,77 @@ def make_models(configs: Mapping[str, Any]) -> dict[str, models.LanguageModel]:
   return {name: models.make_model(made) for name, made in configs.items()}
 
 
-def load_params(
-  task: Task,
-  model: models.LanguageModel,
-  folder: pathlib.Path,
-  *,
-  name: str = "params",
-) -> Any:
-  """A parameter set of a model from the folder of a stage, as it is stored."""
-  shapes = jax.eval_shape(model.init, jax.random.key(0))
-  places = sharding.shardings(shapes, task.devices)
-  like = jax.tree.map(
-    lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-    shapes,
-    places,
-  )
-  return checkpoints.load_params(folder, like, name=name)
+def check_lora(*, rank: int, alpha: float, targets: Sequence[str]) -> None:
+  """Raises ValueError for adapters that cannot be."""
+  if rank < 0 or not alpha > 0:
+    raise mistakes.Mistake(
+      f"lora: got rank {rank} and alpha {alpha}, expected a rank of 0 (none) or "
+      "more and an alpha above 0"
+    )
+  unknown = sorted(set(targets) - set(lora_lib.INPUT_AXES))
+  if rank and (unknown or not targets):
+    raise mistakes.Mistake(
+      f"lora.targets: got {tuple(targets)}, expected some of "
+      f"{tuple(lora_lib.INPUT_AXES)}"
+    )
 
 
-def init_params(task: Task, section: str, rng: jax.Array) -> Any:
-  """The start of "model" or "judge_model", as it is stored."""
-  return pretrained.init_params(
-    task.starts[section], getattr(task, section), task.devices, rng
-  )
+def base_params(task: Task, section: str) -> Any:
+  """The whole parameters that "model" or "judge_model" starts with, as stored.
 
-
-def run_section(
-  config: ml_collections.ConfigDict, name: str
-) -> ml_collections.ConfigDict:
-  """`config.nash` with the changes that `config.nash.runs[name]` makes.
-
-  Raises: ValueError for a run that does not exist, or a key that
-    `config.nash` does not have.
+  The same at every call: from the folder, or of the seed of the run.
   """
-  section = config.nash.copy_and_resolve_references()
-  runs = section.runs
-  if name not in runs:
-    raise ValueError(f"nash.runs: no run {name!r} among {sorted(runs)}")
-  try:
-    section.update(runs[name])
-  except (KeyError, AttributeError, TypeError) as error:
-    raise ValueError(
-      f"nash.runs.{name}: {dict(runs[name])} does not fit the keys of "
-      f"config.nash ({error})"
-    ) from None
-  return section
+  return pretrained.init_params(
+    task.starts[section],
+    getattr(task, section),
+    task.devices,
+    jax.random.key(task.seed),
+  )
 
 
-def supervised_scores(loss):
-  """(params_by_name, batch) -> loss and metrics of the trained parameters."""
+def bases(task: Task, *sections: str) -> dict[str, Any]:
+  """The bases that adapters of these models stand beside; none without LoRA."""
+  if not task.lora.rank:
+    return {}
+  return {BASES[section]: base_params(task, section) for section in sections}
 
-  def scores(params_by_name, batch):
-    value, metrics = loss(params_by_name["policy"], batch, jax.random.key(0))
-    return {"loss": value, **metrics}
 
-  return scores
+def init_trained(task: Task, section: str) -> Any:
+  """What is trained of "model" or "judge_model" at its start, as stored."""
+  if not task.lora.rank:
+    return base_params(task, section)
+  return sharding.store(
+    task.devices, _init_adapters(task, section), jax.random.key(task.seed)
+  )
+
+
+def _init_adapters(task: Task, section: str):
+  shapes = _whole_shapes(task, section)
+  return functools.partial(
+    lora_lib.init_lora,
+    params=shapes,
+    rank=task.lora.rank,
+    targets=task.lora.targets,
+  )
+
+
+def _whole_shapes(task: Task, section: str) -> Any:
+  return jax.eval_shape(getattr(task, section).init, jax.random.key(0))
+
+
+def trained_shapes(task: Task, section: str) -> Any:
+  """Shapes of what is trained of "model" or "judge_model"."""
+  if not task.lora.rank:
+    return _whole_shapes(task, section)
+  return jax.eval_shape(_init_adapters(task, section), jax.random.key(0))
+
+
+def load_trained(
+  task: Task, section: str, folder: pathlib.Path, *, name: str = "params"
+) -> Any:
+  """A trained set from the folder of a stage, as it is stored."""
+  like = sharding.stored_shapes(trained_shapes(task, section), task.devices)
+  return checkpoints.load_params(folder, like, name=name)
 
 
 def training_batches(
@@ -202,54 +216,48 @@ def training_batches(
   )
 
 
-def held_out(
-  source: Sequence[records.Record], *, batch_size: int, examples: int
-) -> Sequence[records.Record]:
-  """The first of the held-out records, up to `examples`, in whole batches.
-
-  Raises: ValueError if the source does not fill one batch.
-  """
-  if len(source) < batch_size:
-    raise ValueError(
-      f"batch_size: {len(source)} held-out records do not fill one batch of "
-      f"{batch_size}; lower it or give more data"
-    )
-  count = max(1, min(examples, len(source)) // batch_size)
-  return source[: count * batch_size]
-
-
-def held_out_mean(
+def held_out_scores(
   task: Task,
   source: Sequence[records.Record],
-  scores: Callable[[Mapping[str, Any], batches.Batch], Mapping[str, jax.Array]],
+  scores: Callable[[Sets, batches.Batch], Mapping[str, arrays.Mean]],
   *,
   batch_size: int,
   examples: int,
-) -> Callable[[Mapping[str, Any]], dict[str, float]]:
-  """An evaluation: params_by_name -> mean scores over held-out records.
+) -> Callable[[Sets], dict[str, float]]:
+  """An evaluation: (sets) -> mean scores over held-out records.
 
   Args:
-    source: held-out records.
-    scores: (params_by_name, batch) -> scalars or f32[B]; jitted, by rows.
+    source: held-out records, of which the first `examples` are used; the rows
+      that fill up the last batch are not "real" in it and count nowhere.
+    scores: (sets, batch) -> means; jitted, by rows.
     batch_size: B, rows.
-    examples: see `held_out`.
+    examples: at most so many records.
   """
-  source = held_out(source, batch_size=batch_size, examples=examples)
+  source = source[:examples]
   scores = task.by_rows(scores)
 
-  def evaluate(params_by_name):
+  def evaluate(sets):
     ordered = batches.ordered_batches(
       source, task.encode, task.pad, batch_size=batch_size
     )
-    rows = [scores(params_by_name, batch) for batch, _ in ordered]
-    return {key: float(np.mean([r[key] for r in rows])) for key in rows[0]}
+    return metrics_lib.means([scores(sets, batch) for batch, _ in ordered])
 
   return evaluate
 
 
+def supervised_scores(loss):
+  """(sets, batch) -> loss and metrics of the trained parameters."""
+
+  def scores(sets, batch):
+    value, metrics = loss(sets["policy"], sets, batch, jax.random.key(0))
+    return {"loss": value, **metrics}
+
+  return scores
+
+
 def write_responses(
   task: Task,
-  params_by_name: Mapping[str, Any],
+  sets: Sets,
   lanes: Sequence[sampling.Lane],
   source: Sequence[records.Record],
   *,
@@ -263,11 +271,13 @@ def write_responses(
   not on the batch it is in.
   """
 
+  names = sorted({name for lane in lanes for name in lane})
+
   @task.by_rows
-  def roll(params_by_name, batch):
+  def roll(sets, batch):
     return sampling.rollout(
       task.model,
-      task.place(params_by_name),
+      task.ready(sets, names),
       lanes,
       prompts=batch["prompts"],
       prompt_mask=batch["prompts_mask"],
@@ -283,7 +293,7 @@ def write_responses(
   )
   for batch, real in ordered:
     distributed.stop_if_asked()
-    rollout = roll(params_by_name, batch)
+    rollout = roll(sets, batch)
     for tokens, mask in zip(
       rollout.tokens[:real], rollout.mask[:real], strict=True
     ):

@@ -1,10 +1,11 @@
-"""Anything that scores pairs of responses.
+"""Anything that scores responses, inside jit or on the host.
 
 A token judge is pure and runs inside jit: (keys, prompts, responses,
 opponents) -> win_prob f32[B], with a key for each row and a (tokens, mask)
 pair for the rest; a token scorer gives (prompts, responses) -> reward f32[B].
-A text judge runs on the host: (records, responses, opponents) -> win_prob
-f64[B], on strings.
+A text judge runs on the host, on strings: (records, responses, opponents) ->
+win_prob f64[B], and a text scorer (records, responses) -> reward f64[B]; NaN
+stands where one could not judge.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,21 +18,16 @@ from nashmd_jax import models
 from nashmd_jax.data import batches, records
 from nashmd_jax.judges import preference_model, raters
 
+Segment = preference_model.Segment
 TokenJudge = Callable[
-  [
-    jax.Array,
-    preference_model.Segment,
-    preference_model.Segment,
-    preference_model.Segment,
-  ],
+  [jax.Array, Segment, Segment, Segment],
   jax.Array,
 ]
-TokenScorer = Callable[
-  [preference_model.Segment, preference_model.Segment], jax.Array
-]
+TokenScorer = Callable[[Segment, Segment], jax.Array]
 TextJudge = Callable[
   [Sequence[records.Record], Sequence[str], Sequence[str]], np.ndarray
 ]
+TextScorer = Callable[[Sequence[records.Record], Sequence[str]], np.ndarray]
 
 
 def make_preference_judge(
@@ -89,6 +85,26 @@ def make_reward_scorer(
   return score
 
 
+def bradley_terry(score: TokenScorer) -> TokenJudge:
+  """σ(r(x, y) − r(x, y′)), the win probability that a reward stands for."""
+
+  def judge(keys, prompts, responses, opponents):
+    del keys
+    return jax.nn.sigmoid(score(prompts, responses) - score(prompts, opponents))
+
+  return judge
+
+
+def bradley_terry_text(score: TextScorer) -> TextJudge:
+  """The same of a scorer on the host."""
+
+  def judge(rows, responses, opponents):
+    margin = score(rows, responses) - score(rows, opponents)
+    return 1 / (1 + np.exp(-np.asarray(margin, np.float64)))
+
+  return judge
+
+
 def make_rater_judge(population: raters.Population) -> TextJudge:
   """The simulated population's exact preference.
 
@@ -109,7 +125,7 @@ def make_rater_judge(population: raters.Population) -> TextJudge:
 
 def make_text_judge(
   make_token_judge: Callable[[Any], TokenJudge],
-  params: Any,
+  sets: Any,
   *,
   jit: Callable[[Callable], Callable],
   encode: Callable[[records.Record], batches.Example],
@@ -119,8 +135,8 @@ def make_text_judge(
   """A text judge from a deterministic token judge.
 
   Args:
-    make_token_judge: params -> token judge.
-    params: of that judge.
+    make_token_judge: sets -> token judge.
+    sets: the parameter sets of that judge.
     jit: `jax.jit`, or what runs such a function on many devices.
     encode: record -> token ids.
     pad: examples -> batch.
@@ -128,13 +144,13 @@ def make_text_judge(
   """
 
   @jit
-  def win_prob(params, batch):
+  def win_prob(sets, batch):
     segments = (
       preference_model.segment(batch, name)
       for name in ("prompts", "responses_a", "responses_b")
     )
     keys = jax.random.split(jax.random.key(0), batch_size)
-    return make_token_judge(params)(keys, *segments)
+    return make_token_judge(sets)(keys, *segments)
 
   def judge(rows, responses, opponents):
     pairs = [
@@ -144,7 +160,7 @@ def make_text_judge(
     ordered = batches.ordered_batches(pairs, encode, pad, batch_size=batch_size)
     return np.concatenate(
       [
-        np.asarray(win_prob(params, batch), np.float64)[:real]
+        np.asarray(win_prob(sets, batch), np.float64)[:real]
         for batch, real in ordered
       ]
     )

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 
 from nashmd_jax import arrays
 
-Metrics = dict[str, jax.Array]
+Mean = arrays.Mean
+Metrics = dict[str, Mean]
 
 
 class Payment(NamedTuple):
@@ -76,23 +77,26 @@ def pg_loss(
   payment: Payment,
   mask: jax.Array,
   kl_coef: float,
-) -> tuple[jax.Array, Metrics]:
+) -> tuple[Mean, Metrics]:
   """−mean_B [ Σ_n log π_θ(y_n|·) · sg[s − τ owed_n] − τ direct ].
 
   Args:
     log_prob: f32[B, R]. Gradient flows through it and `payment.direct`.
     score: f32[B] s, what the response is worth before the KL.
     payment: of a KL form.
-    mask: bool[B, R].
+    mask: bool[B, R]; a row without a true token counts nowhere.
     kl_coef: τ.
-  Returns: loss: scalar, mean over B of sums over R. metrics: "kl" (nats a
-    response), "response_tokens".
+  Returns: loss: mean over the counted rows of sums over R. metrics: "kl"
+    (nats a response), "response_tokens".
   """
-  charged = lax.stop_gradient(score[:, None] - kl_coef * payment.owed)
+  rows = jnp.any(mask, axis=-1)
+  owed = kl_coef * payment.owed
+  charged = lax.stop_gradient(jnp.where(mask, score[:, None] - owed, 0))
   gain = arrays.masked_sum(log_prob * charged, mask)
-  loss = -jnp.mean(gain - kl_coef * payment.direct)
+  loss = arrays.mean_over(kl_coef * payment.direct - gain, rows)
+  tokens = jnp.sum(mask, axis=-1).astype(gain.dtype)
   metrics = {
-    "kl": jnp.mean(payment.kl),
-    "response_tokens": jnp.mean(jnp.sum(mask, axis=-1)),
+    "kl": arrays.mean_over(payment.kl, rows),
+    "response_tokens": arrays.mean_over(tokens, rows),
   }
   return loss, lax.stop_gradient(metrics)

@@ -12,12 +12,17 @@ import optax
 
 from nashmd_jax import arrays
 
-Metrics = dict[str, jax.Array]
+Mean = arrays.Mean
+Metrics = dict[str, Mean]
 
 
 def ipo_loss(
-  *, log_ratio: jax.Array, win_prob: jax.Array, kl_coef: float
-) -> tuple[jax.Array, Metrics]:
+  *,
+  log_ratio: jax.Array,
+  win_prob: jax.Array,
+  judged: jax.Array,
+  kl_coef: float,
+) -> tuple[Mean, Metrics]:
   """Squared error of the margin m = h(y) − h(y′) for soft preferences.
 
     mean_B mean_{i<j} [ p (m − 1/(2τ))² + (1 − p) (−m − 1/(2τ))² ]
@@ -30,24 +35,29 @@ def ipo_loss(
     log_ratio: f32[B, K] h(y_k), nats, of K ≥ 2 responses to each prompt, at
       the temperature that sampled them. Gradient flows through this argument.
     win_prob: f32[B, K, K] P(y_i ≻ y_j|x); only i < j is read.
+    judged: bool[B, K, K], true on the pairs that count; only i < j is read.
     kl_coef: τ > 0, nats⁻¹.
-  Returns: loss: scalar, mean over B and the K (K − 1) / 2 pairs. metrics:
+  Returns: loss: mean over the judged of the B K (K − 1) / 2 pairs. metrics:
     "log_ratio" (nats a response); "margin", the mean of (2p − 1) m (nats);
     "accuracy", the share of pairs whose margin has the sign of p − ½, a tie
     counting one half.
   Raises: ValueError if shapes disagree or K < 2.
   Source: Calandriello et al., ICML 2024, §4 and §5.
   """
-  margin, prob = _pairs(log_ratio, win_prob)
+  margin, prob, mask = _pairs(log_ratio, win_prob, judged)
   half = 1 / (2 * kl_coef)
   won, lost = (margin - half) ** 2, (-margin - half) ** 2
-  loss = jnp.mean(prob * won + (1 - prob) * lost)
-  return loss, _metrics(log_ratio, margin, prob)
+  loss = arrays.mean_over(prob * won + (1 - prob) * lost, mask)
+  return loss, _metrics(log_ratio, margin, prob, mask)
 
 
 def online_dpo_loss(
-  *, log_ratio: jax.Array, win_prob: jax.Array, kl_coef: float
-) -> tuple[jax.Array, Metrics]:
+  *,
+  log_ratio: jax.Array,
+  win_prob: jax.Array,
+  judged: jax.Array,
+  kl_coef: float,
+) -> tuple[Mean, Metrics]:
   """Cross-entropy of σ(τ m) against soft preferences, m = h(y) − h(y′).
 
     −mean_B mean_{i<j} [ p log σ(τ m) + (1 − p) log σ(−τ m) ]
@@ -55,15 +65,18 @@ def online_dpo_loss(
   Args, Returns, Raises: as `ipo_loss`.
   Source: Rafailov et al., 2023; Guo et al., 2024 (online).
   """
-  margin, prob = _pairs(log_ratio, win_prob)
-  loss = jnp.mean(optax.sigmoid_binary_cross_entropy(kl_coef * margin, prob))
-  return loss, _metrics(log_ratio, margin, prob)
+  margin, prob, mask = _pairs(log_ratio, win_prob, judged)
+  nats = optax.sigmoid_binary_cross_entropy(kl_coef * margin, prob)
+  loss = arrays.mean_over(nats, mask)
+  return loss, _metrics(log_ratio, margin, prob, mask)
 
 
-def _pairs(log_ratio, win_prob) -> tuple[jax.Array, jax.Array]:
-  """Margins and probabilities of all pairs i < j, f32[B, K (K − 1) / 2]."""
+def _pairs(log_ratio, win_prob, judged):
+  """Margins, probabilities and mask of all pairs i < j, [B, K (K − 1) / 2]."""
   sizes = arrays.check_shapes(
-    log_ratio=(log_ratio, "B K"), win_prob=(win_prob, "B K K")
+    log_ratio=(log_ratio, "B K"),
+    win_prob=(win_prob, "B K K"),
+    judged=(judged, "B K K"),
   )
   if sizes["K"] < 2:
     raise ValueError(
@@ -71,14 +84,16 @@ def _pairs(log_ratio, win_prob) -> tuple[jax.Array, jax.Array]:
       "more to make pairs"
     )
   i, j = np.triu_indices(sizes["K"], 1)
-  return log_ratio[:, i] - log_ratio[:, j], win_prob[:, i, j]
+  margin = log_ratio[:, i] - log_ratio[:, j]
+  return margin, win_prob[:, i, j], judged[:, i, j]
 
 
-def _metrics(log_ratio, margin, prob) -> Metrics:
-  agreement = jnp.sign(margin) * jnp.sign(prob - 0.5)
+def _metrics(log_ratio, margin, prob, mask) -> Metrics:
+  agreement = 0.5 + 0.5 * jnp.sign(margin) * jnp.sign(prob - 0.5)
+  rows = jnp.broadcast_to(jnp.any(mask, axis=1)[:, None], log_ratio.shape)
   metrics = {
-    "log_ratio": jnp.mean(log_ratio),
-    "margin": jnp.mean((2 * prob - 1) * margin),
-    "accuracy": jnp.mean(0.5 + 0.5 * agreement),
+    "log_ratio": arrays.mean_over(log_ratio, rows),
+    "margin": arrays.mean_over((2 * prob - 1) * margin, mask),
+    "accuracy": arrays.mean_over(agreement, mask),
   }
   return lax.stop_gradient(metrics)

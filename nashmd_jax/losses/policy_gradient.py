@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from nashmd_jax import arrays
 from nashmd_jax.losses import kl_forms
 
-Metrics = dict[str, jax.Array]
+Mean = arrays.Mean
+Metrics = dict[str, Mean]
 
 
 def nash_pg_loss(
@@ -21,7 +22,7 @@ def nash_pg_loss(
   win_prob: jax.Array,
   mask: jax.Array,
   kl_coef: float,
-) -> tuple[jax.Array, Metrics]:
+) -> tuple[Mean, Metrics]:
   """Surrogate whose gradient ascends P_τ(π_θ ≻ opponent), KL to go per token.
 
     −mean_B Σ_n log π_θ(y_n|x, y_<n) · sg[ P(y ≻ y′|x) − ½
@@ -35,11 +36,12 @@ def nash_pg_loss(
       sampled y. Gradient flows through this argument only.
     ref_log_prob: f32[B, R] log μ(y_n | x, y_<n), nats, same temperature.
     win_prob: f32[B] P(y ≻ y′|x), or its mean over opponent responses.
-    mask: bool[B, R], true on response tokens up to and including EOS.
+    mask: bool[B, R], true on response tokens up to and including EOS; a row
+      without one, such as a pair that was not judged, counts nowhere.
     kl_coef: τ ≥ 0, nats⁻¹.
-  Returns: loss: scalar, mean over B of sums over R; its value has no meaning.
-    metrics: "win_prob"; "kl" (nats a response, the estimate of this form);
-    "objective", win_prob − τ kl; "response_tokens".
+  Returns: loss: mean over B of sums over R; its value has no meaning.
+    metrics, means over B: "win_prob"; "kl" (nats a response, the estimate of
+    this form); "objective", win_prob − τ kl; "response_tokens".
   Raises: ValueError if shapes disagree.
   Source: Munos et al., ICML 2024, §7.
   """
@@ -55,7 +57,7 @@ def nash_pg_sequence_kl_loss(
   win_prob: jax.Array,
   mask: jax.Array,
   kl_coef: float,
-) -> tuple[jax.Array, Metrics]:
+) -> tuple[Mean, Metrics]:
   """The surrogate of `nash_pg_loss`, every token paying for the whole y.
 
     −mean_B Σ_n log π_θ(y_n|x, y_<n) · sg[ P(y ≻ y′|x) − ½
@@ -79,7 +81,7 @@ def nash_pg_exact_kl_loss(
   win_prob: jax.Array,
   mask: jax.Array,
   kl_coef: float,
-) -> tuple[jax.Array, Metrics]:
+) -> tuple[Mean, Metrics]:
   """The surrogate of `nash_pg_loss`, the KL of each prefix summed exactly.
 
     −mean_B Σ_n { log π_θ(y_n|x, y_<n) · sg[ P(y ≻ y′|x) − ½
@@ -107,7 +109,7 @@ def nash_pg_off_policy_loss(
   mask: jax.Array,
   kl_coef: float,
   clip: float,
-) -> tuple[jax.Array, Metrics]:
+) -> tuple[Mean, Metrics]:
   """`nash_pg_loss` on responses that an earlier policy π_b wrote.
 
     −mean_B Σ_n log π_θ(y_n|x, y_<n) · sg[ w b_n ],  w = π_θ(y|x) / π_b(y|x)
@@ -145,8 +147,9 @@ def nash_pg_off_policy_loss(
   clipped |= (weight < 1 - clip) & (bracket < 0)
   gain = log_prob * lax.stop_gradient(jnp.where(clipped, 0, weight * bracket))
   _, metrics = _nash(log_prob, win_prob, payment, mask, kl_coef)
-  metrics["clipped"] = jnp.sum(clipped & mask) / jnp.sum(mask)
-  return -jnp.mean(arrays.masked_sum(gain, mask)), metrics
+  metrics["clipped"] = arrays.mean_over(clipped.astype(gain.dtype), mask)
+  loss = -arrays.masked_sum(gain, mask)
+  return arrays.mean_over(loss, jnp.any(mask, axis=-1)), metrics
 
 
 def rlhf_pg_loss(
@@ -157,7 +160,7 @@ def rlhf_pg_loss(
   baseline: jax.Array,
   mask: jax.Array,
   kl_coef: float,
-) -> tuple[jax.Array, Metrics]:
+) -> tuple[Mean, Metrics]:
   """Surrogate whose gradient ascends E r(x, y) − τ KL(π_θ, μ), KL to go.
 
     −mean_B Σ_n log π_θ(y_n|x, y_<n) · sg[ r(x, y) − b
@@ -170,11 +173,11 @@ def rlhf_pg_loss(
     reward: f32[B] r(x, y), Bradley-Terry log-odds.
     baseline: f32[B], any number that does not depend on y given x, such as
       the reward of an independent response to x, or `leave_one_out`.
-    mask: bool[B, R], true on response tokens up to and including EOS.
+    mask: as `nash_pg_loss`.
     kl_coef: τ ≥ 0, reward units a nat.
-  Returns: loss: scalar, mean over B of sums over R; its value has no meaning.
-    metrics: "reward"; "kl" (nats a response, the estimate of this form);
-    "objective", reward − τ kl; "response_tokens".
+  Returns: loss: mean over B of sums over R; its value has no meaning.
+    metrics, means over B: "reward"; "kl" (nats a response, the estimate of
+    this form); "objective", reward − τ kl; "response_tokens".
   Raises: ValueError if shapes disagree.
   Source: Munos et al., ICML 2024, §8 (the RLHF baseline).
   """
@@ -191,7 +194,7 @@ def rlhf_pg_sequence_kl_loss(
   baseline: jax.Array,
   mask: jax.Array,
   kl_coef: float,
-) -> tuple[jax.Array, Metrics]:
+) -> tuple[Mean, Metrics]:
   """The surrogate of `rlhf_pg_loss`, every token paying for the whole y.
 
   Args, Returns, Raises: as `rlhf_pg_loss`.
@@ -210,7 +213,7 @@ def rlhf_pg_exact_kl_loss(
   baseline: jax.Array,
   mask: jax.Array,
   kl_coef: float,
-) -> tuple[jax.Array, Metrics]:
+) -> tuple[Mean, Metrics]:
   """The surrogate of `rlhf_pg_loss`, the KL of each prefix summed exactly.
 
   Args:
@@ -226,40 +229,49 @@ def rlhf_pg_exact_kl_loss(
   return _rlhf(log_prob, reward, baseline, payment, mask, kl_coef)
 
 
-def leave_one_out(scores: jax.Array) -> jax.Array:
-  """The mean of the other K − 1 scores, a baseline independent of its own.
+def leave_one_out(scores: jax.Array, known: jax.Array) -> jax.Array:
+  """The mean of the other known scores, a baseline independent of its own.
 
   Args:
     scores: f32[B, K], of K ≥ 2 responses to each prompt.
-  Returns: f32[B, K].
+    known: bool[B, K], false on scores that there are not.
+  Returns: f32[B, K]; it means nothing where fewer than two are known.
   Raises: ValueError for fewer than two responses.
   Source: Kool et al., 2019; Ahmadian et al., 2024 (RLOO).
   """
-  count = arrays.check_shapes(scores=(scores, "B K"))["K"]
+  count = arrays.check_shapes(scores=(scores, "B K"), known=(known, "B K"))["K"]
   if count < 2:
     raise ValueError(
       f"scores: got {count} response to each prompt, expected two or more to "
       "leave one out"
     )
-  return (jnp.sum(scores, axis=1, keepdims=True) - scores) / (count - 1)
+  scores = jnp.where(known, scores, 0)
+  others = jnp.sum(known, axis=1, keepdims=True) - 1
+  total = jnp.sum(scores, axis=1, keepdims=True) - scores
+  return total / jnp.maximum(others, 1)
 
 
 def _nash(log_prob, win_prob, payment, mask, kl_coef):
   loss, metrics = kl_forms.pg_loss(
     log_prob, win_prob - 0.5, payment, mask, kl_coef
   )
-  metrics["win_prob"] = jnp.mean(win_prob)
-  metrics["objective"] = metrics["win_prob"] - kl_coef * metrics["kl"]
-  return loss, metrics
+  return loss, metrics | _objective(
+    "win_prob", win_prob, metrics, mask, kl_coef
+  )
 
 
 def _rlhf(log_prob, reward, baseline, payment, mask, kl_coef):
   loss, metrics = kl_forms.pg_loss(
     log_prob, reward - baseline, payment, mask, kl_coef
   )
-  metrics["reward"] = jnp.mean(reward)
-  metrics["objective"] = metrics["reward"] - kl_coef * metrics["kl"]
-  return loss, metrics
+  return loss, metrics | _objective("reward", reward, metrics, mask, kl_coef)
+
+
+def _objective(name, score, metrics, mask, kl_coef) -> Metrics:
+  """The score, and the score less τ KL."""
+  mean = arrays.mean_over(score, jnp.any(mask, axis=-1))
+  total = mean.total - kl_coef * metrics["kl"].total
+  return {name: mean, "objective": Mean(total, mean.count)}
 
 
 def _at(log_probs: jax.Array, tokens: jax.Array) -> jax.Array:

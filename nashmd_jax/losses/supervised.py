@@ -6,30 +6,31 @@ import optax
 
 from nashmd_jax import arrays
 
-Metrics = dict[str, jax.Array]
+Mean = arrays.Mean
+Metrics = dict[str, Mean]
 
 
-def sft_loss(
-  *, log_prob: jax.Array, mask: jax.Array
-) -> tuple[jax.Array, Metrics]:
+def sft_loss(*, log_prob: jax.Array, mask: jax.Array) -> tuple[Mean, Metrics]:
   """−mean_B Σ_n log π_θ(y_n | x, y_<n) over the written response y.
 
   Args:
     log_prob: f32[B, R] log π_θ(y_n | x, y_<n), nats. Gradient flows through.
-    mask: bool[B, R], true on response tokens up to and including EOS.
-  Returns: loss: scalar, nats a response, mean over B of sums over R.
-    metrics: "nats_per_token", over all unmasked tokens of the batch.
+    mask: bool[B, R], true on response tokens up to and including EOS; a row
+      without one counts nowhere.
+  Returns: loss: nats a response, mean over B of sums over R. metrics:
+    "nats_per_token", mean over all unmasked tokens.
   Raises: ValueError if shapes disagree.
   """
   arrays.check_shapes(log_prob=(log_prob, "B R"), mask=(mask, "B R"))
-  loss = -jnp.mean(arrays.masked_sum(log_prob, mask))
-  tokens = jnp.mean(jnp.sum(mask, axis=-1))
-  return loss, {"nats_per_token": loss / jnp.maximum(tokens, 1)}
+  nats = -arrays.masked_sum(log_prob, mask)
+  loss = arrays.mean_over(nats, jnp.any(mask, axis=-1))
+  tokens = jnp.sum(mask).astype(nats.dtype)
+  return loss, {"nats_per_token": Mean(loss.total, tokens)}
 
 
 def preference_loss(
-  *, logit: jax.Array, prob_a: jax.Array
-) -> tuple[jax.Array, Metrics]:
+  *, logit: jax.Array, prob_a: jax.Array, mask: jax.Array
+) -> tuple[Mean, Metrics]:
   """Cross-entropy of σ(logit) against the stated preference for a over b.
 
     −mean_B [ p log σ(ℓ) + (1 − p) log σ(−ℓ) ]
@@ -37,30 +38,40 @@ def preference_loss(
   Args:
     logit: f32[B] log-odds that a is preferred. Gradient flows through.
     prob_a: f32[B] in [0, 1]; 1 where a was chosen, ½ for a tie.
-  Returns: loss: scalar, nats a comparison, mean over B. metrics: "accuracy",
-    the share of comparisons whose stated side is given more than ½; a tie on
-    either side counts one half.
+    mask: bool[B], true on the comparisons that count.
+  Returns: loss: nats a comparison, mean over B. metrics: "accuracy", the share
+    of comparisons whose stated side is given more than ½; a tie on either side
+    counts one half.
   Raises: ValueError if shapes disagree.
   Source: Munos et al., ICML 2024, app. G.1.
   """
-  arrays.check_shapes(logit=(logit, "B"), prob_a=(prob_a, "B"))
-  loss = jnp.mean(optax.sigmoid_binary_cross_entropy(logit, prob_a))
-  agreement = jnp.sign(logit) * jnp.sign(prob_a - 0.5)
-  return loss, {"accuracy": jnp.mean(0.5 + 0.5 * agreement)}
+  arrays.check_shapes(
+    logit=(logit, "B"), prob_a=(prob_a, "B"), mask=(mask, "B")
+  )
+  nats = optax.sigmoid_binary_cross_entropy(logit, prob_a)
+  agreement = 0.5 + 0.5 * jnp.sign(logit) * jnp.sign(prob_a - 0.5)
+  return arrays.mean_over(nats, mask), {
+    "accuracy": arrays.mean_over(agreement, mask)
+  }
 
 
 def bradley_terry_loss(
-  *, reward_a: jax.Array, reward_b: jax.Array, prob_a: jax.Array
-) -> tuple[jax.Array, Metrics]:
+  *,
+  reward_a: jax.Array,
+  reward_b: jax.Array,
+  prob_a: jax.Array,
+  mask: jax.Array,
+) -> tuple[Mean, Metrics]:
   """Cross-entropy of the Bradley-Terry model P(a ≻ b) = σ(r_a − r_b).
 
   Args:
     reward_a: f32[B] r(x, a). Gradient flows through both rewards.
     reward_b: f32[B] r(x, b).
     prob_a: f32[B] in [0, 1], as for `preference_loss`.
+    mask: bool[B], as for `preference_loss`.
   Returns: loss and metrics of `preference_loss` at logit r_a − r_b.
   Raises: ValueError if shapes disagree.
   Source: Munos et al., ICML 2024, app. G.1.
   """
   arrays.check_shapes(reward_a=(reward_a, "B"), reward_b=(reward_b, "B"))
-  return preference_loss(logit=reward_a - reward_b, prob_a=prob_a)
+  return preference_loss(logit=reward_a - reward_b, prob_a=prob_a, mask=mask)

@@ -1,287 +1,307 @@
-"""How each loss is played: who writes, what is scored, what is learnt from.
+"""How each loss is played: who writes, what is asked, what is learnt from.
 
-The algorithms of the paper and their relatives, as a table of rules. A rule
-sees lanes, tokens and log-probs, never a model.
+A loss is a function of named arrays, and the names that it asks for decide how
+it is played; a user's own is played the same way. Nothing here knows a model.
+
+| a loss that asks for | is played by |
+|---|---|
+| `win_prob` | K responses of the policy against K of each of the opponent's |
+| `reward` | K responses of the policy, and of one opponent if K = 1 |
+| `log_ratio` | 2K responses of the opponent, each against every other |
+| `label` | nobody: responses and labels are those of the records |
+
+and `log_prob` reads sampled tokens where `log_probs` reads all of a vocabulary.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import functools
+import inspect
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nashmd_jax import arrays, losses, policy, sampling
-from nashmd_jax.judges import preference_model, scorers
+from nashmd_jax import arrays, losses, mistakes, outside, policy, sampling
 from nashmd_jax.nash import opponents
 
-Batch = Mapping[str, jax.Array]
-Segment = preference_model.Segment
-Judge = scorers.TokenJudge | scorers.TokenScorer
-Score = Callable[
-  [Judge, jax.Array, Batch, Segment, Segment], dict[str, jax.Array]
-]
+Rows = Mapping[str, jax.Array]
+Named = dict[str, jax.Array]
+
+# By what the judge gives, then by name.
+LOSSES = {
+  "win_prob": {
+    "policy_gradient": losses.nash_pg_loss,
+    "policy_gradient_sequence_kl": losses.nash_pg_sequence_kl_loss,
+    "policy_gradient_exact_kl": losses.nash_pg_exact_kl_loss,
+    "ipo": losses.ipo_loss,
+    "dpo": losses.online_dpo_loss,
+  },
+  "reward": {
+    "policy_gradient": losses.rlhf_pg_loss,
+    "policy_gradient_sequence_kl": losses.rlhf_pg_sequence_kl_loss,
+    "policy_gradient_exact_kl": losses.rlhf_pg_exact_kl_loss,
+  },
+}
+# Their forms for several updates on one rollout.
+OFF_POLICY = {losses.nash_pg_loss: losses.nash_pg_off_policy_loss}
 
 
-class Rule(NamedTuple):
-  """How a loss is played: who writes, what is scored, what is learnt from.
+class Lanes(NamedTuple):
+  """The lanes of a rollout.
 
   Attributes:
-    lanes: (the opponent's lane, K) -> the lanes that the loss is of, and the
-      further ones.
-    score: (judge, rng, batch, responses of the former, of the latter) ->
-      scores by name; responses are tokens and mask [B, L, R].
-    read: what the loss reads of π_θ and of μ on the responses,
+    own: of the responses that the loss is of.
+    other: of those that they are only scored against.
+    weights: of the latter, which sum to 1.
+  """
+
+  own: list[sampling.Lane]
+  other: list[sampling.Lane]
+  weights: list[float]
+
+
+class Way(NamedTuple):
+  """A way of playing.
+
+  Attributes:
+    gives: what a judge has to give: "win_prob", "reward", or None for nothing.
+    lanes: (the opponent's lanes with weights, K) -> the lanes of a rollout.
+    asks: (own, other) -> numbers (i, j) of the responses to be compared, or
+      (i, None) of those to be scored, own ones first.
+    scores: (answers f32[B, N], judged bool[B, N], weights f32[B, other]) ->
+      what the loss reads of them by name, and "counted", bool[rows].
+  """
+
+  gives: str | None
+  lanes: Callable[[opponents.Weighted, int], Lanes]
+  asks: Callable[[int, int], tuple[np.ndarray, np.ndarray | None]]
+  scores: Callable[[jax.Array, jax.Array, jax.Array], Named]
+
+
+class Algorithm(NamedTuple):
+  """A loss, and how it is played.
+
+  Attributes:
+    way: of playing.
+    read: what is read of π_θ and of μ on the responses,
       `policy.response_log_probs` or `policy.response_distributions`.
-    loss: (read of π_θ, read of μ, batch of `rollout`, τ) -> (loss, metrics).
+    loss: (read of π_θ, read of μ, rows of a rollout, τ) -> (Mean, metrics).
   """
 
-  lanes: Callable[
-    [sampling.Lane, int], tuple[list[sampling.Lane], list[sampling.Lane]]
-  ]
-  score: Score
+  way: Way
   read: Callable[..., jax.Array]
-  loss: Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
+  loss: Callable[..., tuple[arrays.Mean, Mapping[str, arrays.Mean]]]
 
 
-def ask(
-  judge: scorers.TokenJudge,
-  rng: jax.Array,
-  batch: Batch,
-  responses: Segment,
-  others: Segment,
-) -> jax.Array:
-  """P(y ≻ y′|x) of N pairs to each prompt, f32[B, N].
-
-  Args:
-    rng: a pair's key depends on it, the example and the pair's number.
-    batch: prompts, prompts_mask, example_ids.
-    responses: y, tokens int[B, N, R] and mask bool[B, N, R].
-    others: y′, likewise.
-  """
-  pairs = responses[0].shape[1]
-  keys = sampling.row_keys(rng, batch["example_ids"], pairs)
-  win_prob = judge(
-    keys.reshape(-1),
-    _repeated(batch, pairs),
-    _rows(responses),
-    _rows(others),
-  )
-  return win_prob.reshape(-1, pairs)
+def _spread(lanes: opponents.Weighted, samples: int):
+  """K of each lane, and their weights."""
+  each = [(lane, weight / samples) for weight, lane in lanes] * samples
+  return [lane for lane, _ in each], [weight for _, weight in each]
 
 
-def win_probs(judge, rng, batch, responses, others) -> dict[str, jax.Array]:
-  """ "win_prob" f32[B·K]: the mean P(y ≻ y′_j|x) over the opponent's K."""
-  mine, theirs = responses[0].shape[1], others[0].shape[1]
-  i, j = np.divmod(np.arange(mine * theirs), theirs)
-  pairs = ask(judge, rng, batch, _take(responses, i), _take(others, j))
-  return {"win_prob": jnp.mean(pairs.reshape(-1, theirs), axis=1)}
+def _versus(lanes, samples) -> Lanes:
+  return Lanes([opponents.LEARNER] * samples, *_spread(lanes, samples))
 
 
-def pair_win_probs(
-  judge, rng, batch, responses, others
-) -> dict[str, jax.Array]:
-  """ "win_prob" f32[B, L, L] among the responses, each pair asked once."""
-  del others
-  count = responses[0].shape[1]
-  i, j = np.triu_indices(count, 1)
-  pairs = ask(judge, rng, batch, _take(responses, i), _take(responses, j))
-  win_prob = jnp.full((len(pairs), count, count), 0.5, pairs.dtype)
-  win_prob = win_prob.at[:, i, j].set(pairs).at[:, j, i].set(1 - pairs)
-  return {"win_prob": win_prob}
+def _alone(lanes, samples) -> Lanes:
+  """A single response needs another as baseline."""
+  other = _spread(lanes, 1) if samples == 1 else ([], [])
+  return Lanes([opponents.LEARNER] * samples, *other)
 
 
-def rewards(judge, rng, batch, responses, others) -> dict[str, jax.Array]:
-  """ "reward" f32[B·K], and "baseline": the mean reward of the others.
-
-  Without others it is the mean of the remaining K − 1 responses themselves.
-  """
-  del rng
-
-  def reward(y):
-    count = y[0].shape[1]
-    return judge(_repeated(batch, count), _rows(y)).reshape(-1, count)
-
-  own = reward(responses)
-  if others[0].shape[1]:
-    mean = jnp.mean(reward(others), axis=1, keepdims=True)
-    baseline = jnp.broadcast_to(mean, own.shape)
-  else:
-    baseline = losses.leave_one_out(own)
-  return {"reward": own.reshape(-1), "baseline": baseline.reshape(-1)}
-
-
-def _take(responses: Segment, index) -> Segment:
-  return tuple(x[:, index] for x in responses)
-
-
-def _rows(responses: Segment) -> Segment:
-  """[B, L, R] -> [B·L, R]."""
-  return tuple(x.reshape(-1, x.shape[-1]) for x in responses)
-
-
-def _repeated(batch: Batch, count: int) -> Segment:
-  """The prompts, each as many times as it has responses."""
-  prompts = preference_model.segment(batch, "prompts")
-  return tuple(jnp.repeat(x, count, axis=0) for x in prompts)
-
-
-def versus(opponent: sampling.Lane, samples: int):
-  """K responses of the learner against K of the opponent."""
-  return [opponents.LEARNER] * samples, [opponent] * samples
-
-
-def alone(opponent: sampling.Lane, samples: int):
-  """K responses of the learner; a single one needs another as baseline."""
-  return [opponents.LEARNER] * samples, [opponent] * (samples == 1)
-
-
-def paired(opponent: sampling.Lane, samples: int):
-  """2K responses of the opponent, each against every other."""
-  return [opponent] * (2 * samples), []
-
-
-def _sampled(loss, *names):
-  """A rule's loss from one of sampled log-probs and the named entries."""
-
-  def rule_loss(log_prob, ref_log_prob, batch, kl_coef):
-    return loss(
-      log_prob=log_prob,
-      ref_log_prob=ref_log_prob,
-      mask=batch["responses_mask"],
-      kl_coef=kl_coef,
-      **{name: batch[name] for name in names},
+def _paired(lanes, samples) -> Lanes:
+  if len(lanes) > 1:
+    raise mistakes.Mistake(
+      "nash.opponent: has several lanes, but this loss compares the responses "
+      "of one opponent with one another; choose an opponent of one lane"
     )
-
-  return rule_loss
-
-
-def _exact(loss, *names):
-  """A rule's loss from one of whole distributions and the named entries."""
-
-  def rule_loss(log_probs, ref_log_probs, batch, kl_coef):
-    return loss(
-      log_probs=log_probs,
-      ref_log_probs=ref_log_probs,
-      tokens=batch["responses"],
-      mask=batch["responses_mask"],
-      kl_coef=kl_coef,
-      **{name: batch[name] for name in names},
-    )
-
-  return rule_loss
+  return Lanes([lanes[0][1]] * (2 * samples), [], [])
 
 
-def _pairs(loss):
-  """A rule's loss from one of log-ratios of whole responses."""
-
-  def rule_loss(log_prob, ref_log_prob, batch, kl_coef):
-    win_prob = batch["win_prob"]
-    log_ratio = arrays.masked_sum(
-      log_prob - ref_log_prob, batch["responses_mask"]
-    )
-    return loss(
-      log_ratio=log_ratio.reshape(win_prob.shape[:2]),
-      win_prob=win_prob,
-      kl_coef=kl_coef,
-    )
-
-  return rule_loss
+def _recorded(lanes, samples) -> Lanes:
+  del lanes, samples
+  return Lanes([], [], [])
 
 
-def _policy_gradients(lanes, score, losses_by_form, *names) -> dict[str, Rule]:
-  to_go, whole, full = losses_by_form
-  token, tokens = policy.response_log_probs, policy.response_distributions
+def _all_pairs(own: int, other: int):
+  i, j = np.divmod(np.arange(own * other), max(other, 1))
+  return i, own + j
+
+
+def _each_pair(own: int, other: int):
+  del other
+  return np.triu_indices(own, 1)
+
+
+def _each(own: int, other: int):
+  return np.arange(own + other), None
+
+
+def _nobody(own: int, other: int):
+  del own, other
+  return np.arange(0), None
+
+
+def _win_probs(answers, judged, weights) -> Named:
+  """ "win_prob" f32[B·K]: the weighted mean over the opponent's responses."""
+  others = weights.shape[1]
+  shape = (len(answers), -1, others)
+  weight = weights[:, None, :] * judged.reshape(shape)
+  total = jnp.sum(weight, axis=2)
+  won = jnp.sum(weight * answers.reshape(shape), axis=2)
   return {
-    "policy_gradient": Rule(lanes, score, token, _sampled(to_go, *names)),
-    "policy_gradient_sequence_kl": Rule(
-      lanes, score, token, _sampled(whole, *names)
-    ),
-    "policy_gradient_exact_kl": Rule(
-      lanes, score, tokens, _exact(full, *names)
-    ),
+    "win_prob": _rows(won / jnp.where(total > 0, total, 1)),
+    "counted": _rows(total > 0),
   }
 
 
-# By what the judge gives, then by the name of the loss.
-SCORES = {"win_prob": win_probs, "reward": rewards}
-RULES = {
-  "win_prob": {
-    **_policy_gradients(
-      versus,
-      win_probs,
-      (
-        losses.nash_pg_loss,
-        losses.nash_pg_sequence_kl_loss,
-        losses.nash_pg_exact_kl_loss,
-      ),
-      "win_prob",
-    ),
-    "ipo": Rule(
-      paired, pair_win_probs, policy.response_log_probs, _pairs(losses.ipo_loss)
-    ),
-    "dpo": Rule(
-      paired,
-      pair_win_probs,
-      policy.response_log_probs,
-      _pairs(losses.online_dpo_loss),
-    ),
-  },
-  "reward": _policy_gradients(
-    alone,
-    rewards,
-    (
-      losses.rlhf_pg_loss,
-      losses.rlhf_pg_sequence_kl_loss,
-      losses.rlhf_pg_exact_kl_loss,
-    ),
-    "reward",
-    "baseline",
-  ),
+def _rewards(answers, judged, weights) -> Named:
+  """ "reward" and "baseline" f32[B·K]: of the others, or of the K − 1."""
+  others = weights.shape[1]
+  own = answers.shape[1] - others
+  reward, known = answers[:, :own], judged[:, :own]
+  if others:
+    weight = weights * judged[:, own:]
+    total = jnp.sum(weight, axis=1, keepdims=True)
+    mean = jnp.sum(weight * answers[:, own:], axis=1, keepdims=True)
+    mean = mean / jnp.where(total > 0, total, 1)
+    baseline = jnp.broadcast_to(mean, reward.shape)
+    known = known & (total > 0)
+  else:
+    baseline = losses.leave_one_out(reward, known)
+    known = known & (jnp.sum(known, axis=1, keepdims=True) > 1)
+  return {
+    "reward": _rows(reward),
+    "baseline": _rows(baseline),
+    "counted": _rows(known),
+  }
+
+
+def _pair_win_probs(answers, judged, weights) -> Named:
+  """ "win_prob" and "judged" [B, L, L], each pair asked once."""
+  del weights
+  count = round((1 + (1 + 8 * answers.shape[1]) ** 0.5) / 2)
+  i, j = np.triu_indices(count, 1)
+  win_prob = jnp.full((len(answers), count, count), 0.5, answers.dtype)
+  known = jnp.zeros(win_prob.shape, bool)
+  return {
+    "win_prob": win_prob.at[:, i, j].set(answers).at[:, j, i].set(1 - answers),
+    "judged": known.at[:, i, j].set(judged).at[:, j, i].set(judged),
+    "counted": jnp.ones(len(answers) * count, bool),
+  }
+
+
+def _no_scores(answers, judged, weights) -> Named:
+  del judged, weights
+  return {"counted": jnp.ones(len(answers), bool)}
+
+
+def _rows(x: jax.Array) -> jax.Array:
+  return x.reshape(-1)
+
+
+VERSUS = Way("win_prob", _versus, _all_pairs, _win_probs)
+ALONE = Way("reward", _alone, _each, _rewards)
+PAIRED = Way("win_prob", _paired, _each_pair, _pair_win_probs)
+RECORDED = Way(None, _recorded, _nobody, _no_scores)
+WAYS = {"log_ratio": PAIRED, "label": RECORDED, "reward": ALONE}
+OF_ROWS = {
+  "mask": "responses_mask",
+  "tokens": "responses",
+  "behaviour_log_prob": "behaviour_log_prob",
+  "label": "label",
 }
 
 
-def off_policy(clip: float) -> Rule:
-  """`nash_pg_loss` for several updates on one rollout, see its loss."""
-  loss = functools.partial(losses.nash_pg_off_policy_loss, clip=clip)
-  return Rule(
-    versus,
-    win_probs,
-    policy.response_log_probs,
-    _sampled(loss, "win_prob", "behaviour_log_prob"),
-  )
-
-
-def make_rule(
+def make_algorithm(
   *, scores: str, loss: str, updates_per_rollout: int, clip: float
-) -> Rule:
-  """The rule of a loss.
+) -> Algorithm:
+  """The algorithm of a loss.
 
   Args:
-    scores: what the judge gives, a key of `RULES`: "win_prob" or "reward".
-    loss: a key of `RULES[scores]`.
+    scores: what the judge gives, "win_prob" or "reward".
+    loss: a key of `LOSSES[scores]`, or the user's own as module:function: of
+      named arrays, as `losses.nash_pg_loss` is, whose value is an
+      `arrays.Mean` or a scalar, the mean over its rows.
     updates_per_rollout: 1, or more for the off-policy form.
     clip: ε > 0 of the off-policy form; read by it alone.
   Raises: ValueError for a loss that this judge does not allow, or that has no
     off-policy form.
   """
-  if loss not in RULES[scores]:
-    raise ValueError(
-      f"nash.loss: got {loss!r}, expected one of {sorted(RULES[scores])} for "
-      f"a judge that gives a {scores}"
-    )
-  if updates_per_rollout == 1:
-    return RULES[scores][loss]
+  function = outside.find(loss, LOSSES[scores], setting="nash.loss")
   if updates_per_rollout < 1 or not clip > 0:
-    raise ValueError(
+    raise mistakes.Mistake(
       f"nash: got updates_per_rollout {updates_per_rollout} and clip {clip}, "
       "expected 1 or more and a clip above 0"
     )
-  if (scores, loss) != ("win_prob", "policy_gradient"):
-    raise ValueError(
+  if updates_per_rollout > 1:
+    function = OFF_POLICY.get(function, function)
+  names = set(inspect.signature(function).parameters)
+  if updates_per_rollout > 1 and "behaviour_log_prob" not in names:
+    raise mistakes.Mistake(
       f"nash.updates_per_rollout: got {updates_per_rollout} for the loss "
       f"{loss!r} on a {scores}; several updates on one rollout are for "
-      "'policy_gradient' on a win_prob"
+      "'policy_gradient' on a win_prob, or a loss that asks for "
+      "behaviour_log_prob"
     )
-  return off_policy(clip)
+  if "clip" in names:
+    function = functools.partial(function, clip=clip)
+  return play_by_names(function, names - {"clip"}, scores=scores, loss=loss)
+
+
+def play_by_names(
+  function: Callable, names: set[str], *, scores: str, loss: str
+) -> Algorithm:
+  """The algorithm of a function of named arrays; see `make_algorithm`.
+
+  Raises: Mistake for a name that there is not, or that this judge does not
+    give.
+  """
+  way = next((way for name, way in WAYS.items() if name in names), VERSUS)
+  if way.gives not in (scores, None):
+    raise mistakes.Mistake(
+      f"nash.loss: {loss!r} learns from a {way.gives}, but the judge gives a "
+      f"{scores}"
+    )
+  given = {"kl_coef", *OF_ROWS, "log_prob", "ref_log_prob", "log_probs"}
+  given |= {"ref_log_probs", "log_ratio", "win_prob", "judged", "reward"}
+  unknown = sorted(names - given - {"baseline"})
+  if unknown:
+    raise mistakes.Mistake(
+      f"nash.loss: {loss!r} asks for {unknown}, expected some of "
+      f"{sorted([*given, 'baseline'])}"
+    )
+  whole = "log_probs" in names
+  read = policy.response_distributions if whole else policy.response_log_probs
+
+  def of_rows(what, reference, rows, kl_coef):
+    found = way.scores(rows["answers"], rows["judged"], rows["weights"])
+    mask = rows["responses_mask"] & found.pop("counted")[:, None]
+    found |= {name: rows[key] for name, key in OF_ROWS.items() if key in rows}
+    found |= {"mask": mask, "kl_coef": kl_coef}
+    found |= {"log_prob": what, "ref_log_prob": reference}
+    found |= {"log_probs": what, "ref_log_probs": reference}
+    if "log_ratio" in names:
+      ratio = arrays.masked_sum(what - reference, mask)
+      found["log_ratio"] = ratio.reshape(found["win_prob"].shape[:2])
+    value, metrics = function(**{name: found[name] for name in names})
+    count = jnp.sum(jnp.any(mask, axis=1))
+    return _mean(value, count), {
+      name: _mean(metric, count) for name, metric in metrics.items()
+    }
+
+  return Algorithm(way, read, of_rows)
+
+
+def _mean(value: arrays.Mean | jax.Array, count: jax.Array) -> arrays.Mean:
+  if isinstance(value, arrays.Mean):
+    return value
+  count = count.astype(value.dtype)
+  return arrays.Mean(value * count, count)
+
+
+def lane_counts(algorithm: Algorithm, lanes: Sequence, samples: int):
+  """How many responses of a prompt are own, and how many the others'."""
+  made = algorithm.way.lanes(lanes, samples)
+  return len(made.own), len(made.other)

@@ -1,42 +1,51 @@
-"""Who writes y′: each opponent is a lane, and what it makes of the sets.
+"""Who writes y′: each opponent is one lane, or several with weights.
 
-The lane may change from step to step, as β does on a schedule; a set that
+The lanes may change from step to step, as β does on a schedule; a set that
 exists for one rollout alone, such as an interpolation, is made by `sets`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import optax
 
-from nashmd_jax import sampling
+from nashmd_jax import mistakes, outside, sampling
 from nashmd_jax.training import followers
 
 Sets = Mapping[str, Any]
 Step = int | jax.Array
+Weight = float | jax.Array
+Weighted = Sequence[tuple[float, sampling.Lane]]
 
 LEARNER: sampling.Lane = {"policy": 1.0}
+REFERENCE: sampling.Lane = {"reference": 1.0}
 
 
 class Opponent(NamedTuple):
   """One opponent over the whole of a training run.
 
   Attributes:
-    lane: (step) -> the lane that it writes in.
-    sets: (params_by_name, rng, step) -> params_by_name with the sets that
-      exist for this rollout alone.
+    name: in the config.
+    lanes: (step) -> the lanes that it writes in, with weights that sum to 1:
+      what is learnt is the mean over them.
+    sets: (sets, rng, step) -> the sets with those that exist for this rollout
+      alone.
+    follows: the followers of the policy that it reads, "ema" or "past".
   """
 
-  lane: Callable[[Step], sampling.Lane]
+  name: str
+  lanes: Callable[[Step], Weighted]
   sets: Callable[[Sets, jax.Array, Step], Sets]
+  follows: frozenset[str]
 
 
+# By name, (β) -> a lane, or lanes with weights.
 LANES = {
   "self": lambda mixture: LEARNER,
   "mixture": lambda mixture: {"policy": 1.0 - mixture, "reference": mixture},
   "moving_average": lambda mixture: {"ema": 1.0},
-  "reference": lambda mixture: {"reference": 1.0},
+  "reference": lambda mixture: REFERENCE,
   "moving_average_mixture": lambda mixture: {
     "ema": 1.0 - mixture,
     "reference": mixture,
@@ -45,30 +54,25 @@ LANES = {
   "past": lambda mixture: {"past_policy": 1.0},
 }
 
-# What can be deployed of a trained run, at the β that its training ended with.
-DEPLOYED = {
-  "last": LANES["self"],
-  "mixture": LANES["mixture"],
-  "ema": LANES["moving_average"],
-}
-
 
 def _interpolation(sets, rng, mixture):
   del rng
-  between = jax.tree.map(
+  return jax.tree.map(
     lambda policy, start: (1.0 - mixture) * policy + mixture * start,
     sets["policy"],
     sets["reference"],
   )
-  return {"interpolation": between}
 
 
 def _past_policy(sets, rng, mixture):
   del mixture
-  return {"past_policy": followers.draw(sets["past"], rng)}
+  return followers.draw(sets["past"], rng)
 
 
-MADE = {"interpolation": _interpolation, "past": _past_policy}
+# Sets made for one rollout, from the follower that each reads, if any.
+MADE = {"interpolation": _interpolation, "past_policy": _past_policy}
+FOLLOWS = {"ema": "ema", "past_policy": "past"}
+KNOWN = {"policy", "reference", *FOLLOWS, *MADE}
 
 
 def make_opponent(
@@ -81,7 +85,9 @@ def make_opponent(
       (Nash-EMA-PG, over the set "ema"), "reference" (best response),
       "moving_average_mixture" (the mixture of θ̄ and μ), "interpolation"
       (parameters (1 − β) θ + β θ_0) or "past" (fictitious play: each rollout
-      against one of the stored policies of the set "past").
+      against one of the stored policies of the set "past"); or the user's own
+      as module:function, (β) -> a lane over the names of `KNOWN`, or a list of
+      (weight, lane) whose weights sum to 1.
     mixture: β in [0, 1], weight on the reference; read by the mixtures and
       by the interpolation alone.
     mixture_end: β from step `mixture_steps` on, reached linearly.
@@ -90,18 +96,15 @@ def make_opponent(
   Raises: ValueError for an unknown opponent or a β that makes no sense.
   Source: Munos et al., ICML 2024, §7.
   """
-  if opponent not in LANES:
-    raise ValueError(
-      f"nash.opponent: got {opponent!r}, expected one of {sorted(LANES)}"
-    )
+  write = outside.find(opponent, LANES, setting="nash.opponent")
   for key, value in (("mixture", mixture), ("mixture_end", mixture_end)):
     if not 0 <= value <= 1:
-      raise ValueError(
+      raise mistakes.Mistake(
         f"nash.{key}: got {value}, expected a weight on the reference between "
         "0 (self-play) and 1 (best response)"
       )
   if mixture_steps < 0:
-    raise ValueError(
+    raise mistakes.Mistake(
       f"nash.mixture_steps: got {mixture_steps}, expected 0 (constant) or more"
     )
 
@@ -110,30 +113,79 @@ def make_opponent(
       return mixture
     return optax.linear_schedule(mixture, mixture_end, mixture_steps)(step)
 
+  names = _names(opponent, _weighted(write(mixture)))
+
   def sets(given, rng, step):
-    make = MADE.get(opponent, lambda sets, rng, mixture: {})
-    return {**given, **make(given, rng, weight(step))}
+    made = {
+      name: make(given, rng, weight(step))
+      for name, make in MADE.items()
+      if name in names
+    }
+    return {**given, **made}
 
-  return Opponent(lane=lambda step: LANES[opponent](weight(step)), sets=sets)
+  return Opponent(
+    name=opponent,
+    lanes=lambda step: _weighted(write(weight(step))),
+    sets=sets,
+    follows=frozenset(FOLLOWS[name] for name in names if name in FOLLOWS),
+  )
 
 
-def make_deployed(
-  *, deploy: str, mixture: float, mixture_end: float, mixture_steps: int
+def _weighted(found: sampling.Lane | Weighted) -> Weighted:
+  return [(1.0, found)] if isinstance(found, Mapping) else list(found)
+
+
+def _names(opponent: str, lanes: Weighted) -> set[str]:
+  """The sets of the lanes, which must be known, with weights that sum to 1."""
+  names = {name for _, lane in lanes for name in lane}
+  total = sum(weight for weight, _ in lanes)
+  if not names <= KNOWN or abs(total - 1) > 1e-6:
+    raise mistakes.Mistake(
+      f"nash.opponent: {opponent} writes in the sets {sorted(names)} with "
+      f"weights that sum to {total}, expected some of {sorted(KNOWN)} and 1"
+    )
+  return names
+
+
+def deployed_lane(
+  opponent: Opponent, *, deploy: str, steps: int
 ) -> sampling.Lane:
-  """The lane in which a trained run answers.
+  """The lane in which a run against this opponent answers when it is trained.
 
   What solves the game at temperature τ / (1 − β) is the mixture that was
   played, not the last policy.
 
   Args:
-    deploy: "last" (the policy), "mixture" or "ema".
-    mixture, mixture_end, mixture_steps: as `make_opponent`.
-  Raises: ValueError for a policy that is not one of these.
+    opponent: of the run.
+    deploy: "last" (the policy), "mixture" (what the opponent played at the
+      end, of the policy or its average with the reference) or "ema".
+    steps: that the run was trained for, which say where a schedule of β ended.
+  Raises: ValueError for a policy that is not one of these, or a mixture that
+    this opponent never played.
   Source: Calandriello et al., ICML 2024, prop. 5.2.
   """
-  if deploy not in DEPLOYED:
-    raise ValueError(
-      f"nash.deploy: got {deploy!r}, expected one of {sorted(DEPLOYED)}"
+  fixed = {"last": LEARNER, "ema": {"ema": 1.0}}
+  if deploy in fixed:
+    return fixed[deploy]
+  if deploy != "mixture":
+    raise mistakes.Mistake(
+      f"nash.deploy: got {deploy!r}, expected one of "
+      f"{sorted([*fixed, 'mixture'])}"
     )
-  lane = DEPLOYED[deploy](mixture_end if mixture_steps else mixture)
-  return {name: weight for name, weight in lane.items() if weight}
+  lanes = opponent.lanes(steps)
+  played = set(lanes[0][1]) if len(lanes) == 1 else set()
+  if not (
+    played <= {"policy", "ema", "reference"} and played & {"policy", "ema"}
+  ):
+    raise mistakes.Mistake(
+      f"nash.deploy: got 'mixture' for the opponent {opponent.name!r}, which "
+      "plays no mixture of the policy with the reference; set deploy to 'last' "
+      "for this run"
+    )
+  weights = {name: float(weight) for name, weight in lanes[0][1].items()}
+  return {name: weight for name, weight in weights.items() if weight}
+
+
+def follows(lane: sampling.Lane) -> frozenset[str]:
+  """The followers that a lane reads."""
+  return frozenset(FOLLOWS[name] for name in lane if name in FOLLOWS)

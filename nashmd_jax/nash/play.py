@@ -1,142 +1,201 @@
-"""A game on any language model: who writes, who judges, what is learnt.
+"""One step of play on any language model: who writes, who is asked.
 
-Nothing here knows text, files or a config: `nash.py` makes a Game of those.
+Nothing here knows text, files or a config: the stages make a Play of those.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 from jax import lax
 import jax.numpy as jnp
+import numpy as np
 
-from nashmd_jax import models, sampling
+from nashmd_jax import arrays, models, sampling
+from nashmd_jax.judges import scorers
 from nashmd_jax.nash import algorithms, opponents
 
-Batch = algorithms.Batch
+Batch = Mapping[str, jax.Array]
+Rows = Mapping[str, jax.Array]
 Sets = Mapping[str, Any]
+Segment = scorers.Segment
+Judge = scorers.TokenJudge | scorers.TokenScorer
 
 
-class Game(NamedTuple):
+class Play(NamedTuple):
   """What is played, apart from parameters, prompts and randomness.
 
   Attributes:
     model: of every parameter set that writes.
     opponent: who writes y′.
-    judge: (params_by_name) -> the judge, of the kind that `rule` asks.
-    rule: see `algorithms.make_rule`.
+    judge: (sets) -> the judge, of the kind that the algorithm asks; None for
+      one on the host, which is asked between rollout and loss.
+    algorithm: how it is played, and what is learnt.
     samples: K ≥ 1, responses of each side to a prompt.
     kl_coef: τ ≥ 0, in units of the judge's score a nat.
     temperature: of sampling and of every log-prob, > 0.
     max_response: R, tokens.
     eos_id: token that ends a response.
-    place: (sets) -> the copies of them that models run on; see
-      `training.sharding`. Without it they run as they are.
+    ready: (sets, names) -> the named sets as models run on them.
   """
 
   model: models.LanguageModel
   opponent: opponents.Opponent
-  judge: Callable[[Sets], algorithms.Judge]
-  rule: algorithms.Rule
+  judge: Callable[[Sets], Judge] | None
+  algorithm: algorithms.Algorithm
   samples: int
   kl_coef: float
   temperature: float
   max_response: int
   eos_id: int
-  place: Callable[[Any], Any] = lambda sets: sets
+  ready: Callable[[Sets, Iterable[str]], Sets]
+
+
+def as_they_are(sets: Sets, names: Iterable[str]) -> Sets:
+  """The named sets, for a model that runs on them as they are stored."""
+  return {name: sets[name] for name in names}
 
 
 def rollout(
-  game: Game,
-  params_by_name: Sets,
-  batch: Batch,
-  rng: jax.Array,
-  step: jax.Array,
-) -> Batch:
+  play: Play, sets: Sets, batch: Batch, rng: jax.Array, step: jax.Array
+) -> Rows:
   """What the loss reads of one step's play; no gradient flows.
 
   Args:
-    params_by_name: "policy", "reference" and what opponent and judge name.
-    batch: prompts int[B, P], prompts_mask bool[B, P], example_ids int[B].
+    sets: "policy", "reference" and what opponent and judge name.
+    batch: prompts int[B, P], prompts_mask bool[B, P], example_ids int[B]; for
+      an algorithm on records also responses, responses_mask [B, R].
     rng: of this step.
     step: int32 scalar, for an opponent that changes with it.
-  Returns: rows of the L responses to each prompt that the loss is of:
-    prompts, prompts_mask [B·L, P]; responses, responses_mask [B·L, R];
-    behaviour_log_prob f32[B·L, R], as sampled; the scores; reference, what
-    the rule reads of μ.
+  Returns: rows of the L responses to each prompt that the loss is of: prompts,
+    prompts_mask [B·L, P]; responses, responses_mask [B·L, R];
+    behaviour_log_prob f32[B·L, R], as sampled; reference, what the algorithm
+    reads of μ. Of each prompt: weights f32[B, other]; answers f32[B, N] and
+    judged bool[B, N], or for a judge on the host written, written_mask
+    [B, L + other, R]; and what the batch held.
   """
   write_rng, judge_rng, opponent_rng = jax.random.split(rng, 3)
-  sets = game.place(game.opponent.sets(params_by_name, opponent_rng, step))
-  own, other = game.rule.lanes(game.opponent.lane(step), game.samples)
-  written, scores = play(
-    game, game.rule.score, sets, own, other, batch, write_rng, judge_rng
-  )
-  rows = {
-    "prompts": jnp.repeat(batch["prompts"], len(own), axis=0),
-    "prompts_mask": jnp.repeat(batch["prompts_mask"], len(own), axis=0),
-    "responses": written.tokens.reshape(-1, game.max_response),
-    "responses_mask": written.mask.reshape(-1, game.max_response),
-    "behaviour_log_prob": written.log_prob.reshape(-1, game.max_response),
-    **scores,
-  }
-  rows["reference"] = read(game, sets["reference"], rows)
+  lanes = algorithms_lanes(play, step)
+  used = {name for lane in (*lanes.own, *lanes.other) for name in lane}
+  made = play.opponent.sets(sets, opponent_rng, step)
+  ready = play.ready(made, used | {"reference"})
+  rows = dict(batch)
+  if lanes.own:
+    written = write(play, ready, [*lanes.own, *lanes.other], batch, write_rng)
+    rows |= _own_rows(written, batch, len(lanes.own))
+  weights = jnp.array(lanes.weights, jnp.float32)
+  rows["weights"] = jnp.tile(weights, (len(batch["prompts"]), 1))
+  rows["reference"] = read(play, ready["reference"], rows)
+  i, j = play.algorithm.way.asks(len(lanes.own), len(lanes.other))
+  if not len(i):
+    rows["answers"] = jnp.zeros((len(batch["prompts"]), 0))
+  elif play.judge is None:
+    rows |= {"written": written.tokens, "written_mask": written.mask}
+  else:
+    judge = play.judge(sets)
+    rows["answers"] = ask(judge, judge_rng, batch, written[:2], i, j)
+  if "answers" in rows:
+    rows["judged"] = jnp.ones(rows["answers"].shape, bool)
   return lax.stop_gradient(rows)
 
 
+def algorithms_lanes(play: Play, step) -> algorithms.Lanes:
+  """The lanes of the rollout of a step."""
+  lanes = play.opponent.lanes(step)
+  return play.algorithm.way.lanes(lanes, play.samples)
+
+
+def _own_rows(written: sampling.Rollout, batch: Batch, own: int) -> Rows:
+  """[B, L, …] -> [B·L, …] of the first L responses to each prompt."""
+  tokens, mask, log_prob = (
+    x[:, :own].reshape(-1, x.shape[-1]) for x in written
+  )
+  return {
+    "prompts": jnp.repeat(batch["prompts"], own, axis=0),
+    "prompts_mask": jnp.repeat(batch["prompts_mask"], own, axis=0),
+    "responses": tokens,
+    "responses_mask": mask,
+    "behaviour_log_prob": log_prob,
+  }
+
+
 def loss(
-  game: Game, params: Any, batch: Batch, rng: jax.Array
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """The loss of the game on what `rollout` returned."""
+  play: Play, params: Any, sets: Sets, rows: Rows, rng: jax.Array
+) -> tuple[arrays.Mean, Mapping[str, arrays.Mean]]:
+  """The loss on what `rollout` returned, answers included.
+
+  Args:
+    params: of the policy, as stored. Gradient flows to them.
+    sets: the other sets, of which an adapter's base is read.
+    rows: see `rollout`.
+    rng: not used.
+  """
   del rng
-  what = read(game, game.place(params), batch)
-  return game.rule.loss(what, batch["reference"], batch, game.kl_coef)
+  ready = play.ready({**sets, "policy": params}, ["policy"])
+  what = read(play, ready["policy"], rows)
+  return play.algorithm.loss(what, rows["reference"], rows, play.kl_coef)
 
 
-def read(game: Game, params: Any, batch: Batch) -> jax.Array:
-  """What the rule reads of placed parameters on responses, by its kind."""
-  return game.rule.read(
-    game.model,
+def read(play: Play, params: Any, rows: Rows) -> jax.Array:
+  """What the algorithm reads of ready parameters on responses."""
+  return play.algorithm.read(
+    play.model,
     params,
-    prompts=batch["prompts"],
-    prompt_mask=batch["prompts_mask"],
-    responses=batch["responses"],
-    temperature=game.temperature,
+    prompts=rows["prompts"],
+    prompt_mask=rows["prompts_mask"],
+    responses=rows["responses"],
+    temperature=play.temperature,
   )
 
 
-def play(
-  game: Game,
-  score: algorithms.Score,
-  params_by_name: Sets,
-  own: Sequence[sampling.Lane],
-  other: Sequence[sampling.Lane],
+def write(
+  play: Play,
+  ready: Sets,
+  lanes: Sequence[sampling.Lane],
   batch: Batch,
-  write_rng: jax.Array,
-  judge_rng: jax.Array,
-) -> tuple[sampling.Rollout, dict[str, jax.Array]]:
-  """One response in every lane to each prompt, and the scores of them.
-
-  Args:
-    score: of a rule, or one of `algorithms.SCORES`.
-    params_by_name: placed.
-    own: lanes of the responses that are scored and returned.
-    other: lanes of those that they are scored against.
-  """
-  lanes = [*own, *other]
-  written = sampling.rollout(
-    game.model,
-    params_by_name,
+  rng: jax.Array,
+) -> sampling.Rollout:
+  """One response in every lane to each prompt, arrays [B, L, R]."""
+  return sampling.rollout(
+    play.model,
+    ready,
     lanes,
     prompts=batch["prompts"],
     prompt_mask=batch["prompts_mask"],
-    keys=sampling.row_keys(write_rng, batch["example_ids"], len(lanes)),
-    max_response=game.max_response,
-    temperature=game.temperature,
-    eos_id=game.eos_id,
+    keys=sampling.row_keys(rng, batch["example_ids"], len(lanes)),
+    max_response=play.max_response,
+    temperature=play.temperature,
+    eos_id=play.eos_id,
   )
-  mine, theirs = (
-    jax.tree.map(lambda x, part=part: x[:, part], written)
-    for part in (slice(len(own)), slice(len(own), None))
+
+
+def ask(
+  judge: Judge,
+  rng: jax.Array,
+  batch: Batch,
+  written: Segment,
+  i: np.ndarray,
+  j: np.ndarray | None,
+) -> jax.Array:
+  """What a judge says of N pairs, or N responses, to each prompt, f32[B, N].
+
+  Args:
+    judge: a token judge; a token scorer where j is None.
+    rng: a pair's key depends on it, the example and the pair's number.
+    batch: prompts, prompts_mask, example_ids.
+    written: tokens int[B, L, R] and mask bool[B, L, R].
+    i: int[N], numbers of y among the L.
+    j: int[N], of y′.
+  """
+
+  def taken(index):
+    return tuple(x[:, index].reshape(-1, x.shape[-1]) for x in written)
+
+  prompts = tuple(
+    jnp.repeat(batch[name], len(i), axis=0)
+    for name in ("prompts", "prompts_mask")
   )
-  judge = game.judge(params_by_name)
-  return mine, score(judge, judge_rng, batch, mine[:2], theirs[:2])
+  if j is None:
+    return judge(prompts, taken(i)).reshape(-1, len(i))
+  keys = sampling.row_keys(rng, batch["example_ids"], len(i)).reshape(-1)
+  return judge(keys, prompts, taken(i), taken(j)).reshape(-1, len(i))

@@ -1,37 +1,47 @@
-"""Exact games: one stage that measures how fast each algorithm converges."""
+"""Stage `games`: measures how fast each algorithm converges on exact games."""
 
-import functools
 import pathlib
+from typing import Any
 
-from nashmd_jax import pipeline
+from nashmd_jax import mistakes, pipeline
 from nashmd_jax.evaluation import game_study
 
-SETTINGS = pipeline.keywords(game_study.check)
+NAME = "games"
+STEP_SIZES = ("smallest", "largest", "count")
 
 
-def jobs(
-  config: pipeline.Config, workdir: pathlib.Path
-) -> dict[str, pipeline.Job]:
+def check(config: pipeline.Config, findings: mistakes.Findings) -> None:
+  """Collects what would fail later, before anything runs."""
+  pipeline.at_least_one(config, findings, "games.step_sizes", "count")
+  with findings.collect():
+    game_study.check(**config.games)
+
+
+def run(
+  config: pipeline.Config, workdir: pathlib.Path, job: str
+) -> dict[str, Any]:
   """The study of `config.games`."""
-  return {"games": functools.partial(game_study.run, config, workdir)}
+  del job
+  return game_study.run(config, workdir)
 
 
-def check(config: pipeline.Config) -> None:
-  """Raises ValueError for what would fail later, before anything runs."""
-  pipeline.check_keys(config, "", ("pipeline", "games"))
-  pipeline.check_keys(config, "games", SETTINGS)
-  sizes = ("smallest", "largest", "count")
-  pipeline.check_keys(config, "games.step_sizes", sizes)
-  pipeline.at_least_one(config, "games.step_sizes", "count")
-  game_study.check(**config.games)
-
-
-PIPELINE = pipeline.Pipeline(
-  stages=("games",),
+STAGE = pipeline.Stage(
+  name=NAME,
+  keys={
+    NAME: pipeline.keywords(game_study.check),
+    f"{NAME}.step_sizes": set(STEP_SIZES),
+  },
   check=check,
-  jobs=jobs,
-  alone=("games",),
-  needed=lambda config, name: (),
+  jobs=lambda config: [NAME],
+  needs=lambda config, job: [],
+  reads=lambda config, job: pipeline.settings(config, NAME),
+  run=run,
+  alone=True,
+)
+PIPELINE = pipeline.Pipeline(
+  stages=[STAGE],
+  keys={"pipeline": None},
+  check=lambda config, findings: None,
+  prepare=lambda config, workdir: {},
   page="games/table.md",
-  pod_check=None,
 )

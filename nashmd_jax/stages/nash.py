@@ -1,69 +1,47 @@
-"""Stage `nash`: the game of `game.py` on text, from μ, before a frozen judge.
+"""Stage `nash`: play on text, from μ, before a judge; a job for each run.
 
-The judge decides which losses there are: the preference model gives win
-probabilities, the reward model gives RLHF.
+The judge decides which losses there are: one that gives win probabilities
+plays Nash learning, a reward plays RLHF. A judge of text stands on the host,
+between rollout and update.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 import functools
 import pathlib
-from typing import NamedTuple
+import time
+from typing import Any
 
 import jax
-import ml_collections
+import numpy as np
 
-from nashmd_jax import sampling
+from nashmd_jax import arrays, mistakes, pipeline
 from nashmd_jax import task as task_lib
-from nashmd_jax.judges import scorers
-from nashmd_jax.nash import algorithms, opponents
-from nashmd_jax.nash import play as game_lib
-from nashmd_jax.training import followers as followers_lib
-from nashmd_jax.training import loop
-from nashmd_jax.training import optimizer as optimizer_lib
+from nashmd_jax.data import batches, records
+from nashmd_jax.judges import table
+from nashmd_jax.nash import opponents, settings
+from nashmd_jax.nash import play as play_lib
+from nashmd_jax.stages import judging, sft, trained
+from nashmd_jax.training import distributed
+from nashmd_jax.training import metrics as metrics_lib
+from nashmd_jax.training import step as step_lib
+
+Config = pipeline.Config
+NAME = "nash"
+PAIR = np.arange(1)  # the deployed policy against the reference
 
 
-class Kind(NamedTuple):
-  """A judge that the config can name.
-
-  Attributes:
-    stage: that trained its parameters; also the name of its template.
-    make: (model, params, template) -> the judge.
-    scores: what it gives, a key of `algorithms.RULES`.
-  """
-
-  stage: str
-  make: Callable[..., algorithms.Judge]
-  scores: str
-
-
-def _make_votes(model, params, template):
-  return scorers.votes(scorers.make_preference_judge(model, params, template))
-
-
-JUDGES = {
-  "preference": Kind("preference", scorers.make_preference_judge, "win_prob"),
-  "votes": Kind("preference", _make_votes, "win_prob"),
-  "reward": Kind("reward", scorers.make_reward_scorer, "reward"),
-}
-OPPONENT = ("opponent", "mixture", "mixture_end", "mixture_steps")
-DEPLOY = ("deploy", *OPPONENT[1:])
-RULE = ("loss", "updates_per_rollout", "clip")
-PLAY = ("judge", "samples", "kl_coef", "temperature")
-GAME = (*OPPONENT, "deploy", *RULE, *PLAY)
-
-
-def make_game(
-  task: task_lib.Task, section: ml_collections.ConfigDict
-) -> game_lib.Game:
-  """The game of a checked config section on a task's model and text."""
-  kind = JUDGES[section.judge]
-  template = task.templates[kind.stage]
-  return game_lib.Game(
+def make_play(
+  config: Config, task: task_lib.Task, section: Config
+) -> play_lib.Play:
+  """The play of a checked section on a task's model and text."""
+  judge = table.find(section.judge, setting="nash.judge")
+  on_host = judge.token is None
+  return play_lib.Play(
     model=task.model,
-    place=task.place,
-    opponent=opponents.make_opponent(**chosen(section, OPPONENT)),
-    judge=lambda sets: kind.make(task.judge_model, sets["judge"], template),
-    rule=algorithms.make_rule(scores=kind.scores, **chosen(section, RULE)),
+    ready=task.ready,
+    opponent=settings.make_opponent(section),
+    judge=None if on_host else judging.token_judge(config, task, judge),
+    algorithm=settings.make_algorithm(section, judge.gives),
     samples=section.samples,
     kl_coef=section.kl_coef,
     temperature=section.temperature,
@@ -72,157 +50,215 @@ def make_game(
   )
 
 
-def chosen(section: ml_collections.ConfigDict, keys: Sequence[str]) -> dict:
-  return {key: section[key] for key in keys}
-
-
 def make_experiment(
+  config: Config,
   task: task_lib.Task,
-  game: game_lib.Game,
-  *,
-  deployed: sampling.Lane,
-  score: algorithms.Score,
-  followers: Mapping[str, followers_lib.Follower],
-  reference: pathlib.Path,
-  judge: pathlib.Path,
-  batch_size: int,
-  eval_examples: int,
-  seed: int,
-) -> loop.Experiment:
-  """The learner plays an opponent; a frozen judge scores the pair.
+  section: Config,
+  workdir: pathlib.Path,
+) -> step_lib.Experiment:
+  """The learner plays an opponent; a judge scores the pair.
 
   Args:
-    deployed: lane that is evaluated.
-    score: of the evaluation, against μ.
-    followers: sets that follow the policy for the opponent's sake.
-    reference: stage that gave μ, which the policy also starts from.
-    judge: stage that gave the judge.
-    batch_size: prompts a step.
-    eval_examples: held-out prompts an evaluation, whole batches of them.
-    seed: of the order of the prompts and of the evaluation.
+    section: of the run, checked.
+    workdir: holds what earlier stages gave: μ, from which the policy also
+      starts, and the judges that are trained.
   """
+  play = make_play(config, task, section)
+  judge = table.find(section.judge, setting="nash.judge")
+  named = [section.judge, *section.watch]
 
   def init(rng):
     del rng
-    start = task_lib.load_params(task, task.model, reference)
-    scorer = task_lib.load_params(task, task.judge_model, judge)
-    return start, {"reference": start, "judge": scorer}
+    start = task_lib.load_trained(task, "model", workdir / sft.NAME)
+    stages = judging.stages_of(named, setting="nash.watch")
+    return start, {
+      **judging.load_sets(config, task, workdir, stages, "model"),
+      "reference": start,
+    }
 
-  return loop.Experiment(
+  return step_lib.Experiment(
     init=init,
-    rollout=functools.partial(game_lib.rollout, game),
-    loss=functools.partial(game_lib.loss, game),
+    rollout=functools.partial(play_lib.rollout, play),
+    host=None if play.judge else make_host(config, task, play, judge),
+    loss=functools.partial(play_lib.loss, play),
     batches=functools.partial(
       task_lib.training_batches,
       task,
       task.splits["train"],
-      batch_size=batch_size,
-      seed=seed,
+      batch_size=section.data.batch_size,
+      seed=task.seed,
     ),
-    evaluate=task_lib.held_out_mean(
-      task,
-      task.splits["validation"],
-      functools.partial(_against_reference, game, deployed, score, seed),
-      batch_size=batch_size,
-      examples=eval_examples,
-    ),
-    followers=followers,
+    evaluate=make_evaluation(config, task, section, play),
+    followers=settings.make_followers(section),
   )
 
 
-def _against_reference(game, deployed, score, seed, params_by_name, batch):
-  """The judge's scores of the deployed policy against μ."""
-  write_rng, judge_rng = jax.random.split(jax.random.key(seed))
-  _, scores = game_lib.play(
-    game,
-    score,
-    game.place(params_by_name),
-    [deployed],
-    [{"reference": 1.0}],
-    batch,
-    write_rng,
-    judge_rng,
-  )
-  return {f"{name}_against_reference": x for name, x in scores.items()}
+def make_host(config: Config, task: task_lib.Task, play, judge: table.Judge):
+  """Asks a judge of text about a rollout: (rows) -> answers, judged."""
+  scorer = judge.text(config)
+  source = task.splits["train"]
+  made = play_lib.algorithms_lanes(play, 0)
+  i, j = play.algorithm.way.asks(len(made.own), len(made.other))
+
+  def host(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    began = time.monotonic()
+
+    def judged():
+      asked = [source[number] for number in rows["record_ids"]]
+      texts = _texts(task, rows["written"], rows["written_mask"])
+      said = judging.answers(scorer, judge.gives, asked, texts, i, j)
+      return said.tolist()
+
+    said = np.asarray(distributed.on_first(judged), np.float32)
+    known = np.isfinite(said)
+    seconds = np.float32(time.monotonic() - began)
+    return {
+      "answers": np.where(known, said, 0.5),
+      "judged": known,
+      "judge_seconds": np.full(len(said), seconds),
+    }
+
+  return host
 
 
-def check(section: ml_collections.ConfigDict) -> None:
-  """Raises ValueError for a section that makes no sense, before it is run."""
-  if section.judge not in JUDGES:
-    raise ValueError(
-      f"nash.judge: got {section.judge!r}, expected one of {sorted(JUDGES)}"
-    )
-  if section.samples < 1:
-    raise ValueError(f"nash.samples: got {section.samples}, expected 1 or more")
-  if not section.kl_coef >= 0:
-    raise ValueError(
-      f"nash.kl_coef: got {section.kl_coef}, expected τ of 0 (no "
-      "regularisation) or more"
-    )
-  if section.loss in ("ipo", "dpo") and section.kl_coef == 0:
-    raise ValueError(
-      f"nash.kl_coef: got 0 for the loss {section.loss!r}, expected τ above 0"
-    )
-  if not section.temperature > 0:
-    raise ValueError(
-      f"nash.temperature: got {section.temperature}, expected more than 0"
-    )
-  opponents.make_opponent(**chosen(section, OPPONENT))
-  opponents.make_deployed(**chosen(section, DEPLOY))
-  scores = JUDGES[section.judge].scores
-  algorithms.make_rule(scores=scores, **chosen(section, RULE))
-  followers_lib.past_policies(**section.past)
+def _texts(task, tokens, mask) -> list[list[str]]:
+  """The text of tokens int[B, L, R], by record and lane."""
+  return [
+    judging.decoded(task, *row) for row in zip(tokens, mask, strict=True)
+  ]
 
 
-def run_section(
-  config: ml_collections.ConfigDict, name: str
-) -> ml_collections.ConfigDict:
-  """The checked section of a run.
+def make_evaluation(
+  config: Config, task: task_lib.Task, section: Config, play: play_lib.Play
+):
+  """(sets) -> the deployed policy against μ, by the judge and the watching.
 
-  Raises: ValueError for a run that does not exist or makes no sense.
+  All of them score the same pairs of held-out responses.
   """
-  section = task_lib.run_section(config, name)
-  check(section)
-  return section
+  watched = {"": section.judge} | {f"{name}_": name for name in section.watch}
+  found = {
+    prefix: table.find(name, setting="nash.watch")
+    for prefix, name in watched.items()
+  }
+  tokens = {
+    prefix: judging.win_judge(config, task, judge)
+    for prefix, judge in found.items()
+    if judge.token is not None
+  }
+  texts = {
+    prefix: judging.text_judge(config, task, pathlib.Path(), judge, batch_size=1)
+    for prefix, judge in found.items()
+    if judge.token is None
+  }
+  lanes = [settings.deployed_lane(section), opponents.REFERENCE]
+  source = task.splits["validation"][: section.data.eval_examples]
+
+  @task.by_rows
+  def score(sets, batch):
+    write_rng, judge_rng = jax.random.split(jax.random.key(task.seed))
+    names = {name for lane in lanes for name in lane}
+    written = play_lib.write(
+      play, play.ready(sets, names), lanes, batch, write_rng
+    )
+    said = {
+      prefix: play_lib.ask(
+        judge(sets), judge_rng, batch, written[:2], PAIR, PAIR + 1
+      )[:, 0]
+      for prefix, judge in tokens.items()
+    }
+    return said, (written[:2] if texts else None)
+
+  def evaluate(sets):
+    rows: dict[str, list] = {prefix: [] for prefix in watched}
+    ordered = batches.ordered_batches(
+      source, task.encode, task.pad, batch_size=section.data.batch_size
+    )
+    for batch, real in ordered:
+      distributed.stop_if_asked()
+      said, written = score(sets, batch)
+      for prefix, values in said.items():
+        rows[prefix].append(values[:real])
+      for prefix, judge in texts.items():
+        rows[prefix].append(_by_text(task, judge, source, batch, written, real))
+    return {
+      f"{prefix}win_prob_against_reference": _mean(values)
+      for prefix, values in rows.items()
+    }
+
+  return evaluate
 
 
-def experiment_of(
-  task: task_lib.Task,
-  section: ml_collections.ConfigDict,
-  workdir: pathlib.Path,
-  *,
-  seed: int,
-) -> loop.Experiment:
-  """The experiment of a checked section; `make_experiment` says more."""
-  kind = JUDGES[section.judge]
-  followers = {"past": followers_lib.past_policies(**section.past)}
-  return make_experiment(
-    task,
-    make_game(task, section),
-    deployed=opponents.make_deployed(**chosen(section, DEPLOY)),
-    score=algorithms.SCORES[kind.scores],
-    followers=followers if section.opponent == "past" else {},
-    reference=workdir / "sft",
-    judge=workdir / kind.stage,
-    seed=seed,
-    **section.data,
-  )
+def _by_text(task, judge, source, batch, written, real) -> np.ndarray:
+  """What a judge of text says of a batch's pairs, f64[real]."""
+
+  def judged():
+    asked = [source[number] for number in batch["record_ids"][:real]]
+    pairs = _texts(task, *(x[:real] for x in written))
+    return judge(asked, *zip(*pairs, strict=True)).tolist()
+
+  return np.asarray(distributed.on_first(judged))
 
 
-def run(
-  config: ml_collections.ConfigDict, workdir: pathlib.Path, name: str
-) -> dict[str, float]:
+def _mean(values: list[np.ndarray]) -> float:
+  """The mean of what could be judged; NaN of nothing."""
+  every = np.concatenate(values)
+  known = every[np.isfinite(every)]
+  return float(np.mean(known)) if len(known) else float("nan")
+
+
+def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, float]:
   """Trains one of `config.nash.runs` and returns its last evaluation."""
-  section = run_section(config, name)
+  section = settings.run_section(config, job.split("/")[1])
   task = task_lib.load_task(config, workdir)
-  experiment = experiment_of(task, section, workdir, seed=config.seed)
-  return loop.train(
+  experiment = make_experiment(config, task, section, workdir)
+  return trained.train(
     experiment,
-    optimizer_lib.make_optimizer(**section.optimizer),
-    devices=task.devices,
-    name=f"nash/{name}",
-    folder=workdir / "nash" / name,
-    seed=config.seed,
+    section,
+    task,
+    workdir,
+    job,
     updates_per_rollout=section.updates_per_rollout,
-    **section.train,
   )
+
+
+def check(config: Config, findings: mistakes.Findings) -> None:
+  """Collects what is wrong with the runs that are trained."""
+  for name in judging.trained_runs(config):
+    where = f"nash.runs.{name}"
+    with findings.collect():
+      section = settings.run_section(config, name)
+      settings.check(section, findings, where)
+      trained.check(where, section, config, findings)
+      with findings.collect(where):
+        for watching in section.watch:
+          table.find(watching, setting="nash.watch")
+
+
+def needs(config: Config, job: str) -> list[str]:
+  """SFT, and the judges that the run names."""
+  section = settings.run_section(config, job.split("/")[1])
+  names = [section.judge, *section.watch]
+  return [sft.NAME, *judging.stages_of(names, setting="nash.judge")]
+
+
+def reads(config: Config, job: str) -> dict[str, Any]:
+  """The settings of the run as it is played."""
+  section = settings.run_section(config, job.split("/")[1])
+  with section.unlocked():
+    del section.runs
+  of_judge = ("judge_model", "raters") if "raters" in config else ()
+  return pipeline.settings(config, *trained.READS, *of_judge) | pipeline.flat(
+    pipeline.plain(section), NAME
+  )
+
+
+STAGE = pipeline.Stage(
+  name=NAME,
+  keys=trained.keys(NAME, (*settings.KEYS, "watch", "runs")),
+  check=check,
+  jobs=lambda config: [f"{NAME}/{name}" for name in judging.trained_runs(config)],
+  needs=needs,
+  reads=reads,
+  run=run,
+  facts=("texts",),
+)

@@ -3,49 +3,54 @@
 import functools
 import pathlib
 
-import ml_collections
-
-from nashmd_jax import losses, policy
+from nashmd_jax import losses, pipeline, policy
 from nashmd_jax import task as task_lib
-from nashmd_jax.training import loop
-from nashmd_jax.training import optimizer as optimizer_lib
+from nashmd_jax.stages import start, trained
+from nashmd_jax.training import step as step_lib
+
+NAME = "sft"
 
 
 def make_experiment(
-  task: task_lib.Task, *, batch_size: int, eval_examples: int, seed: int
-) -> loop.Experiment:
+  task: task_lib.Task, *, batch_size: int, eval_examples: int
+) -> step_lib.Experiment:
   """Supervised fine-tuning from the start of the model.
 
   Args:
     batch_size: rows a step.
-    eval_examples: held-out summaries an evaluation, whole batches of them.
-    seed: of the order of the data.
+    eval_examples: held-out summaries an evaluation.
   """
 
-  def loss(params, batch, rng):
+  def init(rng):
+    del rng
+    return task_lib.init_trained(task, "model"), task_lib.bases(task, "model")
+
+  def loss(params, sets, batch, rng):
     del rng
     log_prob = policy.response_log_probs(
       task.model,
-      task.place(params),
+      task.ready({**sets, "policy": params}, ["policy"])["policy"],
       prompts=batch["prompts"],
       prompt_mask=batch["prompts_mask"],
       responses=batch["responses"],
       temperature=1.0,
     )
-    return losses.sft_loss(log_prob=log_prob, mask=batch["responses_mask"])
+    mask = batch["responses_mask"] & batch["real"][:, None]
+    return losses.sft_loss(log_prob=log_prob, mask=mask)
 
-  return loop.Experiment(
-    init=lambda rng: (task_lib.init_params(task, "model", rng), {}),
-    rollout=lambda params_by_name, batch, rng, step: batch,
+  return step_lib.Experiment(
+    init=init,
+    rollout=lambda sets, batch, rng, step: batch,
+    host=None,
     loss=loss,
     batches=functools.partial(
       task_lib.training_batches,
       task,
       task.splits["train"],
       batch_size=batch_size,
-      seed=seed,
+      seed=task.seed,
     ),
-    evaluate=task_lib.held_out_mean(
+    evaluate=task_lib.held_out_scores(
       task,
       task.splits["validation"],
       task_lib.supervised_scores(loss),
@@ -57,19 +62,24 @@ def make_experiment(
 
 
 def run(
-  config: ml_collections.ConfigDict, workdir: pathlib.Path
+  config: pipeline.Config, workdir: pathlib.Path, job: str
 ) -> dict[str, float]:
   """Trains the stage and returns its last evaluation."""
-  section = config.sft
   task = task_lib.load_task(config, workdir)
-  experiment = make_experiment(task, seed=config.seed, **section.data)
-  return loop.train(
-    experiment,
-    optimizer_lib.make_optimizer(**section.optimizer),
-    devices=task.devices,
-    name="sft",
-    folder=workdir / "sft",
-    seed=config.seed,
-    updates_per_rollout=1,
-    **section.train,
-  )
+  experiment = make_experiment(task, **config.sft.data)
+  return trained.train(experiment, config.sft, task, workdir, job)
+
+
+STAGE = pipeline.Stage(
+  name=NAME,
+  keys=trained.keys(NAME),
+  check=lambda config, findings: trained.check(
+    NAME, config.sft, config, findings
+  ),
+  jobs=lambda config: [NAME],
+  needs=lambda config, job: start.STAGE.jobs(config),
+  reads=lambda config, job: pipeline.settings(config, *trained.READS, NAME),
+  run=run,
+  facts=("texts",),
+  shared=True,
+)

@@ -9,7 +9,7 @@ import pathlib
 import jax
 import ml_collections
 
-from nashmd_jax import texts
+from nashmd_jax import pipeline, texts
 from nashmd_jax.hub import pretrained
 from nashmd_jax.training import distributed
 
@@ -26,9 +26,10 @@ def wanted(config: ml_collections.ConfigDict) -> list[str]:
 
 
 def run(
-  config: ml_collections.ConfigDict, workdir: pathlib.Path
+  config: ml_collections.ConfigDict, workdir: pathlib.Path, job: str
 ) -> dict[str, str]:
   """Writes the folders and returns where they are."""
+  del job
   splits = texts.load_summaries(config, workdir)
   path, tokenizer = texts.load_tokenizer(config, workdir, splits)
   write = functools.partial(_write, config, workdir, path, tokenizer)
@@ -52,3 +53,18 @@ def _write(config, workdir, path, tokenizer) -> dict[str, str]:
       )
       written[section] = str(place)
   return written
+
+
+STAGE = pipeline.Stage(
+  name="start",
+  keys={},
+  check=lambda config, findings: None,
+  jobs=lambda config: ["start"] if wanted(config) else [],
+  needs=lambda config, job: [],
+  reads=lambda config, job: pipeline.settings(
+    config, "seed", "data", "tokenizer", "model", "judge_model"
+  ),
+  run=run,
+  facts=("texts",),
+  shared=True,
+)

@@ -11,12 +11,12 @@ import difflib
 import importlib.util
 import json
 import pathlib
-import traceback
 from typing import Any, NamedTuple
 
 import ml_collections
 
-from nashmd_jax import files
+from nashmd_jax import files, mistakes
+from nashmd_jax import workdir as workdir_lib
 from nashmd_jax.sweeps import hyper
 
 SEED = "seed"
@@ -54,13 +54,13 @@ def load_sweep(config_flag: str) -> hyper.Sweep | None:
   try:
     sweep = module.get_hyper(hyper, *([variant] if variant else []))
   except Exception as error:  # a user's function can raise anything
-    raise ValueError(f"{file}, get_hyper: {error_line(error)}") from None
+    raise mistakes.Mistake(f"{file}, get_hyper: {workdir_lib.error_line(error)}") from None
   if (
     not isinstance(sweep, list)
     or not sweep
     or not all(isinstance(overrides, dict) for overrides in sweep)
   ):
-    raise ValueError(
+    raise mistakes.Mistake(
       f"{file}, get_hyper: got {sweep!r}, expected a list of at least one "
       "{dotted name: value}"
     )
@@ -88,13 +88,13 @@ def all_trials(
   for number, overrides in enumerate(sweep):
     for name in given:
       if name in overrides:
-        raise ValueError(
+        raise mistakes.Mistake(
           f"--config.{name}: is set by the trials of this sweep; leave it out"
         )
     own = override(config, overrides, where=f"trial {number}")
     same = seen.setdefault(_plain(own), number)
     if same != number:
-      raise ValueError(
+      raise mistakes.Mistake(
         f"trial {number}: has the same config as trial {same}; leave one out"
       )
     folder = workdir / f"{number:03d}"
@@ -119,11 +119,11 @@ def override(
         section = section[key]
       section[last]  # a lock lets new keys pass in no section
     except (KeyError, TypeError):
-      raise ValueError(f"{where}: {_unknown(config, name)}") from None
+      raise mistakes.Mistake(f"{where}: {_unknown(config, name)}") from None
     try:
       section[last] = value
     except TypeError:
-      raise ValueError(
+      raise mistakes.Mistake(
         f"{where}: {name}: got {value!r}, expected "
         f"{section.get_type(last).__name__} like {section[last]!r}"
       ) from None
@@ -154,7 +154,7 @@ def chosen(trials: Sequence[Trial], number: int) -> Trial:
   Raises: ValueError that says how many there are.
   """
   if not 0 <= number < len(trials):
-    raise ValueError(
+    raise mistakes.Mistake(
       f"--trial: got {number}, expected 0 to {len(trials) - 1}: the sweep has "
       f"{len(trials)} trials"
     )
@@ -179,27 +179,8 @@ def claim(trial: Trial) -> None:
   old = files.load_json(path)["overrides"]
   for name in sorted(set(mine) | set(old)):
     if mine.get(name, "absent") != old.get(name, "absent"):
-      raise ValueError(
+      raise mistakes.Mistake(
         f"{trial.folder}: belongs to another trial, {name} was "
         f"{old.get(name, 'absent')!r} and is now "
         f"{mine.get(name, 'absent')!r}; choose another --workdir"
       )
-
-
-def error_line(error: BaseException) -> str:
-  """The line that ends a traceback, messages of several lines as one."""
-  return " ".join(traceback.format_exception_only(error)[0].split())
-
-
-def save_failure(
-  workdir: pathlib.Path, stage: str, error: BaseException
-) -> None:
-  """Leaves the stage that failed, and its error line, in `failed.json`."""
-  files.save_json(
-    workdir / "failed.json", {"stage": stage, "error": error_line(error)}
-  )
-
-
-def clear_failure(workdir: pathlib.Path) -> None:
-  """Forgets an earlier failure."""
-  (workdir / "failed.json").unlink(missing_ok=True)

@@ -4,17 +4,18 @@ Only process 0 writes. The JSON lines hold no times, so that a resumed run
 leaves the same file as an uninterrupted one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import json
 import pathlib
 import sys
 import time
 
 import jax
+import numpy as np
 import tensorboardX
 import tqdm
 
-from nashmd_jax import files
+from nashmd_jax import arrays, files
 
 
 class MetricWriter:
@@ -56,6 +57,24 @@ class MetricWriter:
     if self._active:
       self._file.close()
       self._events.close()
+
+
+def means(rows: Sequence[Mapping[str, arrays.Mean]]) -> dict[str, float]:
+  """The means over several steps, each weighted by its count.
+
+  Args:
+    rows: metrics of a step each, still on the devices. A count of nothing
+      gives NaN.
+  """
+  found = {}
+  for row in jax.device_get(rows):
+    for name, mean in row.items():
+      total, count = found.get(name, (0.0, 0.0))
+      found[name] = total + float(mean.total), count + float(mean.count)
+  return {
+    name: float(np.float32(total / count)) if count else float("nan")
+    for name, (total, count) in found.items()
+  }
 
 
 def load_metrics(path: pathlib.Path) -> list[dict[str, float]]:

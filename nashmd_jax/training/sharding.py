@@ -218,6 +218,15 @@ def shardings(tree: Any, devices: Devices, *, run: bool = False) -> Any:
   return jax.tree.map_with_path(leaf, tree)
 
 
+def stored_shapes(shapes: Any, devices: Devices, *, run: bool = False) -> Any:
+  """Shapes with the shardings of `shardings`."""
+  return jax.tree.map(
+    lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+    shapes,
+    shardings(shapes, devices, run=run),
+  )
+
+
 def cast(tree: Any, dtype: str) -> Any:
   """The tree with its named matrices, and nothing else, in a dtype."""
 
@@ -311,37 +320,3 @@ def by_rows(
   return lambda params, batch: jax.device_get(
     compiled(params, shard_batch(batch, devices.mesh))
   )
-
-
-def compile_step(
-  devices: Devices, make_step: Callable[..., Callable], state: Any
-) -> Callable[[Any, Any], tuple[Any, Any]]:
-  """The step (state, batch) -> (state, metrics) in the mode of the run.
-
-  Args:
-    devices: of the run.
-    make_step: () or (reduce=...) -> the pure step; see `loop.make_train_step`.
-    state: arrays or shapes with shardings, which the new state keeps; the
-      old one is donated.
-  """
-  if devices.mode == "jit":
-    places = jax.tree.map(lambda x: x.sharding, state)
-    return jax.jit(
-      make_step(),
-      donate_argnums=0,
-      out_shardings=(places, replicated(devices.mesh)),
-    )
-  parts = devices.mesh.shape["data"]
-  step = jax.pmap(
-    make_step(reduce=functools.partial(lax.pmean, axis_name="data")),
-    axis_name="data",
-    in_axes=(None, 0),
-    out_axes=None,
-    devices=list(devices.mesh.devices.flat),
-    donate_argnums=0,
-  )
-
-  def split(batch):
-    return jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
-
-  return lambda state, batch: step(state, split(batch))

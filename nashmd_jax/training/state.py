@@ -19,8 +19,7 @@ class TrainState(NamedTuple):
     step: int32 scalar, steps done.
     params: the policy being trained.
     opt_state: of the optimizer.
-    followers: sets that follow params by name, the moving average "ema"
-      among them; see `followers`.
+    followers: sets that follow params by name; see `followers`.
     frozen: further parameter sets by name, such as "reference" and "judge";
       never updated and never checkpointed here: the stage they come from
       keeps them.
@@ -59,6 +58,11 @@ def init_state(
   )
 
 
+def other_sets(state: TrainState) -> dict[str, Params]:
+  """All sets but the one in training, by name."""
+  return {**state.followers, **state.frozen}
+
+
 def params_by_name(state: TrainState) -> dict[str, Params]:
   """The parameter sets that lanes and judges can name."""
-  return {"policy": state.params, **state.followers, **state.frozen}
+  return {"policy": state.params, **other_sets(state)}

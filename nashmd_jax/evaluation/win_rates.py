@@ -1,0 +1,93 @@
+"""Win rates of policies against one another, with intervals."""
+
+from collections.abc import Callable, Mapping, Sequence
+import itertools
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from nashmd_jax.data import records
+from nashmd_jax.judges import scorers
+
+
+def win_rate_interval(
+  win_prob: np.ndarray, confidence: float
+) -> tuple[float, float, float]:
+  """Mean win probability and an exact (Clopper-Pearson) interval.
+
+  A prompt with win probability p counts as p of a win, and the sum is rounded
+  outwards to whole wins: for scores in [0, 1], which vary less than votes of
+  the same mean, the interval is on the wide side.
+
+  Args:
+    win_prob: f64[N], one value for each independent prompt.
+    confidence: level of the two-sided interval, 0.95 for one.
+  Returns: (mean, low, high).
+  """
+  wins, count = float(np.sum(win_prob)), len(win_prob)
+
+  def interval(k):
+    return stats.binomtest(k, count).proportion_ci(confidence, method="exact")
+
+  # Rounding in the sum must not move a whole number of wins to the next one.
+  low = interval(int(np.floor(wins + 1e-9))).low
+  high = interval(int(np.ceil(wins - 1e-9))).high
+  return wins / count, float(low), float(high)
+
+
+def play(
+  responses: Mapping[str, Sequence[str]],
+  rows: Sequence[records.Record],
+  judge: scorers.TextJudge,
+  *,
+  confidence: float,
+  between: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+  """All pairs of policies under one judge.
+
+  Args:
+    responses: by policy, one for each of N records.
+    rows: N summary records.
+    judge: scores pairs of strings.
+    confidence: of the intervals.
+    between: called before every pair of policies; may end the play.
+  Returns: "win_rate", "low", "high": [M, M] lists, row against column; and
+    "order_gap", the mean |P(a ≻ b) + P(b ≻ a) − 1|, 0 for a fair judge.
+  """
+  names = list(responses)
+  table = np.full((3, len(names), len(names)), 0.5)
+  gaps = []
+  for i, j in itertools.combinations(range(len(names)), 2):
+    between()
+    first, second = responses[names[i]], responses[names[j]]
+    forward = judge(rows, first, second)
+    backward = judge(rows, second, first)
+    gaps.append(np.mean(np.abs(forward + backward - 1)))
+    win_prob = 0.5 * (forward + 1 - backward)
+    rate, low, high = win_rate_interval(win_prob, confidence)
+    table[:, i, j] = rate, low, high
+    table[:, j, i] = 1 - rate, 1 - high, 1 - low
+  rate, low, high = table.tolist()
+  return {
+    "win_rate": rate,
+    "low": low,
+    "high": high,
+    "order_gap": float(np.mean(gaps)) if gaps else 0.0,
+  }
+
+
+def against(
+  results: Mapping[str, Any], name: str, other: str, judge: str
+) -> tuple[float, float, float]:
+  """Win rate of a policy against another by a judge, low and high end."""
+  names, table = results["policies"], results["judges"][judge]
+  i, j = names.index(name), names.index(other)
+  return table["win_rate"][i][j], table["low"][i][j], table["high"][i][j]
+
+
+def verdict(low: float, high: float) -> str:
+  """What an interval says of a win rate."""
+  if low > 0.5:
+    return "above one half"
+  return "below one half" if high < 0.5 else "not told apart from one half"

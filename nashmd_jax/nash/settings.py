@@ -1,0 +1,102 @@
+"""The settings of play: sections of runs, their keys, and their checks.
+
+A run is the section `nash` with the changes that `nash.runs` makes for it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import ml_collections
+
+from nashmd_jax import mistakes, sampling
+from nashmd_jax.judges import table
+from nashmd_jax.nash import algorithms, opponents
+from nashmd_jax.training import followers
+
+Section = ml_collections.ConfigDict
+OPPONENT = ("opponent", "mixture", "mixture_end", "mixture_steps")
+LOSS = ("loss", "updates_per_rollout", "clip")
+PLAY = ("judge", "samples", "kl_coef", "temperature")
+KEYS = (*OPPONENT, "deploy", *LOSS, *PLAY, "ema", "past")
+FOLLOWERS = {"ema": followers.moving_average, "past": followers.past_policies}
+
+
+def chosen(section: Section, keys: Sequence[str]) -> dict[str, Any]:
+  """The named settings of a section."""
+  return {key: section[key] for key in keys}
+
+
+def run_section(config: ml_collections.ConfigDict, name: str) -> Section:
+  """`config.nash` with the changes that `config.nash.runs[name]` makes.
+
+  Raises: Mistake for a run that does not exist, or a key that `config.nash`
+    does not have.
+  """
+  section = config.nash.copy_and_resolve_references()
+  if name not in section.runs:
+    raise mistakes.Mistake(
+      f"nash.runs: no run {name!r} among {sorted(section.runs)}"
+    )
+  try:
+    section.update(section.runs[name])
+  except (KeyError, AttributeError, TypeError) as error:
+    raise mistakes.Mistake(
+      f"nash.runs.{name}: {dict(section.runs[name])} does not fit the keys of "
+      f"config.nash ({error})"
+    ) from None
+  return section
+
+
+def make_opponent(section: Section) -> opponents.Opponent:
+  """The opponent of a section; see `opponents.make_opponent`."""
+  return opponents.make_opponent(**chosen(section, OPPONENT))
+
+
+def make_algorithm(section: Section, gives: str) -> algorithms.Algorithm:
+  """The algorithm of a section before a judge that gives that."""
+  return algorithms.make_algorithm(scores=gives, **chosen(section, LOSS))
+
+
+def deployed_lane(section: Section) -> sampling.Lane:
+  """The lane in which a run answers when it is trained."""
+  return opponents.deployed_lane(
+    make_opponent(section), deploy=section.deploy, steps=section.train.steps
+  )
+
+
+def make_followers(section: Section) -> dict[str, followers.Follower]:
+  """The followers that a run's opponent, or what it deploys, names."""
+  names = make_opponent(section).follows
+  names |= opponents.follows(deployed_lane(section))
+  return {name: FOLLOWERS[name](**section[name]) for name in sorted(names)}
+
+
+def check(section: Section, findings: mistakes.Findings, where: str) -> None:
+  """Collects what makes no sense in a section.
+
+  Args:
+    where: name of the run, for the sentences.
+  """
+  at_least = (
+    (section.samples >= 1, f"nash.samples: got {section.samples}, expected 1 "
+     "or more"),
+    (section.kl_coef >= 0, f"nash.kl_coef: got {section.kl_coef}, expected τ "
+     "of 0 (no regularisation) or more"),
+    (section.kl_coef > 0 or section.loss not in ("ipo", "dpo"),
+     f"nash.kl_coef: got 0 for the loss {section.loss!r}, expected τ above 0"),
+    (section.temperature > 0, f"nash.temperature: got {section.temperature}, "
+     "expected more than 0"),
+  )  # fmt: skip
+  for holds, sentence in at_least:
+    if not holds:
+      findings.sentences.append(f"{where}: {sentence}")
+  with findings.collect(where):
+    deployed_lane(section)
+  for name, make in FOLLOWERS.items():
+    with findings.collect(f"{where}: nash"):
+      make(**section[name])
+  with findings.collect(where):
+    judge = table.find(section.judge, setting="nash.judge")
+    algorithm = make_algorithm(section, judge.gives)
+    lanes = make_opponent(section).lanes(0)
+    algorithm.way.lanes(lanes, section.samples)

@@ -1,0 +1,162 @@
+"""Stage `comparisons`: drawn once, after SFT, from simulated raters.
+
+A run on comparisons of the user's own has no such stage.
+"""
+
+from collections.abc import Mapping
+import functools
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from nashmd_jax import mistakes, pipeline, texts
+from nashmd_jax import task as task_lib
+from nashmd_jax.data import records
+from nashmd_jax.judges import raters
+from nashmd_jax.nash import opponents
+from nashmd_jax.stages import judging, sft, start, trained
+from nashmd_jax.training import distributed
+
+Config = pipeline.Config
+Comparisons = Mapping[str, list[records.Record]]
+NAME = "comparisons"
+
+
+def draw_comparisons(
+  task: task_lib.Task,
+  population: raters.Population,
+  sets: Mapping[str, Any],
+  source: list[records.Record],
+  *,
+  pairs_per_prompt: int,
+  votes_per_pair: int,
+  samples_per_prompt: int,
+  batch_size: int,
+  temperature: float,
+  seed: tuple[int, int],
+) -> list[records.Record]:
+  """Comparisons of candidate summaries of each record.
+
+  Args:
+    population: who votes.
+    sets: with the "policy" whose samples are among the candidates.
+    source: summary records.
+    pairs_per_prompt: comparisons a record.
+    votes_per_pair: simulated raters who vote on each.
+    samples_per_prompt: samples of the policy among the candidates.
+    batch_size: prompts sampled at a time.
+    temperature: of the samples.
+    seed: of samples, pairs and votes: the run's and the split's.
+  """
+  samples = task_lib.write_responses(
+    task,
+    sets,
+    [opponents.LEARNER] * samples_per_prompt,
+    source,
+    batch_size=batch_size,
+    temperature=temperature,
+    rng=jax.random.fold_in(jax.random.key(seed[0]), seed[1]),
+  )
+  rng = np.random.default_rng(seed)
+  drawn = []
+  for row, found in zip(source, _candidates(source, samples, rng), strict=True):
+    drawn += raters.draw_comparisons(
+      population,
+      row,
+      found,
+      pairs=pairs_per_prompt,
+      votes=votes_per_pair,
+      rng=rng,
+    )
+  return drawn
+
+
+def _candidates(source, samples, rng) -> list[list[str]]:
+  """The candidate responses of every record, the others' summaries included."""
+  half = len(source) // 2
+  others = [row["response"] for row in source[half:] + source[:half]]
+  return [
+    list(raters.candidates(row, other, own, rng).values())
+    for row, other, own in zip(source, others, samples, strict=True)
+  ]
+
+
+def start_sets(task: task_lib.Task, workdir: pathlib.Path) -> dict[str, Any]:
+  """The policy that stage `sft` gave, as the set "policy"."""
+  policy = task_lib.load_trained(task, "model", workdir / sft.NAME)
+  return {"policy": policy, **task_lib.bases(task, "model")}
+
+
+def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, Any]:
+  """Draws the comparisons of every split that has none yet."""
+  population = raters.make_population(**config.raters)
+  task, sets, counts = task_lib.load_task(config, workdir), None, {}
+  for number, (split, count) in enumerate(config.comparisons.prompts.items()):
+    path = workdir / job / f"{split}.jsonl"
+    if not distributed.on_first(path.exists):
+      sets = sets or start_sets(task, workdir)
+      drawn = draw_comparisons(
+        task,
+        population,
+        sets,
+        task.splits[split][:count],
+        seed=(config.seed, number),
+        **config.comparisons.drawing,
+      )
+      distributed.on_first(functools.partial(records.save_records, path, drawn))
+    counts[split] = len(records.load_records(path, "comparison"))
+  return counts
+
+
+def load(config: Config, workdir: pathlib.Path) -> Comparisons:
+  """Comparisons by split: the user's, or those that this stage drew."""
+  own = texts.load_comparisons(config, workdir)
+  if own is not None:
+    return own
+  return {
+    split: records.load_records(workdir / NAME / f"{split}.jsonl", "comparison")
+    for split in texts.JUDGED
+  }
+
+
+def check(config: Config, findings: mistakes.Findings) -> None:
+  """Collects what is wrong with the raters and with the drawing."""
+  if not STAGE.jobs(config):
+    return
+  with findings.collect():
+    raters.make_population(**config.raters)
+  pipeline.at_least_one(config, findings, "comparisons.prompts", *texts.JUDGED)
+  counts = ("pairs_per_prompt", "votes_per_pair", "batch_size")
+  pipeline.at_least_one(config, findings, "comparisons.drawing", *counts)
+  with findings.collect():
+    if not config.comparisons.drawing.temperature > 0:
+      raise mistakes.Mistake(
+        "comparisons.drawing.temperature: got "
+        f"{config.comparisons.drawing.temperature}, expected more than 0"
+      )
+
+
+def _drawn(config: Config) -> bool:
+  return config.data.comparisons is None and bool(judging.wanted(config))
+
+
+STAGE = pipeline.Stage(
+  name=NAME,
+  keys={
+    "raters": pipeline.keywords(raters.make_population),
+    "comparisons": {"prompts", "drawing"},
+    "comparisons.prompts": set(texts.JUDGED),
+    "comparisons.drawing": pipeline.keywords(draw_comparisons) - {"seed"},
+  },
+  check=check,
+  jobs=lambda config: [NAME] if _drawn(config) else [],
+  needs=lambda config, job: [*start.STAGE.jobs(config), sft.NAME],
+  reads=lambda config, job: pipeline.settings(
+    config, *trained.READS, "raters", "comparisons"
+  ),
+  run=run,
+  facts=("texts",),
+  shared=True,
+)

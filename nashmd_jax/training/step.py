@@ -1,0 +1,195 @@
+"""One step of training as two pure programs: a rollout, and its updates.
+
+rollout → host → loss and gradient → reduce → optax → followers → metrics
+
+What stands on the host, such as a judge of text, runs between the two; where
+nothing does they are one program.
+"""
+
+from collections.abc import Callable, Mapping
+import functools
+from typing import Any, NamedTuple
+
+import grain
+import jax
+from jax import lax
+import jax.numpy as jnp
+import optax
+
+from nashmd_jax import arrays
+from nashmd_jax.training import followers as followers_lib
+from nashmd_jax.training import state as state_lib
+
+Batch = Mapping[str, jax.Array]
+Params = Any
+Sets = Mapping[str, Params]
+Mean = arrays.Mean
+Metrics = Mapping[str, Mean]
+
+
+class Experiment(NamedTuple):
+  """What one stage trains, as pure functions; the loop does the rest.
+
+  Attributes:
+    init: (rng) -> (params, frozen): the parameters to train, and the further
+      sets by name.
+    rollout: (sets, batch, rng, step) -> rows for the loss. No gradient flows
+      through it. Every array of them has a multiple of the batch's rows along
+      its first axis, prompt by prompt. Supervised stages return the batch.
+    host: (rows) -> further rows, made on the host between rollout and loss; a
+      judge of text for one. None where nothing stands between.
+    loss: (params, sets, rows, rng) -> (Mean, {name: Mean}), see `arrays.Mean`.
+      Gradient flows to params alone.
+    batches: () -> endless training batches whose place can be saved.
+    evaluate: (sets) -> scalars on held-out data.
+    followers: sets that follow the policy, by name.
+
+  `sets` holds the followers and the frozen sets by name; for rollout and
+  evaluation also the parameters in training, as "policy".
+  """
+
+  init: Callable[[jax.Array], tuple[Params, Sets]]
+  rollout: Callable[[Sets, Batch, jax.Array, jax.Array], Batch]
+  host: Callable[[Batch], Batch] | None
+  loss: Callable[[Params, Sets, Batch, jax.Array], tuple[Mean, Metrics]]
+  batches: Callable[[], grain.DatasetIterator]
+  evaluate: Callable[[Sets], Mapping[str, float]]
+  followers: Mapping[str, followers_lib.Follower]
+
+
+class Programs(NamedTuple):
+  """The two pure halves of a step.
+
+  Attributes:
+    rollout: (state, batch) -> rows.
+    update: (state, rows) -> (state, metrics).
+  """
+
+  rollout: Callable[[state_lib.TrainState, Batch], Batch]
+  update: Callable[
+    [state_lib.TrainState, Batch], tuple[state_lib.TrainState, Metrics]
+  ]
+
+  def step(self, state, batch):
+    """Both as one program; the barrier keeps them the same as two."""
+    rows = lax.optimization_barrier(self.rollout(state, batch))
+    return self.update(state, rows)
+
+
+def make_programs(
+  experiment: Experiment,
+  optimizer: optax.GradientTransformation,
+  *,
+  seed: int,
+  updates_per_rollout: int,
+  micro_batches: int,
+  reduce: Callable[[Any], Any] = lambda tree: tree,
+) -> Programs:
+  """The step of an experiment: one rollout, its updates, its followers.
+
+  Args:
+    experiment: gives rollout and loss.
+    optimizer: of the trained parameters.
+    seed: randomness of a step is fold_in(key(seed), step).
+    updates_per_rollout: updates on one rollout; metrics are over all of them.
+    micro_batches: parts of the rows that the gradient of an update is summed
+      over, one after another.
+    reduce: sums over the devices where each sees its own part of the batch
+      (`lax.psum` under pmap); the global view of jit needs nothing.
+  """
+  gradient = make_gradient(experiment.loss, micro_batches)
+
+  def rngs(state):
+    rng = jax.random.fold_in(jax.random.key(seed), state.step)
+    return jax.random.split(rng, 3)
+
+  def rollout(state, batch):
+    sets = state_lib.params_by_name(state)
+    return experiment.rollout(sets, batch, rngs(state)[0], state.step)
+
+  def update(sets, rows, trained, rng):
+    params, opt_state = trained
+    grads, loss, metrics = reduce(gradient(params, sets, rows, rng))
+    grads = jax.tree.map(lambda g: g / jnp.maximum(loss.count, 1), grads)
+    updates, opt_state = optimizer.update(grads, opt_state, params)
+    norm = optax.tree.norm(grads)
+    one = jnp.ones_like(norm)
+    metrics = {"loss": loss, **metrics, "grad_norm": Mean(norm, one)}
+    return (optax.apply_updates(params, updates), opt_state), metrics
+
+  def updates(state, rows):
+    _, loss_rng, follow_rng = rngs(state)
+    one = functools.partial(update, state_lib.other_sets(state), rows)
+    trained = (state.params, state.opt_state)
+    if updates_per_rollout == 1:
+      trained, metrics = one(trained, loss_rng)
+    else:
+      keys = jax.random.split(loss_rng, updates_per_rollout)
+      trained, metrics = lax.scan(one, trained, keys)
+      metrics = jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics)
+    params, opt_state = trained
+    step = state.step + 1
+    return state._replace(
+      step=step,
+      params=params,
+      opt_state=opt_state,
+      followers={
+        name: follower.update(state.followers[name], params, step, follow_rng)
+        for name, follower in experiment.followers.items()
+      },
+    ), metrics
+
+  return Programs(rollout, updates)
+
+
+def make_gradient(loss, micro_batches: int):
+  """(params, sets, rows, rng) -> (gradient of the total, loss, metrics).
+
+  Everything is a sum, so that the parts of the rows, each with as many whole
+  prompts, add up to the whole.
+
+  Args:
+    loss: of an Experiment.
+    micro_batches: M, parts; divides the number of prompts.
+  """
+
+  def total(params, sets, rows, rng):
+    mean, metrics = loss(params, sets, rows, rng)
+    return mean.total, (mean, metrics)
+
+  slope = jax.grad(total, has_aux=True)
+
+  def gradient(params, sets, rows, rng):
+    if micro_batches == 1:
+      grads, (mean, metrics) = slope(params, sets, rows, rng)
+      return grads, mean, metrics
+
+    def add(sums, part):
+      grads, (mean, metrics) = slope(params, sets, part, rng)
+      return jax.tree.map(jnp.add, sums, (grads, mean, metrics)), None
+
+    parts = _parts(rows, micro_batches)
+    first = jax.tree.map(lambda x: x[0], parts)
+    shapes = jax.eval_shape(slope, params, sets, first, rng)
+    grads, (mean, metrics) = jax.tree.map(
+      lambda x: jnp.zeros(x.shape, x.dtype), shapes
+    )
+    return lax.scan(add, (grads, mean, metrics), parts)[0]
+
+  return gradient
+
+
+def _parts(rows: Batch, count: int) -> Batch:
+  """[n, …] -> [M, n / M, …], each part with every M-th prompt.
+
+  Taken that way a part lies on all devices that share the rows.
+  """
+  prompts = len(rows["example_ids"])
+
+  def parts(x):
+    of_prompt = len(x) // prompts
+    rest = x.shape[1:]
+    split = x.reshape(prompts // count, count, of_prompt, *rest)
+    return jnp.moveaxis(split, 1, 0).reshape(count, -1, *rest)
+
+  return jax.tree.map(parts, rows)

@@ -1,0 +1,241 @@
+"""A workdir: whose it is, what is done in it and of what, what failed.
+
+Every job has a folder. `key.json` there says all that its result depends on:
+settings, facts such as a hash of the data, and the keys of the jobs it reads.
+With it a finished job is known again, here, in another workdir, or in the
+store that the trials of a sweep share; a job of another key is never used and
+never overwritten. `done.json` holds the results of a finished one.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import time
+import traceback
+from typing import Any
+
+from nashmd_jax import files, mistakes
+
+CONFIG, KEY, DONE, FAILED = "config.json", "key.json", "done.json", "failed.json"
+WAIT_SECONDS = 1.0
+
+Key = Mapping[str, Any]
+
+
+def claim(workdir: pathlib.Path, config: Any) -> None:
+  """Makes a workdir, or checks that a folder is one, and notes the config.
+
+  Raises: Mistake for a folder that is no workdir, or cannot be one.
+  """
+  path = workdir / CONFIG
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    found = {one.name for one in workdir.iterdir()} - {f"{CONFIG}.partial"}
+    if found and CONFIG not in found:
+      raise mistakes.Mistake(
+        f"{workdir}: is not empty and holds no {CONFIG}; choose another "
+        "--workdir"
+      )
+    files.save_json(path, config)
+  except OSError as error:
+    raise mistakes.Mistake(
+      f"{workdir}: cannot be a workdir ({error.strerror}); choose another "
+      "--workdir"
+    ) from None
+
+
+def make_key(
+  settings: Mapping[str, Any], facts: Mapping[str, Any], needs: Mapping[str, Key]
+) -> Key:
+  """The key of a job.
+
+  Args:
+    settings: by dotted name.
+    facts: by name.
+    needs: keys of the jobs that it reads, by their names.
+  """
+  key = {
+    "settings": dict(sorted(settings.items())),
+    "facts": dict(sorted(facts.items())),
+    "needs": {job: needs[job]["hash"] for job in sorted(needs)},
+  }
+  text = json.dumps(key, sort_keys=True)
+  return key | {"hash": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def differences(old: Key, new: Key) -> list[str]:
+  """What changed from one key to another, a phrase each."""
+  found = []
+  for part in ("settings", "facts"):
+    before, now = old.get(part, {}), new[part]
+    for name in sorted(set(before) | set(now)):
+      was, to_be = before.get(name, "absent"), now.get(name, "absent")
+      if was != to_be:
+        found.append(f"{name} was {was!r} and is now {to_be!r}")
+  for job in sorted(set(old.get("needs", {})) | set(new["needs"])):
+    if old.get("needs", {}).get(job) != new["needs"].get(job):
+      found.append(f"{job} is another")
+  return found
+
+
+def check_keys(workdir: pathlib.Path, keys: Mapping[str, Key]) -> None:
+  """Checks that what the folders of jobs hold was made with their keys.
+
+  Raises: Mistake that names the jobs, and for each what has changed.
+  """
+  findings = mistakes.Findings()
+  for job, key in keys.items():
+    folder = workdir / job
+    with findings.collect():
+      changed = _changed(folder, key)
+      if changed:
+        raise mistakes.Mistake(
+          f"{folder}: was made with other settings, {'; '.join(changed)}; "
+          f"choose another --workdir, which may --reuse={workdir}, or delete "
+          "this folder to make it anew"
+        )
+  findings.tell()
+
+
+def _changed(folder: pathlib.Path, key: Key) -> list[str]:
+  if (folder / KEY).exists():
+    return differences(files.load_json(folder / KEY), key)
+  if (folder / DONE).exists():
+    return [f"it has no {KEY}"]
+  return []
+
+
+def begin(workdir: pathlib.Path, job: str, key: Key) -> None:
+  """Notes the key of a job that is about to run."""
+  path = workdir / job / KEY
+  if not path.exists():
+    files.save_json(path, dict(key))
+
+
+def finish(
+  workdir: pathlib.Path, job: str, results: Mapping[str, Any], seconds: float
+) -> None:
+  """Notes the results of a job, and forgets that one failed."""
+  outcome = {"seconds": seconds, "results": dict(results)}
+  files.save_json(workdir / job / DONE, outcome)
+  (workdir / FAILED).unlink(missing_ok=True)
+
+
+def is_done(workdir: pathlib.Path, job: str) -> bool:
+  """Whether a job is finished."""
+  return (workdir / job / DONE).exists()
+
+
+def finished(workdir: pathlib.Path) -> dict[str, dict[str, Any]]:
+  """What `done.json` of every finished job holds, in the order of their ends.
+
+  A job that is another workdir's has its folder there as "reused".
+  """
+  found = []
+  for path in (*workdir.glob(f"*/{DONE}"), *workdir.glob(f"*/*/{DONE}")):
+    folder = path.parent
+    done = files.load_json(path)
+    if folder.is_symlink():
+      done["reused"] = str(folder.resolve())
+    name = folder.relative_to(workdir).as_posix()
+    found.append((path.stat().st_mtime, name, done))
+  return {name: done for _, name, done in sorted(found, key=lambda x: x[:2])}
+
+
+def fail(workdir: pathlib.Path, job: str, error: BaseException) -> None:
+  """Leaves the job that failed, and its error line, in `failed.json`."""
+  files.save_json(
+    workdir / FAILED, {"stage": job, "error": error_line(error)}
+  )
+
+
+def error_line(error: BaseException) -> str:
+  """The line that ends a traceback, messages of several lines as one."""
+  return " ".join(traceback.format_exception_only(error)[0].split())
+
+
+def reuse(
+  workdir: pathlib.Path, job: str, key: Key, others: Iterable[pathlib.Path]
+) -> pathlib.Path | None:
+  """Links a job to the same one finished in another workdir, if there is one.
+
+  Args:
+    others: workdirs to look in, in this order.
+  Returns: the folder that was linked.
+  """
+  for other in others:
+    folder = (other / job).resolve()
+    if not (folder / DONE).exists() or not (folder / KEY).exists():
+      continue
+    if files.load_json(folder / KEY)["hash"] == key["hash"]:
+      _link(workdir / job, folder)
+      return folder
+  return None
+
+
+def share(
+  workdir: pathlib.Path, job: str, key: Key, store: pathlib.Path
+) -> pathlib.Path:
+  """Gives a job its folder in a store, where all who want it have it.
+
+  Returns: the folder.
+  """
+  folder = store.resolve() / f"{job.replace('/', '-')}-{key['hash'][:16]}"
+  folder.mkdir(parents=True, exist_ok=True)
+  _link(workdir / job, folder)
+  return folder
+
+
+def _link(place: pathlib.Path, folder: pathlib.Path) -> None:
+  """Makes place a link to a folder, unless it holds something of its own."""
+  if place.is_symlink():
+    place.unlink()
+  if not place.exists():
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(os.path.relpath(folder, place.parent.resolve()))
+
+
+@contextlib.contextmanager
+def alone(
+  folder: pathlib.Path, waiting: Callable[[], None]
+) -> Iterator[None]:
+  """Holds a folder of a store; waits while another process holds it.
+
+  The lock is the kernel's: it goes with its process, however that ends.
+
+  Args:
+    folder: of a job.
+    waiting: called once when another process holds it.
+  """
+  with (folder / "lock").open("a") as file:
+    told = False
+    while not _locked(file):
+      if not told:
+        waiting()
+      told = True
+      time.sleep(WAIT_SECONDS)
+    yield
+
+
+def _locked(file) -> bool:
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    return False
+  return True
+
+
+def names(workdirs: Sequence[str]) -> list[pathlib.Path]:
+  """Workdirs to reuse, as paths.
+
+  Raises: Mistake for a folder that is no workdir.
+  """
+  found = [pathlib.Path(name) for name in workdirs]
+  for path in found:
+    if not (path / CONFIG).exists():
+      raise mistakes.Mistake(f"--reuse: {path} is no workdir, it has no {CONFIG}")
+  return found
