@@ -8,6 +8,7 @@ import sys
 from absl.testing import absltest, parameterized
 import numpy as np
 import tensorflow_datasets as tfds
+import tokenizers
 
 from nashmd_jax.data import batches, docstrings, records
 from nashmd_jax.data import tokenizer as tokenizer_lib
@@ -171,6 +172,19 @@ class TokenizerTest(parameterized.TestCase):
     self.assertEqual(example["prompts"][0], bos)
     self.assertEqual(example["prompts"][1:], tokenizer.encode(BODY)[:7])
     self.assertNotIn(bos, example["responses"])
+
+  def test_truncation_and_padding_of_the_file_are_off(self):
+    path = self.trained()
+    saved = tokenizers.Tokenizer.from_file(str(path))
+    plain = saved.encode(BODY).ids
+    saved.enable_truncation(5)
+    saved.enable_padding(length=200)
+    saved.save(str(path))
+    loaded = tokenizer_lib.load_tokenizer(
+      path, eos_token="</s>", bos_token=None
+    )
+    self.assertGreater(len(plain), 5)
+    self.assertEqual(loaded.encode(BODY), plain)
 
   def test_mistakes_are_one_sentence(self):
     folder = pathlib.Path(self.create_tempdir().full_path)

@@ -88,6 +88,9 @@ def load_tokenizer(
   for token in special:
     if loaded.token_to_id(token) is None:
       raise ValueError(f"{path}: has no token {token!r}")
+  # A file keeps what its last user had switched on.
+  loaded.no_truncation()
+  loaded.no_padding()
   eos_id, *start_ids = map(loaded.token_to_id, special)
   return Tokenizer(
     encode=lambda text: loaded.encode(text, add_special_tokens=False).ids,
