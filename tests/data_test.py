@@ -6,6 +6,7 @@ import pathlib
 import sys
 
 from absl.testing import absltest, parameterized
+import grain
 import numpy as np
 import tensorflow_datasets as tfds
 import tokenizers
@@ -303,6 +304,34 @@ class BatchesTest(parameterized.TestCase):
     ids = [next(iterator)["example_ids"] for _ in range(6)]
     np.testing.assert_array_equal(np.concatenate(ids), np.arange(24))
 
+  @parameterized.parameters(1, 4)
+  def test_record_ids_lead_to_the_record_and_change_no_order(self, batch_size):
+    encode = encode_with(self.tokenizer)
+
+    def with_id(index, record):
+      return encode(record) | {"example_ids": np.int32(index)}
+
+    records_first = (
+      grain.MapDataset.source(self.source)
+      .seed(0)
+      .shuffle()
+      .repeat()
+      .map_with_index(with_id)
+    )
+    iterator = self.iterator(batch_size)
+    for start in range(0, 24, batch_size):
+      batch = next(iterator)
+      rows = range(start, start + batch_size)
+      expected = self.pad([records_first[i] for i in rows])
+      for name, values in expected.items():
+        np.testing.assert_array_equal(batch[name], values)
+      self.assertEqual(batch["record_ids"].dtype, np.int32)
+      self.assertTrue(batch["real"].all())
+      looked_up = [encode(self.source[i]) for i in batch["record_ids"]]
+      np.testing.assert_array_equal(
+        self.pad(looked_up)["prompts"], batch["prompts"]
+      )
+
   def test_restored_state_goes_on_with_the_same_batches(self):
     iterator = self.iterator()
     for _ in range(3):
@@ -324,7 +353,11 @@ class BatchesTest(parameterized.TestCase):
     self.assertEqual([real for _, real in out], [4, 4, 2])
     seen = [batch["responses"][:real, 0] for batch, real in out]
     np.testing.assert_array_equal(np.concatenate(seen), np.arange(10) + 10)
-    self.assertLen(out[-1][0]["responses"], 4)
+    last = out[-1][0]
+    self.assertLen(last["responses"], 4)
+    np.testing.assert_array_equal(last["record_ids"], [8, 9, 9, 9])
+    np.testing.assert_array_equal(last["example_ids"], [8, 9, 9, 9])
+    np.testing.assert_array_equal(last["real"], [True, True, False, False])
 
   def test_empty_source(self):
     self.source = []

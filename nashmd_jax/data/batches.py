@@ -1,7 +1,9 @@
 """From records to padded arrays: grain shuffles, shards and keeps its place.
 
 A batch is a dict of arrays: tokens under a plural name, their mask under
-`<name>_mask`, and `example_ids`, the global index of each row.
+`<name>_mask`; `example_ids`, the global index of each row; `record_ids`, the
+place of its record in the source; `real`, false for the copies that fill up a
+last batch.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +17,9 @@ from nashmd_jax.data import tokenizer as tokenizer_lib
 
 Batch = dict[str, np.ndarray]
 Example = dict[str, Any]
+# Rows of a stream; the number of batches of one row overflows in grain's own
+# endless repeat.
+ENDLESS = 2**48
 
 
 def encode_record(
@@ -101,15 +106,19 @@ def training_batches(
   if not len(source):
     raise ValueError("no training records: the data source is empty")
 
-  def with_id(index, record):
-    return encode(record) | {"example_ids": np.int32(index % 2**31)}
+  def row(index, position):
+    return encode(source[int(position)]) | {
+      "example_ids": np.int32(index % 2**31),
+      "record_ids": np.int32(position),
+      "real": np.bool_(True),
+    }
 
   dataset = (
-    grain.MapDataset.source(source)
+    grain.MapDataset.range(len(source))
     .seed(seed)
     .shuffle()
-    .repeat()
-    .map_with_index(with_id)
+    .repeat(ENDLESS // len(source) + 1)
+    .map_with_index(row)
     .batch(batch_size, batch_fn=pad)
   )
   return iter(
@@ -131,8 +140,15 @@ def ordered_batches(
   Yields: the batch and how many of its rows are real; the last batch is
     filled up with copies of its last record.
   """
+
+  def row(position):
+    index = min(position, len(source) - 1)
+    return encode(source[index]) | {
+      "example_ids": np.int32(index),
+      "record_ids": np.int32(index),
+      "real": np.bool_(position < len(source)),
+    }
+
   for start in range(0, len(source), batch_size):
-    stop = min(start + batch_size, len(source))
-    rows = list(range(start, stop)) + [stop - 1] * (start + batch_size - stop)
-    examples = [encode(source[i]) | {"example_ids": np.int32(i)} for i in rows]
-    yield pad(examples), stop - start
+    examples = [row(start + i) for i in range(batch_size)]
+    yield pad(examples), min(batch_size, len(source) - start)
