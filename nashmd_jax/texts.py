@@ -14,6 +14,7 @@ from etils import epath
 import ml_collections
 import tensorflow_datasets as tfds
 
+from nashmd_jax import mistakes
 from nashmd_jax.data import docstrings, records, tldr
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.hub import pretrained
@@ -29,19 +30,21 @@ Builder = tfds.core.GeneratorBasedBuilder
 def check(config: ml_collections.ConfigDict) -> None:
   """Reads the user's own files through, if the config names any.
 
-  Raises: ValueError that names file and line of the first bad row.
+  Raises: Mistake that names file and line of the first bad row.
   """
   for where, schema, kind, splits in _own(config.data):
     if schema not in tldr.SCHEMAS or tldr.SCHEMAS[schema].kind != kind:
       fitting = [name for name, s in tldr.SCHEMAS.items() if s.kind == kind]
-      raise ValueError(
+      raise mistakes.Mistake(
         f"data: got the schema {schema!r} for a {kind}, expected one of "
         f"{sorted(fitting)}"
       )
     for paths in _files(where, schema, splits).values():
       rows = [row for path in paths for row in tldr.read_records(path, schema)]
       if not rows:
-        raise ValueError(f"{paths[0]}: no records in it; expected {schema}")
+        raise mistakes.Mistake(
+          f"{paths[0]}: no records in it; expected {schema}"
+        )
 
 
 def load_summaries(
@@ -79,7 +82,7 @@ def load_tokenizer(
 
   Args:
     splits: summary records, of which the training split is trained on.
-  Raises: ValueError for a file that cannot be read.
+  Raises: Mistake for a file that cannot be read.
   """
   settings = config.tokenizer
   path = workdir / "data" / "tokenizer.json"
@@ -126,7 +129,7 @@ def _files(
   }
   for split, paths in found.items():
     if not paths:
-      raise ValueError(
+      raise mistakes.Mistake(
         f"{folder}/{split}.jsonl: no such file; expected JSON lines of {schema}"
       )
   return found

@@ -1,7 +1,6 @@
-"""Docstring filters, splits, tokenizer, records, and batches that resume."""
+"""Docstring filters, splits, tokenizer, and batches that resume."""
 
 import functools
-import json
 import pathlib
 import sys
 
@@ -11,7 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 import tokenizers
 
-from nashmd_jax.data import batches, docstrings, records
+from nashmd_jax.data import batches, docstrings
 from nashmd_jax.data import tokenizer as tokenizer_lib
 
 BODY = (
@@ -202,46 +201,6 @@ class TokenizerTest(parameterized.TestCase):
       tokenizer_lib.load_tokenizer(
         self.trained(), eos_token="<end>", bos_token=None
       )
-
-
-class RecordsTest(parameterized.TestCase):
-  @parameterized.named_parameters(
-    ("broken", "summary", '{"id": "1", ', "line 2: not JSON"),
-    ("list", "summary", "[1]", "line 2: expected a JSON object"),
-    (
-      "field",
-      "summary",
-      '{"id": "1", "prompt": "x"}',
-      "line 2: a summary needs the text field 'response'",
-    ),
-    (
-      "prob",
-      "comparison",
-      '{"id": "1", "prompt": "x", "response_a": "y", "response_b": "z", '
-      '"prob_a": 1.5}',
-      "line 2: a comparison needs prob_a between 0 and 1, got 1.5",
-    ),
-  )
-  def test_bad_line_is_named(self, kind, line, message):
-    good = {
-      "id": "0", "prompt": "x", "response": "y", "response_a": "y",
-      "response_b": "z", "prob_a": 1,
-    }  # fmt: skip
-    path = pathlib.Path(self.create_tempdir().full_path) / "data.jsonl"
-    path.write_text(json.dumps(good) + "\n" + line + "\n")
-    with self.assertRaisesRegex(ValueError, message):
-      records.load_records(path, kind)
-
-  def test_round_trip_and_missing_or_empty_file(self):
-    path = pathlib.Path(self.create_tempdir().full_path) / "a" / "data.jsonl"
-    with self.assertRaisesRegex(ValueError, "no such file"):
-      records.load_records(path, "prompt")
-    rows = [{"id": "1", "prompt": "é\n"}]
-    records.save_records(path, rows)
-    self.assertEqual(records.load_records(path, "prompt"), rows)
-    records.save_records(path, [])
-    with self.assertRaisesRegex(ValueError, "no records"):
-      records.load_records(path, "prompt")
 
 
 class BatchesTest(parameterized.TestCase):

@@ -57,8 +57,8 @@ class SchemaTest(parameterized.TestCase):
   @parameterized.parameters(*records.TEXT_FIELDS)
   def test_our_own_records_pass_as_they_are(self, kind):
     record = dict.fromkeys(records.TEXT_FIELDS[kind], "text")
-    if kind == "comparison":
-      record["prob_a"] = 0.25
+    if kind in records.SHARES:
+      record[records.SHARES[kind]] = 0.25
     path = pathlib.Path(self.create_tempdir()) / "ours.jsonl"
     records.save_records(path, [record])
     self.assertEqual(read(path, kind), [record])

@@ -12,6 +12,7 @@ from typing import Any
 import grain
 import numpy as np
 
+from nashmd_jax import mistakes
 from nashmd_jax.data import records
 from nashmd_jax.data import tokenizer as tokenizer_lib
 
@@ -32,11 +33,11 @@ def encode_record(
   """Token ids of one record of any kind.
 
   Args:
-    record: a prompt, summary or comparison; text may be UTF-8 bytes.
+    record: of any kind; text may be UTF-8 bytes.
     max_prompt: P, tokens, BOS included; longer prompts are cut at their end.
     max_response: R, tokens; EOS included where the response fits.
-  Returns: "prompts", then "responses" or "responses_a", "responses_b" and
-    "prob_a", as far as the record has them.
+  Returns: "prompts", then "responses" or "responses_a", "responses_b",
+    "prob_a" or "label", as far as the record has them.
   """
 
   def text(name):
@@ -49,8 +50,9 @@ def encode_record(
     if name in record:
       ids = tokenizer.encode(text(name)) + [tokenizer.eos_id]
       example[name.replace("response", "responses")] = ids[:max_response]
-  if "prob_a" in record:
-    example["prob_a"] = np.float32(record["prob_a"])
+  for name in records.SHARES.values():
+    if name in record:
+      example[name] = np.float32(record[name])
   return example
 
 
@@ -101,10 +103,10 @@ def training_batches(
     pad: examples -> batch.
     batch_size: B, rows.
     seed: of the shuffle, which differs in every epoch.
-  Raises: ValueError if the source is empty.
+  Raises: Mistake if the source is empty.
   """
   if not len(source):
-    raise ValueError("no training records: the data source is empty")
+    raise mistakes.Mistake("no training records: the data source is empty")
 
   def row(index, position):
     return encode(source[int(position)]) | {

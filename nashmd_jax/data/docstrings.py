@@ -19,6 +19,7 @@ import warnings
 
 import tensorflow_datasets as tfds
 
+from nashmd_jax import mistakes
 from nashmd_jax.data import records
 
 MIN_BODY_WORDS = 20
@@ -190,7 +191,7 @@ class Docstrings(tfds.core.GeneratorBasedBuilder):
     splits = ("train", "validation", "test")
     for split in splits:
       if split not in {split_of(module) for module, _ in self._found}:
-        raise ValueError(
+        raise mistakes.Mistake(
           f"data.packages: no documented code for the {split} split in "
           f"{self._packages or 'any package'}; name more packages"
         )

@@ -14,6 +14,7 @@ from etils import epath
 import numpy as np
 import tensorflow_datasets as tfds
 
+from nashmd_jax import mistakes
 from nashmd_jax.data import records
 
 Row = Mapping[str, Any]
@@ -24,7 +25,7 @@ class Schema(NamedTuple):
   """How others' rows become our records.
 
   Attributes:
-    kind: of the records: "prompt", "summary" or "comparison".
+    kind: of the records, a key of `records.TEXT_FIELDS`.
     convert: row -> its records; a KeyError, TypeError or ValueError of it
       is reported with file and line.
   """
@@ -115,24 +116,26 @@ def read_records(
   Args:
     path: JSON lines; a name in .xz or .gz is unpacked.
     schema: a key of `SCHEMAS`.
-  Raises: ValueError for an unknown schema, a missing file, or with file, line
+  Raises: Mistake for an unknown schema, a missing file, or with file, line
     and field of the first bad row.
   """
   if schema not in SCHEMAS:
-    raise ValueError(
+    raise mistakes.Mistake(
       f"data.schema: got {schema!r}, expected one of {sorted(SCHEMAS)}"
     )
   kind, convert = SCHEMAS[schema]
   path = epath.Path(path)
   if not path.exists():
-    raise ValueError(f"{path}: no such file; expected JSON lines of {schema}")
+    raise mistakes.Mistake(
+      f"{path}: no such file; expected JSON lines of {schema}"
+    )
   for number, line in _lines(path):
     where = f"{path}, line {number}"
     row = records.parse_json(line, where)
     try:
       found = convert(row)
     except (KeyError, TypeError, ValueError) as error:
-      raise ValueError(
+      raise mistakes.Mistake(
         f"{where}: not a row of {schema} ({type(error).__name__}: {error})"
       ) from None
     for record in found:
@@ -164,10 +167,10 @@ class Tldr(tfds.core.GeneratorBasedBuilder):
       schema: a key of `SCHEMAS`.
       files: local or remote paths by split.
       **kwargs: of the TFDS builder, such as data_dir.
-    Raises: ValueError for an unknown schema.
+    Raises: Mistake for an unknown schema.
     """
     if schema not in SCHEMAS:
-      raise ValueError(
+      raise mistakes.Mistake(
         f"data.schema: got {schema!r}, expected one of {sorted(SCHEMAS)}"
       )
     self._schema, self._files = schema, files
@@ -179,8 +182,10 @@ class Tldr(tfds.core.GeneratorBasedBuilder):
     features = {
       name: tfds.features.Text() for name in records.TEXT_FIELDS[kind]
     }
+    if kind in records.SHARES:
+      share = records.SHARES[kind]
+      features[share] = tfds.features.Scalar(np.float32)
     if kind == "comparison":
-      features["prob_a"] = tfds.features.Scalar(np.float32)
       features["rater"] = tfds.features.Text()
     return tfds.core.DatasetInfo(
       builder=self,
