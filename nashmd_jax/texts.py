@@ -150,15 +150,21 @@ def _prepared(make: Callable[..., Builder], **kwargs) -> Splits:
   """
   distributed.on_first(lambda: _prepare(make(**kwargs)))
   return {
-    name: [
-      {
-        key: value.decode() if isinstance(value, bytes) else value
-        for key, value in row.items()
-      }
-      for row in source
-    ]
+    name: [_plain(row) for row in source]
     for name, source in make(**kwargs).as_data_source().items()
   }
+
+
+def _plain(row: records.Record) -> records.Record:
+  """A record as it was before TFDS: text, and a slot only if it has one."""
+  record = {
+    key: value.decode() if isinstance(value, bytes) else value
+    for key, value in row.items()
+  }
+  record["slot"] = records.slot_of(row)
+  if record["slot"] is None:
+    del record["slot"]
+  return record
 
 
 def _prepare(builder: Builder) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 import tokenizers
 
+from nashmd_jax import mistakes
 from nashmd_jax.data import batches, docstrings
 from nashmd_jax.data import tokenizer as tokenizer_lib
 
@@ -124,6 +125,7 @@ class DocstringsTest(parameterized.TestCase):
       source = builder.as_data_source(split)
       self.assertGreater(len(source), 0)
       for row in source:
+        np.testing.assert_array_equal(row["slot"], [0, len(row["prompt"])])
         self.assertEqual(where[modules[row["id"].decode()]], split)
     self.assertLen(infos[0].metadata["content_hash"], 64)
     self.assertEqual(infos[0].metadata, infos[1].metadata)
@@ -170,7 +172,7 @@ class TokenizerTest(parameterized.TestCase):
     (bos,) = tokenizer.encode("<answer>")
     example = encode_with(tokenizer)({"prompt": BODY, "response": "x"})
     self.assertEqual(example["prompts"][0], bos)
-    self.assertEqual(example["prompts"][1:], tokenizer.encode(BODY)[:7])
+    self.assertEqual(example["prompts"][1:], tokenizer.encode(BODY)[-7:])
     self.assertNotIn(bos, example["responses"])
 
   def test_truncation_and_padding_of_the_file_are_off(self):
@@ -290,6 +292,13 @@ class BatchesTest(parameterized.TestCase):
       np.testing.assert_array_equal(
         self.pad(looked_up)["prompts"], batch["prompts"]
       )
+
+  def test_a_mistake_in_a_record_comes_through(self):
+    self.source = [
+      {"id": "a7", "prompt": "7 " * 20, "slot": (38, 40), "response": "5"}
+    ]
+    with self.assertRaisesRegex(mistakes.Mistake, "record 'a7'"):
+      next(self.iterator())
 
   def test_restored_state_goes_on_with_the_same_batches(self):
     iterator = self.iterator()

@@ -47,11 +47,20 @@ class RecordsTest(parameterized.TestCase):
     ),
     ("deep", "prompt", "[" * 100_000, "line 2: JSON that cannot be read"),
     ("digits", "prompt", "9" * 5000, "line 2: JSON that cannot be read"),
+    *(
+      (
+        f"slot_{i}",
+        "prompt",
+        f'{{"id": "1", "prompt": "xyz", "slot": {slot}}}',
+        r"line 2: slot must be \[start, stop\] in the 3 characters",
+      )
+      for i, slot in enumerate(("[0, 4]", "[2, 1]", "[1]", "[0, 1.0]", "3"))
+    ),
   )
   def test_bad_line_is_named(self, kind, line, message):
     good = {
       "id": "0", "prompt": "x", "response": "y", "response_a": "y",
-      "response_b": "z", "prob_a": 1, "label": 0,
+      "response_b": "z", "prob_a": 1, "label": 0, "slot": [0, 1],
     }  # fmt: skip
     path = pathlib.Path(self.create_tempdir().full_path) / "data.jsonl"
     path.write_text(json.dumps(good) + "\n" + line + "\n")

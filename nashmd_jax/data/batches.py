@@ -1,9 +1,9 @@
 """From records to padded arrays: grain shuffles, shards and keeps its place.
 
 A batch is a dict of arrays: tokens under a plural name, their mask under
-`<name>_mask`; `example_ids`, the global index of each row; `record_ids`, the
-place of its record in the source; `real`, false for the copies that fill up a
-last batch.
+`<name>_mask`, whether they are cut under `<name>_cut`; `example_ids`, the
+global index of each row; `record_ids`, the place of its record in the source;
+`real`, false for the copies that fill up a last batch.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +13,7 @@ import grain
 import numpy as np
 
 from nashmd_jax import mistakes
-from nashmd_jax.data import records
+from nashmd_jax.data import cuts, records
 from nashmd_jax.data import tokenizer as tokenizer_lib
 
 Batch = dict[str, np.ndarray]
@@ -32,24 +32,38 @@ def encode_record(
 ) -> Example:
   """Token ids of one record of any kind.
 
+  A response that is too long is cut and has no end token, on purpose: its
+  author did not end it there.
+
   Args:
     record: of any kind; text may be UTF-8 bytes.
-    max_prompt: P, tokens, BOS included; longer prompts are cut at their end.
-    max_response: R, tokens; EOS included where the response fits.
-  Returns: "prompts", then "responses" or "responses_a", "responses_b",
+    max_prompt: P, tokens, BOS included; see `cuts` for longer prompts.
+    max_response: R, tokens, EOS included.
+  Returns: "prompts", then "responses" or "responses_a" and "responses_b",
+    lists of ids; for each of them whether it was cut, such as "prompts_cut";
     "prob_a" or "label", as far as the record has them.
+  Raises: Mistake for a prompt whose fixed text does not fit.
   """
 
   def text(name):
     value = record[name]
     return value.decode() if isinstance(value, bytes) else value
 
-  prompt = [*tokenizer.start_ids, *tokenizer.encode(text("prompt"))]
-  example = {"prompts": prompt[:max_prompt]}
+  start = list(tokenizer.start_ids)
+  ids, cut = cuts.shorten(
+    text("prompt"),
+    records.slot_of(record),
+    tokenizer.encode,
+    room=max_prompt - len(start),
+    name=f"record {text('id')!r}" if "id" in record else "a record",
+  )
+  example = {"prompts": start + ids, "prompts_cut": np.bool_(cut)}
   for name in ("response", "response_a", "response_b"):
     if name in record:
       ids = tokenizer.encode(text(name)) + [tokenizer.eos_id]
-      example[name.replace("response", "responses")] = ids[:max_response]
+      column = name.replace("response", "responses")
+      example[column] = ids[:max_response]
+      example[f"{column}_cut"] = np.bool_(len(ids) > max_response)
   for name in records.SHARES.values():
     if name in record:
       example[name] = np.float32(record[name])

@@ -3,6 +3,8 @@
 prompt {id, prompt} · summary {id, prompt, response} · comparison {id, prompt,
 response_a, response_b, prob_a, rater?}, prob_a in [0, 1] that a is preferred ·
 unary {id, prompt, response, label}, label in [0, 1], 1 for a desired response.
+Each may have a slot, the [start, stop) in characters of what may be shortened
+in a prompt that is too long.
 """
 
 from collections.abc import Iterable
@@ -80,6 +82,15 @@ def parse_json(line: str, where: str) -> Record:
   return record
 
 
+def slot_of(record: Record) -> tuple[int, int] | None:
+  """The slot of a record; None without one, for which (0, 0) also stands."""
+  slot = record.get("slot")
+  if slot is None:
+    return None
+  start, stop = map(int, slot)
+  return (start, stop) if stop else None
+
+
 def check_record(record: Record, kind: str, where: str) -> None:
   """Raises Mistake unless a record has the fields of its kind."""
   for field in TEXT_FIELDS[kind]:
@@ -95,6 +106,8 @@ def check_record(record: Record, kind: str, where: str) -> None:
         f"{where}: a {kind} needs {name} between 0 and 1, got "
         f"{reprlib.repr(share)}"
       )
+  if record.get("slot") is not None:
+    _check_slot(record, where)
 
 
 def _check_text(value: Any, field: str, needed: str) -> None:
@@ -108,3 +121,17 @@ def _check_text(value: Any, field: str, needed: str) -> None:
       f"{needed} in whole characters, got half of one, "
       f"{value[error.start]!r}, at character {error.start}"
     ) from None
+
+
+def _check_slot(record: Record, where: str) -> None:
+  slot, size = record["slot"], len(record["prompt"])
+  pair = (
+    isinstance(slot, list | tuple)
+    and len(slot) == 2
+    and all(type(place) is int for place in slot)
+  )
+  if not (pair and 0 <= slot[0] <= slot[1] <= size):
+    raise mistakes.Mistake(
+      f"{where}: slot must be [start, stop] in the {size} characters of the "
+      f"prompt, got {reprlib.repr(slot)}"
+    )

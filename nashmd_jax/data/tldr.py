@@ -34,18 +34,26 @@ class Schema(NamedTuple):
   convert: Callable[[Row], list[records.Record]]
 
 
-def post_prompt(post: Row) -> str:
-  """A Reddit post as the models of Stiennon et al. (2020) read it."""
-  return (
-    f"SUBREDDIT: r/{post['subreddit']}\n\nTITLE: {post['title']}\n\n"
-    f"POST: {post['post']}\n\nTL;DR:"
-  )
+def post_prompt(post: Row) -> records.Record:
+  """A Reddit post as the models of Stiennon et al. (2020) read it.
+
+  Returns: "prompt", and the post's own text in it as its "slot".
+  """
+  head = f"SUBREDDIT: r/{post['subreddit']}\n\nTITLE: {post['title']}\n\nPOST: "
+  text = f"{post['post']}"
+  return {
+    "prompt": f"{head}{text}\n\nTL;DR:",
+    "slot": (len(head), len(head) + len(text)),
+  }
+
+
+def _whole(text: str) -> records.Record:
+  """A prompt that may be shortened anywhere."""
+  return {"prompt": text, "slot": (0, len(text))}
 
 
 def _post(row: Row) -> list[records.Record]:
-  return [
-    {"id": row["id"], "prompt": post_prompt(row), "response": row["summary"]}
-  ]
+  return [{"id": row["id"], **post_prompt(row), "response": row["summary"]}]
 
 
 def _comparison(row: Row) -> list[records.Record]:
@@ -55,7 +63,7 @@ def _comparison(row: Row) -> list[records.Record]:
   return [
     {
       "id": info["id"],
-      "prompt": post_prompt(info) if article is None else article,
+      **(post_prompt(info) if article is None else _whole(article)),
       "response_a": first["text"],
       "response_b": second["text"],
       "prob_a": {0: 1.0, 1: 0.0}[row["choice"]],
@@ -66,7 +74,7 @@ def _comparison(row: Row) -> list[records.Record]:
 
 def _scitldr(row: Row) -> list[records.Record]:
   return [
-    {"id": f"{row['id']}/{i}", "prompt": row["text"], "response": summary}
+    {"id": f"{row['id']}/{i}", **_whole(row["text"]), "response": summary}
     for i, summary in enumerate(row["summaries"])
   ]
 
@@ -88,7 +96,7 @@ def _votes(row: Row) -> list[records.Record]:
 
 def _article(text: str, summary: str):
   def convert(row: Row) -> list[records.Record]:
-    return [{"id": row["id"], "prompt": row[text], "response": row[summary]}]
+    return [{"id": row["id"], **_whole(row[text]), "response": row[summary]}]
 
   return convert
 
@@ -155,8 +163,11 @@ def _lines(path: epath.Path) -> Iterator[tuple[int, str]]:
 class Tldr(tfds.core.GeneratorBasedBuilder):
   """Records of one schema, by split."""
 
-  VERSION = tfds.core.Version("1.0.0")
-  RELEASE_NOTES = {"1.0.0": "Summaries and comparisons as our records."}
+  VERSION = tfds.core.Version("1.1.0")
+  RELEASE_NOTES = {
+    "1.0.0": "Summaries and comparisons as our records.",
+    "1.1.0": "Slots.",
+  }
 
   def __init__(
     self, *, schema: str, files: Mapping[str, Sequence[str]], **kwargs
@@ -182,6 +193,7 @@ class Tldr(tfds.core.GeneratorBasedBuilder):
     features = {
       name: tfds.features.Text() for name in records.TEXT_FIELDS[kind]
     }
+    features["slot"] = tfds.features.Tensor(shape=(2,), dtype=np.int32)
     if kind in records.SHARES:
       share = records.SHARES[kind]
       features[share] = tfds.features.Scalar(np.float32)
@@ -207,8 +219,7 @@ class Tldr(tfds.core.GeneratorBasedBuilder):
   def _generate_examples(self, split: str):
     names = set(self.info.features)
     for i, path in enumerate(self._files[split]):
-      rows = enumerate(read_records(path, self._schema))
-      for row, (_, record) in rows:
-        if "rater" in names:
-          record = {"rater": ""} | record
+      for row, (_, record) in enumerate(read_records(path, self._schema)):
+        slot = records.slot_of(record) or (0, 0)
+        record = {"rater": ""} | record | {"slot": slot}
         yield f"{i}/{row}", {name: record[name] for name in names}
