@@ -67,6 +67,15 @@ class RecordsTest(parameterized.TestCase):
     with self.assertRaisesRegex(mistakes.Mistake, message):
       records.load_records(path, kind)
 
+  @parameterized.parameters(
+    ({"prompt": "x"}, "prompt"),
+    ({"prompt": "x", "response": "y"}, "summary"),
+    ({"prompt": "x", "response": "y", "label": 1}, "unary"),
+    ({"prompt": "x", "response_a": "y", "label": 1}, "comparison"),
+  )
+  def test_kind_by_the_fields(self, record, kind):
+    self.assertEqual(records.kind_of(record), kind)
+
   def test_round_trip_and_missing_or_empty_file(self):
     path = pathlib.Path(self.create_tempdir().full_path) / "a" / "data.jsonl"
     with self.assertRaisesRegex(ValueError, "no such file"):

@@ -82,6 +82,15 @@ def parse_json(line: str, where: str) -> Record:
   return record
 
 
+def kind_of(record: Record) -> str:
+  """The kind that the fields of a record speak of."""
+  if "response_a" in record:
+    return "comparison"
+  if "label" in record:
+    return "unary"
+  return "summary" if "response" in record else "prompt"
+
+
 def slot_of(record: Record) -> tuple[int, int] | None:
   """The slot of a record; None without one, for which (0, 0) also stands."""
   slot = record.get("slot")

@@ -1,20 +1,23 @@
 """TFDS builder of summaries and comparisons that others collected.
 
 Reads JSON lines in the schemas of `SCHEMAS`, from local or remote files,
-plain or packed with xz or gzip, and describes them as our records.
+plain or packed with xz or gzip, and describes them as our records. A schema
+of the user's own is a function of one row, named module:function.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import gzip
 import hashlib
+import itertools
 import lzma
+import reprlib
 from typing import Any, NamedTuple
 
 from etils import epath
 import numpy as np
 import tensorflow_datasets as tfds
 
-from nashmd_jax import mistakes
+from nashmd_jax import mistakes, outside
 from nashmd_jax.data import records
 
 Row = Mapping[str, Any]
@@ -25,13 +28,14 @@ class Schema(NamedTuple):
   """How others' rows become our records.
 
   Attributes:
-    kind: of the records, a key of `records.TEXT_FIELDS`.
+    kind: of the records, a key of `records.TEXT_FIELDS`; None for a user's
+      function, whose first record decides.
     convert: row -> its records; a KeyError, TypeError or ValueError of it
-      is reported with file and line.
+      is reported with file and line. A user's may return one record bare.
   """
 
-  kind: str
-  convert: Callable[[Row], list[records.Record]]
+  kind: str | None
+  convert: Callable[[Row], list[records.Record] | records.Record]
 
 
 def post_prompt(post: Row) -> records.Record:
@@ -116,22 +120,37 @@ SCHEMAS = {
 }
 
 
+def find_schema(name: str, *, setting: str = "data.schema") -> Schema:
+  """A schema by its name.
+
+  Args:
+    name: a key of `SCHEMAS`, or module:function of the user's.
+    setting: dotted name of the setting, for the error.
+  Raises: Mistake for a name that is neither.
+  """
+  found = outside.find(name, SCHEMAS, setting=setting)
+  return found if isinstance(found, Schema) else Schema(None, found)
+
+
 def read_records(
-  path: epath.PathLike, schema: str
+  path: epath.PathLike,
+  schema: str,
+  *,
+  kind: str | None = None,
+  setting: str = "data.schema",
 ) -> Iterator[tuple[int, records.Record]]:
   """Records of a file, each with the number of its line.
 
   Args:
     path: JSON lines; a name in .xz or .gz is unpacked.
-    schema: a key of `SCHEMAS`.
+    schema: a key of `SCHEMAS`, or module:function of the user's.
+    kind: of the records of a user's schema; None for that of the first.
+    setting: dotted name of the setting that gave the schema, for errors.
   Raises: Mistake for an unknown schema, a missing file, or with file, line
     and field of the first bad row.
   """
-  if schema not in SCHEMAS:
-    raise mistakes.Mistake(
-      f"data.schema: got {schema!r}, expected one of {sorted(SCHEMAS)}"
-    )
-  kind, convert = SCHEMAS[schema]
+  declared, convert = find_schema(schema, setting=setting)
+  kind = declared or kind
   path = epath.Path(path)
   if not path.exists():
     raise mistakes.Mistake(
@@ -140,15 +159,32 @@ def read_records(
   for number, line in _lines(path):
     where = f"{path}, line {number}"
     row = records.parse_json(line, where)
-    try:
-      found = convert(row)
-    except (KeyError, TypeError, ValueError) as error:
-      raise mistakes.Mistake(
-        f"{where}: not a row of {schema} ({type(error).__name__}: {error})"
-      ) from None
-    for record in found:
+    for record in _converted(convert, row, schema, where):
+      kind = kind or records.kind_of(record)
       records.check_record(record, kind, where)
       yield number, record
+
+
+def _converted(convert, row: Row, schema: str, where: str):
+  """The records of a row; what goes wrong is a Mistake that names the line."""
+  try:
+    found = convert(row)
+  except mistakes.Mistake as mistake:
+    raise mistakes.Mistake(f"{where}: {mistake}") from None
+  except (KeyError, TypeError, ValueError) as error:
+    raise mistakes.Mistake(
+      f"{where}: not a row of {schema} ({type(error).__name__}: {error})"
+    ) from None
+  found = [found] if isinstance(found, dict) else found
+  if not (
+    isinstance(found, list | tuple)
+    and all(isinstance(record, dict) for record in found)
+  ):
+    raise mistakes.Mistake(
+      f"{where}: {schema} gave {reprlib.repr(found)}, expected a record, a "
+      "dict, or a list of them"
+    )
+  return found
 
 
 def _lines(path: epath.Path) -> Iterator[tuple[int, str]]:
@@ -166,7 +202,7 @@ class Tldr(tfds.core.GeneratorBasedBuilder):
   VERSION = tfds.core.Version("1.1.0")
   RELEASE_NOTES = {
     "1.0.0": "Summaries and comparisons as our records.",
-    "1.1.0": "Slots.",
+    "1.1.0": "Slots; unary records; schemas of the user's own.",
   }
 
   def __init__(
@@ -174,30 +210,36 @@ class Tldr(tfds.core.GeneratorBasedBuilder):
   ):
     """Describes the data; nothing is read before `download_and_prepare`.
 
+    Of a user's schema the first record is, to know the kind.
+
     Args:
-      schema: a key of `SCHEMAS`.
+      schema: a key of `SCHEMAS`, or module:function of the user's.
       files: local or remote paths by split.
       **kwargs: of the TFDS builder, such as data_dir.
-    Raises: Mistake for an unknown schema.
+    Raises: Mistake for an unknown schema, or a first row that is bad.
     """
-    if schema not in SCHEMAS:
-      raise mistakes.Mistake(
-        f"data.schema: got {schema!r}, expected one of {sorted(SCHEMAS)}"
-      )
+    declared = find_schema(schema).kind
     self._schema, self._files = schema, files
-    config = tfds.core.BuilderConfig(name=schema, version=self.VERSION)
+    self._kind = declared or self._first_kind()
+    name = schema if declared else f"{schema.replace(':', '.')}.{self._kind}"
+    config = tfds.core.BuilderConfig(name=name, version=self.VERSION)
     super().__init__(config=config, **kwargs)
 
+  def _first_kind(self) -> str:
+    for path in itertools.chain(*self._files.values()):
+      for _, record in read_records(path, self._schema):
+        return records.kind_of(record)
+    raise mistakes.Mistake(f"{self._schema}: gave no record")
+
   def _info(self) -> tfds.core.DatasetInfo:
-    kind = SCHEMAS[self._schema].kind
     features = {
-      name: tfds.features.Text() for name in records.TEXT_FIELDS[kind]
+      name: tfds.features.Text() for name in records.TEXT_FIELDS[self._kind]
     }
     features["slot"] = tfds.features.Tensor(shape=(2,), dtype=np.int32)
-    if kind in records.SHARES:
-      share = records.SHARES[kind]
+    if self._kind in records.SHARES:
+      share = records.SHARES[self._kind]
       features[share] = tfds.features.Scalar(np.float32)
-    if kind == "comparison":
+    if self._kind == "comparison":
       features["rater"] = tfds.features.Text()
     return tfds.core.DatasetInfo(
       builder=self,
@@ -206,12 +248,15 @@ class Tldr(tfds.core.GeneratorBasedBuilder):
       metadata=tfds.core.MetadataDict(),
     )
 
+  def _read(self, path: str) -> Iterator[tuple[int, records.Record]]:
+    return read_records(path, self._schema, kind=self._kind)
+
   def _split_generators(self, dl_manager):
     del dl_manager
     digest = hashlib.sha256()
     for split in sorted(self._files):
       for path in self._files[split]:
-        for number, record in read_records(path, self._schema):
+        for number, record in self._read(path):
           digest.update(f"{split} {number} {record}\n".encode())
     self.info.metadata["content_hash"] = digest.hexdigest()
     return {split: self._generate_examples(split) for split in self._files}
@@ -219,7 +264,7 @@ class Tldr(tfds.core.GeneratorBasedBuilder):
   def _generate_examples(self, split: str):
     names = set(self.info.features)
     for i, path in enumerate(self._files[split]):
-      for row, (_, record) in enumerate(read_records(path, self._schema)):
+      for row, (_, record) in enumerate(self._read(path)):
         slot = records.slot_of(record) or (0, 0)
         record = {"rater": ""} | record | {"slot": slot}
         yield f"{i}/{row}", {name: record[name] for name in names}
