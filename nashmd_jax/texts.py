@@ -4,7 +4,7 @@ Records of every origin are prepared once, by TFDS, in `workdir/data`; what
 the files hold later does not change the run.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import functools
 import io
@@ -15,8 +15,8 @@ from etils import epath
 import ml_collections
 import tensorflow_datasets as tfds
 
-from nashmd_jax import mistakes
-from nashmd_jax.data import docstrings, records, tldr
+from nashmd_jax import files, mistakes
+from nashmd_jax.data import card, docstrings, records, tldr
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.hub import pretrained
 from nashmd_jax.training import distributed
@@ -114,6 +114,33 @@ def load_tokenizer(
   return path, tokenizer_lib.load_tokenizer(
     path, eos_token=settings.eos_token, bos_token=settings.bos_token
   )
+
+
+def save_card(
+  workdir: pathlib.Path,
+  splits: Mapping[str, Sequence[records.Record]],
+  encode: Callable[[records.Record], card.Example],
+  *,
+  name: str = "card",
+) -> dict[str, card.Card]:
+  """Writes `workdir/data/NAME.json`, and a line for a split that is amiss.
+
+  Args:
+    workdir: of the run.
+    splits: records of any kind by split.
+    encode: record -> token ids; see `batches.encode_record`.
+    name: of the file.
+  Returns: the card, see `card.describe`.
+  """
+
+  def work():
+    found = card.describe(splits, encode)
+    files.save_json(workdir / "data" / f"{name}.json", found)
+    for line in card.lines(found):
+      print(f"data: {line}")
+    return found
+
+  return distributed.on_first(work)
 
 
 def _train_tokenizer(path, settings, rows) -> None:
