@@ -4,50 +4,70 @@ Records of every origin are prepared once, by TFDS, in `workdir/data`; what
 the files hold later does not change the run.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import functools
 import io
 import pathlib
+from typing import NamedTuple
 
 from etils import epath
 import ml_collections
 import tensorflow_datasets as tfds
 
-from nashmd_jax.data import docstrings, records, tldr
+from nashmd_jax import files, mistakes
+from nashmd_jax.data import card, docstrings, records, tldr
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.hub import pretrained
 from nashmd_jax.training import distributed
 
 SPLITS = ("train", "validation", "test")
 JUDGED = ("train", "validation")
+SUMMARISED = ("summary", "unary")
+COMPARED = ("comparison",)
 TEXTS = ("prompt", "response")
 Splits = dict[str, list[records.Record]]
 Builder = tfds.core.GeneratorBasedBuilder
 
 
+class Own(NamedTuple):
+  """Records that the user brings.
+
+  Attributes:
+    folder: of their files.
+    schema: of the files.
+    setting: dotted name of the setting that names the schema.
+    kinds: that the records may be of.
+    splits: that must be there.
+  """
+
+  folder: str
+  schema: str
+  setting: str
+  kinds: tuple[str, ...]
+  splits: tuple[str, ...]
+
+
 def check(config: ml_collections.ConfigDict) -> None:
   """Reads the user's own files through, if the config names any.
 
-  Raises: ValueError that names file and line of the first bad row.
+  Raises: Mistake with a sentence for each schema or file that is bad; of a
+    file it names the first bad row.
   """
-  for where, schema, kind, splits in _own(config.data):
-    if schema not in tldr.SCHEMAS or tldr.SCHEMAS[schema].kind != kind:
-      fitting = [name for name, s in tldr.SCHEMAS.items() if s.kind == kind]
-      raise ValueError(
-        f"data: got the schema {schema!r} for a {kind}, expected one of "
-        f"{sorted(fitting)}"
-      )
-    for paths in _files(where, schema, splits).values():
-      rows = [row for path in paths for row in tldr.read_records(path, schema)]
-      if not rows:
-        raise ValueError(f"{paths[0]}: no records in it; expected {schema}")
+  findings = mistakes.Findings()
+  for own in _own(config.data):
+    with findings.collect():
+      _check_own(own, findings)
+  findings.tell()
 
 
 def load_summaries(
   config: ml_collections.ConfigDict, workdir: pathlib.Path
 ) -> Splits:
-  """Summary records of all `SPLITS`: the user's, or docstrings found here."""
+  """Records of all `SPLITS`: the user's, or docstrings found here.
+
+  Returns: summary or unary records by split.
+  """
   folder = workdir / "data"
   if config.data.records is None:
     return _prepared(
@@ -79,7 +99,7 @@ def load_tokenizer(
 
   Args:
     splits: summary records, of which the training split is trained on.
-  Raises: ValueError for a file that cannot be read.
+  Raises: Mistake for a file that cannot be read.
   """
   settings = config.tokenizer
   path = workdir / "data" / "tokenizer.json"
@@ -96,6 +116,33 @@ def load_tokenizer(
   )
 
 
+def save_card(
+  workdir: pathlib.Path,
+  splits: Mapping[str, Sequence[records.Record]],
+  encode: Callable[[records.Record], card.Example],
+  *,
+  name: str = "card",
+) -> dict[str, card.Card]:
+  """Writes `workdir/data/NAME.json`, and a line for a split that is amiss.
+
+  Args:
+    workdir: of the run.
+    splits: records of any kind by split.
+    encode: record -> token ids; see `batches.encode_record`.
+    name: of the file.
+  Returns: the card, see `card.describe`.
+  """
+
+  def work():
+    found = card.describe(splits, encode)
+    files.save_json(workdir / "data" / f"{name}.json", found)
+    for line in card.lines(found):
+      print(f"data: {line}")
+    return found
+
+  return distributed.on_first(work)
+
+
 def _train_tokenizer(path, settings, rows) -> None:
   if not path.exists():
     tokenizer_lib.train_tokenizer(
@@ -107,13 +154,56 @@ def _train_tokenizer(path, settings, rows) -> None:
     )
 
 
-def _own(data):
-  """(folder, schema, kind, splits) of the user's records and comparisons."""
+def _own(data) -> list[Own]:
+  """The user's records and comparisons, as far as there are any."""
   own = (
-    (data.records, data.schema, "summary", SPLITS),
-    (data.comparisons, data.comparisons_schema, "comparison", JUDGED),
+    Own(data.records, data.schema, "data.schema", SUMMARISED, SPLITS),
+    Own(
+      data.comparisons,
+      data.comparisons_schema,
+      "data.comparisons_schema",
+      COMPARED,
+      JUDGED,
+    ),
   )
-  return [one for one in own if one[0] is not None]
+  return [one for one in own if one.folder is not None]
+
+
+def _check_own(own: Own, findings: mistakes.Findings) -> None:
+  """Collects what is wrong with the files; raises what concerns them all."""
+  kind = tldr.find_schema(own.schema, setting=own.setting).kind
+  if kind is not None and kind not in own.kinds:
+    fitting = [name for name, s in tldr.SCHEMAS.items() if s.kind in own.kinds]
+    raise mistakes.Mistake(
+      f"{own.setting}: got the schema {own.schema!r} for a "
+      f"{' or a '.join(own.kinds)}, expected one of {sorted(fitting)}, or your "
+      "own as module:function"
+    )
+  for paths in _files(own.folder, own.schema, own.splits).values():
+    counts = []
+    for path in paths:
+      with findings.collect():
+        counts.append(None)
+        kind, counts[-1] = _check_file(own, path, kind)
+    if not any(count is None or count for count in counts):
+      findings.sentences.append(
+        f"{paths[0]}: no records in it; expected {own.schema}"
+      )
+
+
+def _check_file(own: Own, path, kind: str | None) -> tuple[str | None, int]:
+  """The kind of the records in a file and their number."""
+  rows = tldr.read_records(path, own.schema, kind=kind, setting=own.setting)
+  count = 0
+  for number, record in rows:
+    kind = kind or records.kind_of(record)
+    if kind not in own.kinds:
+      raise mistakes.Mistake(
+        f"{path}, line {number}: {own.schema} gave a {kind}, expected a "
+        f"{' or a '.join(own.kinds)} ({own.setting})"
+      )
+    count += 1
+  return kind, count
 
 
 def _files(
@@ -124,18 +214,20 @@ def _files(
     split: sorted(epath.Path(folder).glob(f"{split}*.jsonl*"))
     for split in splits
   }
-  for split, paths in found.items():
-    if not paths:
-      raise ValueError(
-        f"{folder}/{split}.jsonl: no such file; expected JSON lines of {schema}"
-      )
+  absent = [f"{split}.jsonl" for split, paths in found.items() if not paths]
+  if absent:
+    others = f", nor {' or '.join(absent[1:])}" if absent[1:] else ""
+    raise mistakes.Mistake(
+      f"{folder}/{absent[0]}: no such file{others}; expected JSON lines of "
+      f"{schema}"
+    )
   return found
 
 
 def _prepared_own(folder, schema, splits, data_dir) -> Splits:
-  files = _files(folder, schema, splits)
   paths = {
-    split: [str(path) for path in found] for split, found in files.items()
+    split: [str(path) for path in found]
+    for split, found in _files(folder, schema, splits).items()
   }
   return _prepared(tldr.Tldr, schema=schema, files=paths, data_dir=data_dir)
 
@@ -147,15 +239,21 @@ def _prepared(make: Callable[..., Builder], **kwargs) -> Splits:
   """
   distributed.on_first(lambda: _prepare(make(**kwargs)))
   return {
-    name: [
-      {
-        key: value.decode() if isinstance(value, bytes) else value
-        for key, value in row.items()
-      }
-      for row in source
-    ]
+    name: [_plain(row) for row in source]
     for name, source in make(**kwargs).as_data_source().items()
   }
+
+
+def _plain(row: records.Record) -> records.Record:
+  """A record as it was before TFDS: text, and a slot only if it has one."""
+  record = {
+    key: value.decode() if isinstance(value, bytes) else value
+    for key, value in row.items()
+  }
+  record["slot"] = records.slot_of(row)
+  if record["slot"] is None:
+    del record["slot"]
+  return record
 
 
 def _prepare(builder: Builder) -> None:

@@ -1,15 +1,17 @@
-"""Docstring filters, splits, tokenizer, records, and batches that resume."""
+"""Docstring filters, splits, tokenizer, and batches that resume."""
 
 import functools
-import json
 import pathlib
 import sys
 
 from absl.testing import absltest, parameterized
+import grain
 import numpy as np
 import tensorflow_datasets as tfds
+import tokenizers
 
-from nashmd_jax.data import batches, docstrings, records
+from nashmd_jax import mistakes
+from nashmd_jax.data import batches, docstrings
 from nashmd_jax.data import tokenizer as tokenizer_lib
 
 BODY = (
@@ -123,6 +125,7 @@ class DocstringsTest(parameterized.TestCase):
       source = builder.as_data_source(split)
       self.assertGreater(len(source), 0)
       for row in source:
+        np.testing.assert_array_equal(row["slot"], [0, len(row["prompt"])])
         self.assertEqual(where[modules[row["id"].decode()]], split)
     self.assertLen(infos[0].metadata["content_hash"], 64)
     self.assertEqual(infos[0].metadata, infos[1].metadata)
@@ -169,8 +172,21 @@ class TokenizerTest(parameterized.TestCase):
     (bos,) = tokenizer.encode("<answer>")
     example = encode_with(tokenizer)({"prompt": BODY, "response": "x"})
     self.assertEqual(example["prompts"][0], bos)
-    self.assertEqual(example["prompts"][1:], tokenizer.encode(BODY)[:7])
+    self.assertEqual(example["prompts"][1:], tokenizer.encode(BODY)[-7:])
     self.assertNotIn(bos, example["responses"])
+
+  def test_truncation_and_padding_of_the_file_are_off(self):
+    path = self.trained()
+    saved = tokenizers.Tokenizer.from_file(str(path))
+    plain = saved.encode(BODY).ids
+    saved.enable_truncation(5)
+    saved.enable_padding(length=200)
+    saved.save(str(path))
+    loaded = tokenizer_lib.load_tokenizer(
+      path, eos_token="</s>", bos_token=None
+    )
+    self.assertGreater(len(plain), 5)
+    self.assertEqual(loaded.encode(BODY), plain)
 
   def test_mistakes_are_one_sentence(self):
     folder = pathlib.Path(self.create_tempdir().full_path)
@@ -187,46 +203,6 @@ class TokenizerTest(parameterized.TestCase):
       tokenizer_lib.load_tokenizer(
         self.trained(), eos_token="<end>", bos_token=None
       )
-
-
-class RecordsTest(parameterized.TestCase):
-  @parameterized.named_parameters(
-    ("broken", "summary", '{"id": "1", ', "line 2: not JSON"),
-    ("list", "summary", "[1]", "line 2: expected a JSON object"),
-    (
-      "field",
-      "summary",
-      '{"id": "1", "prompt": "x"}',
-      "line 2: a summary needs the text field 'response'",
-    ),
-    (
-      "prob",
-      "comparison",
-      '{"id": "1", "prompt": "x", "response_a": "y", "response_b": "z", '
-      '"prob_a": 1.5}',
-      "line 2: a comparison needs prob_a between 0 and 1, got 1.5",
-    ),
-  )
-  def test_bad_line_is_named(self, kind, line, message):
-    good = {
-      "id": "0", "prompt": "x", "response": "y", "response_a": "y",
-      "response_b": "z", "prob_a": 1,
-    }  # fmt: skip
-    path = pathlib.Path(self.create_tempdir().full_path) / "data.jsonl"
-    path.write_text(json.dumps(good) + "\n" + line + "\n")
-    with self.assertRaisesRegex(ValueError, message):
-      records.load_records(path, kind)
-
-  def test_round_trip_and_missing_or_empty_file(self):
-    path = pathlib.Path(self.create_tempdir().full_path) / "a" / "data.jsonl"
-    with self.assertRaisesRegex(ValueError, "no such file"):
-      records.load_records(path, "prompt")
-    rows = [{"id": "1", "prompt": "é\n"}]
-    records.save_records(path, rows)
-    self.assertEqual(records.load_records(path, "prompt"), rows)
-    records.save_records(path, [])
-    with self.assertRaisesRegex(ValueError, "no records"):
-      records.load_records(path, "prompt")
 
 
 class BatchesTest(parameterized.TestCase):
@@ -289,6 +265,41 @@ class BatchesTest(parameterized.TestCase):
     ids = [next(iterator)["example_ids"] for _ in range(6)]
     np.testing.assert_array_equal(np.concatenate(ids), np.arange(24))
 
+  @parameterized.parameters(1, 4)
+  def test_record_ids_lead_to_the_record_and_change_no_order(self, batch_size):
+    encode = encode_with(self.tokenizer)
+
+    def with_id(index, record):
+      return encode(record) | {"example_ids": np.int32(index)}
+
+    records_first = (
+      grain.MapDataset.source(self.source)
+      .seed(0)
+      .shuffle()
+      .repeat()
+      .map_with_index(with_id)
+    )
+    iterator = self.iterator(batch_size)
+    for start in range(0, 24, batch_size):
+      batch = next(iterator)
+      rows = range(start, start + batch_size)
+      expected = self.pad([records_first[i] for i in rows])
+      for name, values in expected.items():
+        np.testing.assert_array_equal(batch[name], values)
+      self.assertEqual(batch["record_ids"].dtype, np.int32)
+      self.assertTrue(batch["real"].all())
+      looked_up = [encode(self.source[i]) for i in batch["record_ids"]]
+      np.testing.assert_array_equal(
+        self.pad(looked_up)["prompts"], batch["prompts"]
+      )
+
+  def test_a_mistake_in_a_record_comes_through(self):
+    self.source = [
+      {"id": "a7", "prompt": "7 " * 20, "slot": (38, 40), "response": "5"}
+    ]
+    with self.assertRaisesRegex(mistakes.Mistake, "record 'a7'"):
+      next(self.iterator())
+
   def test_restored_state_goes_on_with_the_same_batches(self):
     iterator = self.iterator()
     for _ in range(3):
@@ -310,7 +321,11 @@ class BatchesTest(parameterized.TestCase):
     self.assertEqual([real for _, real in out], [4, 4, 2])
     seen = [batch["responses"][:real, 0] for batch, real in out]
     np.testing.assert_array_equal(np.concatenate(seen), np.arange(10) + 10)
-    self.assertLen(out[-1][0]["responses"], 4)
+    last = out[-1][0]
+    self.assertLen(last["responses"], 4)
+    np.testing.assert_array_equal(last["record_ids"], [8, 9, 9, 9])
+    np.testing.assert_array_equal(last["example_ids"], [8, 9, 9, 9])
+    np.testing.assert_array_equal(last["real"], [True, True, False, False])
 
   def test_empty_source(self):
     self.source = []

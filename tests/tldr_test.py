@@ -29,6 +29,11 @@ class SchemaTest(parameterized.TestCase):
       "TL;DR:",
     )
     self.assertStartsWith(first["response"], "Tomatoes are still green")
+    self.assertEqual(
+      second["prompt"][slice(*second["slot"])],
+      "My rear wheel clicks once a turn, but only uphill. I tightened every "
+      "spoke.",
+    )
 
   def test_choice_0_prefers_the_first_summary(self):
     rows = read(FIXTURES / "openai_comparisons.jsonl", "openai_comparisons")
@@ -37,6 +42,10 @@ class SchemaTest(parameterized.TestCase):
     self.assertEqual(rows[1]["response_b"], " Tomatoes stay green.")
     self.assertStartsWith(rows[0]["prompt"], "SUBREDDIT: r/gardening\n\nTITLE")
     self.assertStartsWith(rows[2]["prompt"], "The bridge over the river")
+    self.assertEqual(rows[2]["slot"], (0, len(rows[2]["prompt"])))
+    start, stop = rows[0]["slot"]
+    self.assertEndsWith(rows[0]["prompt"][:start], "POST: ")
+    self.assertEqual(rows[0]["prompt"][stop:], "\n\nTL;DR:")
 
   @parameterized.parameters(
     ("xsum", "A village library", "Volunteers have"),
@@ -46,6 +55,7 @@ class SchemaTest(parameterized.TestCase):
     (row,) = read(FIXTURES / f"{schema}.jsonl", schema)
     self.assertStartsWith(row["prompt"], prompt)
     self.assertStartsWith(row["response"], response)
+    self.assertEqual(row["slot"], (0, len(row["prompt"])))
 
   def test_ties_are_half_a_vote(self):
     row = {"id": "1", "title": "t", "text1": "a", "text2": "b"}
@@ -57,8 +67,8 @@ class SchemaTest(parameterized.TestCase):
   @parameterized.parameters(*records.TEXT_FIELDS)
   def test_our_own_records_pass_as_they_are(self, kind):
     record = dict.fromkeys(records.TEXT_FIELDS[kind], "text")
-    if kind == "comparison":
-      record["prob_a"] = 0.25
+    if kind in records.SHARES:
+      record[records.SHARES[kind]] = 0.25
     path = pathlib.Path(self.create_tempdir()) / "ours.jsonl"
     records.save_records(path, [record])
     self.assertEqual(read(path, kind), [record])
@@ -103,11 +113,16 @@ class BuilderTest(absltest.TestCase):
     source = tfds.builder_from_directory(builders[0].data_dir)
     rows = source.as_data_source("a")
     got = collections.Counter(
-      (row["response_a"].decode(), row["rater"].decode(), float(row["prob_a"]))
+      (
+        row["response_a"].decode(),
+        row["rater"].decode(),
+        float(row["prob_a"]),
+        tuple(row["slot"]),
+      )
       for row in rows
     )
     expected = collections.Counter(
-      (row["response_a"], row["rater"], row["prob_a"])
+      (row["response_a"], row["rater"], row["prob_a"], row["slot"])
       for row in read(
         FIXTURES / "openai_comparisons.jsonl", "openai_comparisons"
       )
@@ -121,6 +136,7 @@ class RealDataTest(absltest.TestCase):
     rows = read(REAL / "scitldr_dev.jsonl.xz", "scitldr")
     self.assertGreaterEqual(len(rows), 619)
     self.assertLen({row["id"] for row in rows}, len(rows))
+    self.assertEqual(rows[0]["slot"], (0, len(rows[0]["prompt"])))
 
   def test_votes_load_into_batches(self):
     rows = read(REAL / "ukpconvarg1.jsonl.xz", "ukp_votes")

@@ -1,7 +1,9 @@
 """From records to padded arrays: grain shuffles, shards and keeps its place.
 
 A batch is a dict of arrays: tokens under a plural name, their mask under
-`<name>_mask`, and `example_ids`, the global index of each row.
+`<name>_mask`, whether they are cut under `<name>_cut`; `example_ids`, the
+global index of each row; `record_ids`, the place of its record in the source;
+`real`, false for the copies that fill up a last batch.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,11 +12,15 @@ from typing import Any
 import grain
 import numpy as np
 
-from nashmd_jax.data import records
+from nashmd_jax import mistakes
+from nashmd_jax.data import cuts, records
 from nashmd_jax.data import tokenizer as tokenizer_lib
 
 Batch = dict[str, np.ndarray]
 Example = dict[str, Any]
+# Rows of a stream; the number of batches of one row overflows in grain's own
+# endless repeat.
+ENDLESS = 2**48
 
 
 def encode_record(
@@ -26,26 +32,41 @@ def encode_record(
 ) -> Example:
   """Token ids of one record of any kind.
 
+  A response that is too long is cut and has no end token, on purpose: its
+  author did not end it there.
+
   Args:
-    record: a prompt, summary or comparison; text may be UTF-8 bytes.
-    max_prompt: P, tokens, BOS included; longer prompts are cut at their end.
-    max_response: R, tokens; EOS included where the response fits.
-  Returns: "prompts", then "responses" or "responses_a", "responses_b" and
-    "prob_a", as far as the record has them.
+    record: of any kind; text may be UTF-8 bytes.
+    max_prompt: P, tokens, BOS included; see `cuts` for longer prompts.
+    max_response: R, tokens, EOS included.
+  Returns: "prompts", then "responses" or "responses_a" and "responses_b",
+    lists of ids; for each of them whether it was cut, such as "prompts_cut";
+    "prob_a" or "label", as far as the record has them.
+  Raises: Mistake for a prompt whose fixed text does not fit.
   """
 
   def text(name):
     value = record[name]
     return value.decode() if isinstance(value, bytes) else value
 
-  prompt = [*tokenizer.start_ids, *tokenizer.encode(text("prompt"))]
-  example = {"prompts": prompt[:max_prompt]}
+  start = list(tokenizer.start_ids)
+  ids, cut = cuts.shorten(
+    text("prompt"),
+    records.slot_of(record),
+    tokenizer.encode,
+    room=max_prompt - len(start),
+    name=f"record {text('id')!r}" if "id" in record else "a record",
+  )
+  example = {"prompts": start + ids, "prompts_cut": np.bool_(cut)}
   for name in ("response", "response_a", "response_b"):
     if name in record:
       ids = tokenizer.encode(text(name)) + [tokenizer.eos_id]
-      example[name.replace("response", "responses")] = ids[:max_response]
-  if "prob_a" in record:
-    example["prob_a"] = np.float32(record["prob_a"])
+      column = name.replace("response", "responses")
+      example[column] = ids[:max_response]
+      example[f"{column}_cut"] = np.bool_(len(ids) > max_response)
+  for name in records.SHARES.values():
+    if name in record:
+      example[name] = np.float32(record[name])
   return example
 
 
@@ -96,20 +117,24 @@ def training_batches(
     pad: examples -> batch.
     batch_size: B, rows.
     seed: of the shuffle, which differs in every epoch.
-  Raises: ValueError if the source is empty.
+  Raises: Mistake if the source is empty.
   """
   if not len(source):
-    raise ValueError("no training records: the data source is empty")
+    raise mistakes.Mistake("no training records: the data source is empty")
 
-  def with_id(index, record):
-    return encode(record) | {"example_ids": np.int32(index % 2**31)}
+  def row(index, position):
+    return encode(source[int(position)]) | {
+      "example_ids": np.int32(index % 2**31),
+      "record_ids": np.int32(position),
+      "real": np.bool_(True),
+    }
 
   dataset = (
-    grain.MapDataset.source(source)
+    grain.MapDataset.range(len(source))
     .seed(seed)
     .shuffle()
-    .repeat()
-    .map_with_index(with_id)
+    .repeat(ENDLESS // len(source) + 1)
+    .map_with_index(row)
     .batch(batch_size, batch_fn=pad)
   )
   return iter(
@@ -131,8 +156,15 @@ def ordered_batches(
   Yields: the batch and how many of its rows are real; the last batch is
     filled up with copies of its last record.
   """
+
+  def row(position):
+    index = min(position, len(source) - 1)
+    return encode(source[index]) | {
+      "example_ids": np.int32(index),
+      "record_ids": np.int32(index),
+      "real": np.bool_(position < len(source)),
+    }
+
   for start in range(0, len(source), batch_size):
-    stop = min(start + batch_size, len(source))
-    rows = list(range(start, stop)) + [stop - 1] * (start + batch_size - stop)
-    examples = [encode(source[i]) | {"example_ids": np.int32(i)} for i in rows]
-    yield pad(examples), stop - start
+    examples = [row(start + i) for i in range(batch_size)]
+    yield pad(examples), min(batch_size, len(source) - start)

@@ -17,8 +17,10 @@ import sys
 import sysconfig
 import warnings
 
+import numpy as np
 import tensorflow_datasets as tfds
 
+from nashmd_jax import mistakes
 from nashmd_jax.data import records
 
 MIN_BODY_WORDS = 20
@@ -142,6 +144,7 @@ def find_records(
         seen |= texts
         key = hashlib.sha256(f"{module}\n{prompt}".encode()).hexdigest()[:16]
         record = {"id": key, "prompt": prompt, "response": summary}
+        record["slot"] = (0, len(prompt))
         found.append((module, record))
   return found
 
@@ -155,8 +158,11 @@ def split_of(module: str) -> str:
 class Docstrings(tfds.core.GeneratorBasedBuilder):
   """Summary records from this machine's Python, split by module."""
 
-  VERSION = tfds.core.Version("1.0.0")
-  RELEASE_NOTES = {"1.0.0": "Summary lines of documented definitions."}
+  VERSION = tfds.core.Version("1.1.0")
+  RELEASE_NOTES = {
+    "1.0.0": "Summary lines of documented definitions.",
+    "1.1.0": "The whole prompt is a slot.",
+  }
 
   def __init__(
     self,
@@ -177,7 +183,12 @@ class Docstrings(tfds.core.GeneratorBasedBuilder):
       builder=self,
       description=__doc__,
       features=tfds.features.FeaturesDict(
-        {name: tfds.features.Text() for name in ("id", "prompt", "response")}
+        {
+          "id": tfds.features.Text(),
+          "prompt": tfds.features.Text(),
+          "response": tfds.features.Text(),
+          "slot": tfds.features.Tensor(shape=(2,), dtype=np.int32),
+        }
       ),
       metadata=tfds.core.MetadataDict(),
     )
@@ -190,7 +201,7 @@ class Docstrings(tfds.core.GeneratorBasedBuilder):
     splits = ("train", "validation", "test")
     for split in splits:
       if split not in {split_of(module) for module, _ in self._found}:
-        raise ValueError(
+        raise mistakes.Mistake(
           f"data.packages: no documented code for the {split} split in "
           f"{self._packages or 'any package'}; name more packages"
         )

@@ -1,15 +1,19 @@
 """The record kinds, and JSON lines of them in and out.
 
 prompt {id, prompt} · summary {id, prompt, response} · comparison {id, prompt,
-response_a, response_b, prob_a, rater?}, prob_a in [0, 1] that a is preferred.
+response_a, response_b, prob_a, rater?}, prob_a in [0, 1] that a is preferred ·
+unary {id, prompt, response, label}, label in [0, 1], 1 for a desired response.
+Each may have a slot, the [start, stop) in characters of what may be shortened
+in a prompt that is too long.
 """
 
 from collections.abc import Iterable
 import json
 import pathlib
+import reprlib
 from typing import Any
 
-from nashmd_jax import files
+from nashmd_jax import files, mistakes
 
 Record = dict[str, Any]
 
@@ -17,7 +21,9 @@ TEXT_FIELDS = {
   "prompt": ("id", "prompt"),
   "summary": ("id", "prompt", "response"),
   "comparison": ("id", "prompt", "response_a", "response_b"),
+  "unary": ("id", "prompt", "response"),
 }
+SHARES = {"comparison": "prob_a", "unary": "label"}
 
 
 def save_records(path: pathlib.Path, records: Iterable[Record]) -> None:
@@ -32,10 +38,10 @@ def load_records(path: pathlib.Path, kind: str) -> list[Record]:
   Args:
     path: the file.
     kind: a key of `TEXT_FIELDS`.
-  Raises: ValueError that names file, line and field of the first bad record.
+  Raises: Mistake that names file, line and field of the first bad record.
   """
   if not path.is_file():
-    raise ValueError(f"{path}: no such file; expected one {kind} a line")
+    raise mistakes.Mistake(f"{path}: no such file; expected one {kind} a line")
   records = []
   with path.open(encoding="utf-8", errors="replace") as file:
     for number, line in enumerate(file, start=1):
@@ -45,7 +51,9 @@ def load_records(path: pathlib.Path, kind: str) -> list[Record]:
         check_record(record, kind, where)
         records.append(record)
   if not records:
-    raise ValueError(f"{path}: no records in it; expected one {kind} a line")
+    raise mistakes.Mistake(
+      f"{path}: no records in it; expected one {kind} a line"
+    )
   return records
 
 
@@ -54,32 +62,85 @@ def parse_json(line: str, where: str) -> Record:
 
   Args:
     where: file and line, for the error.
-  Raises: ValueError if there is none.
+  Raises: Mistake if there is none.
   """
   try:
     record = json.loads(line)
   except json.JSONDecodeError as error:
-    raise ValueError(
+    raise mistakes.Mistake(
       f"{where}: not JSON ({error.msg} at column {error.colno}); "
       f"mend or delete the line"
     ) from None
+  except (ValueError, RecursionError) as error:
+    raise mistakes.Mistake(
+      f"{where}: JSON that cannot be read ({error}); mend or delete the line"
+    ) from None
   if not isinstance(record, dict):
-    raise ValueError(f"{where}: expected a JSON object, got {line.strip()!r}")
+    raise mistakes.Mistake(
+      f"{where}: expected a JSON object, got {reprlib.repr(record)}"
+    )
   return record
 
 
+def kind_of(record: Record) -> str:
+  """The kind that the fields of a record speak of."""
+  if "response_a" in record:
+    return "comparison"
+  if "label" in record:
+    return "unary"
+  return "summary" if "response" in record else "prompt"
+
+
+def slot_of(record: Record) -> tuple[int, int] | None:
+  """The slot of a record; None without one, for which (0, 0) also stands."""
+  slot = record.get("slot")
+  if slot is None:
+    return None
+  start, stop = map(int, slot)
+  return (start, stop) if stop else None
+
+
 def check_record(record: Record, kind: str, where: str) -> None:
-  """Raises ValueError unless a record has the fields of its kind."""
+  """Raises Mistake unless a record has the fields of its kind."""
   for field in TEXT_FIELDS[kind]:
-    if not isinstance(record.get(field), str):
-      raise ValueError(
-        f"{where}: a {kind} needs the text field {field!r}, got "
-        f"{record.get(field)!r}"
-      )
+    _check_text(record.get(field), field, f"{where}: a {kind} needs")
   if kind == "comparison":
-    prob = record.get("prob_a")
-    number = isinstance(prob, int | float) and not isinstance(prob, bool)
-    if not (number and 0 <= prob <= 1):
-      raise ValueError(
-        f"{where}: a comparison needs prob_a between 0 and 1, got {prob!r}"
+    _check_text(record.get("rater", ""), "rater", f"{where}: a {kind} may have")
+  name = SHARES.get(kind)
+  if name:
+    share = record.get(name)
+    number = isinstance(share, int | float) and not isinstance(share, bool)
+    if not (number and 0 <= share <= 1):
+      raise mistakes.Mistake(
+        f"{where}: a {kind} needs {name} between 0 and 1, got "
+        f"{reprlib.repr(share)}"
       )
+  if record.get("slot") is not None:
+    _check_slot(record, where)
+
+
+def _check_text(value: Any, field: str, needed: str) -> None:
+  needed = f"{needed} the text field {field!r}"
+  if not isinstance(value, str):
+    raise mistakes.Mistake(f"{needed}, got {reprlib.repr(value)}")
+  try:
+    value.encode()
+  except UnicodeEncodeError as error:
+    raise mistakes.Mistake(
+      f"{needed} in whole characters, got half of one, "
+      f"{value[error.start]!r}, at character {error.start}"
+    ) from None
+
+
+def _check_slot(record: Record, where: str) -> None:
+  slot, size = record["slot"], len(record["prompt"])
+  pair = (
+    isinstance(slot, list | tuple)
+    and len(slot) == 2
+    and all(type(place) is int for place in slot)
+  )
+  if not (pair and 0 <= slot[0] <= slot[1] <= size):
+    raise mistakes.Mistake(
+      f"{where}: slot must be [start, stop] in the {size} characters of the "
+      f"prompt, got {reprlib.repr(slot)}"
+    )

@@ -1,19 +1,23 @@
 """TFDS builder of summaries and comparisons that others collected.
 
 Reads JSON lines in the schemas of `SCHEMAS`, from local or remote files,
-plain or packed with xz or gzip, and describes them as our records.
+plain or packed with xz or gzip, and describes them as our records. A schema
+of the user's own is a function of one row, named module:function.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import gzip
 import hashlib
+import itertools
 import lzma
+import reprlib
 from typing import Any, NamedTuple
 
 from etils import epath
 import numpy as np
 import tensorflow_datasets as tfds
 
+from nashmd_jax import mistakes, outside
 from nashmd_jax.data import records
 
 Row = Mapping[str, Any]
@@ -24,27 +28,36 @@ class Schema(NamedTuple):
   """How others' rows become our records.
 
   Attributes:
-    kind: of the records: "prompt", "summary" or "comparison".
+    kind: of the records, a key of `records.TEXT_FIELDS`; None for a user's
+      function, whose first record decides.
     convert: row -> its records; a KeyError, TypeError or ValueError of it
-      is reported with file and line.
+      is reported with file and line. A user's may return one record bare.
   """
 
-  kind: str
-  convert: Callable[[Row], list[records.Record]]
+  kind: str | None
+  convert: Callable[[Row], list[records.Record] | records.Record]
 
 
-def post_prompt(post: Row) -> str:
-  """A Reddit post as the models of Stiennon et al. (2020) read it."""
-  return (
-    f"SUBREDDIT: r/{post['subreddit']}\n\nTITLE: {post['title']}\n\n"
-    f"POST: {post['post']}\n\nTL;DR:"
-  )
+def post_prompt(post: Row) -> records.Record:
+  """A Reddit post as the models of Stiennon et al. (2020) read it.
+
+  Returns: "prompt", and the post's own text in it as its "slot".
+  """
+  head = f"SUBREDDIT: r/{post['subreddit']}\n\nTITLE: {post['title']}\n\nPOST: "
+  text = f"{post['post']}"
+  return {
+    "prompt": f"{head}{text}\n\nTL;DR:",
+    "slot": (len(head), len(head) + len(text)),
+  }
+
+
+def _whole(text: str) -> records.Record:
+  """A prompt that may be shortened anywhere."""
+  return {"prompt": text, "slot": (0, len(text))}
 
 
 def _post(row: Row) -> list[records.Record]:
-  return [
-    {"id": row["id"], "prompt": post_prompt(row), "response": row["summary"]}
-  ]
+  return [{"id": row["id"], **post_prompt(row), "response": row["summary"]}]
 
 
 def _comparison(row: Row) -> list[records.Record]:
@@ -54,7 +67,7 @@ def _comparison(row: Row) -> list[records.Record]:
   return [
     {
       "id": info["id"],
-      "prompt": post_prompt(info) if article is None else article,
+      **(post_prompt(info) if article is None else _whole(article)),
       "response_a": first["text"],
       "response_b": second["text"],
       "prob_a": {0: 1.0, 1: 0.0}[row["choice"]],
@@ -65,7 +78,7 @@ def _comparison(row: Row) -> list[records.Record]:
 
 def _scitldr(row: Row) -> list[records.Record]:
   return [
-    {"id": f"{row['id']}/{i}", "prompt": row["text"], "response": summary}
+    {"id": f"{row['id']}/{i}", **_whole(row["text"]), "response": summary}
     for i, summary in enumerate(row["summaries"])
   ]
 
@@ -87,7 +100,7 @@ def _votes(row: Row) -> list[records.Record]:
 
 def _article(text: str, summary: str):
   def convert(row: Row) -> list[records.Record]:
-    return [{"id": row["id"], "prompt": row[text], "response": row[summary]}]
+    return [{"id": row["id"], **_whole(row[text]), "response": row[summary]}]
 
   return convert
 
@@ -107,37 +120,71 @@ SCHEMAS = {
 }
 
 
+def find_schema(name: str, *, setting: str = "data.schema") -> Schema:
+  """A schema by its name.
+
+  Args:
+    name: a key of `SCHEMAS`, or module:function of the user's.
+    setting: dotted name of the setting, for the error.
+  Raises: Mistake for a name that is neither.
+  """
+  found = outside.find(name, SCHEMAS, setting=setting)
+  return found if isinstance(found, Schema) else Schema(None, found)
+
+
 def read_records(
-  path: epath.PathLike, schema: str
+  path: epath.PathLike,
+  schema: str,
+  *,
+  kind: str | None = None,
+  setting: str = "data.schema",
 ) -> Iterator[tuple[int, records.Record]]:
   """Records of a file, each with the number of its line.
 
   Args:
     path: JSON lines; a name in .xz or .gz is unpacked.
-    schema: a key of `SCHEMAS`.
-  Raises: ValueError for an unknown schema, a missing file, or with file, line
+    schema: a key of `SCHEMAS`, or module:function of the user's.
+    kind: of the records of a user's schema; None for that of the first.
+    setting: dotted name of the setting that gave the schema, for errors.
+  Raises: Mistake for an unknown schema, a missing file, or with file, line
     and field of the first bad row.
   """
-  if schema not in SCHEMAS:
-    raise ValueError(
-      f"data.schema: got {schema!r}, expected one of {sorted(SCHEMAS)}"
-    )
-  kind, convert = SCHEMAS[schema]
+  declared, convert = find_schema(schema, setting=setting)
+  kind = declared or kind
   path = epath.Path(path)
   if not path.exists():
-    raise ValueError(f"{path}: no such file; expected JSON lines of {schema}")
+    raise mistakes.Mistake(
+      f"{path}: no such file; expected JSON lines of {schema}"
+    )
   for number, line in _lines(path):
     where = f"{path}, line {number}"
     row = records.parse_json(line, where)
-    try:
-      found = convert(row)
-    except (KeyError, TypeError, ValueError) as error:
-      raise ValueError(
-        f"{where}: not a row of {schema} ({type(error).__name__}: {error})"
-      ) from None
-    for record in found:
+    for record in _converted(convert, row, schema, where):
+      kind = kind or records.kind_of(record)
       records.check_record(record, kind, where)
       yield number, record
+
+
+def _converted(convert, row: Row, schema: str, where: str):
+  """The records of a row; what goes wrong is a Mistake that names the line."""
+  try:
+    found = convert(row)
+  except mistakes.Mistake as mistake:
+    raise mistakes.Mistake(f"{where}: {mistake}") from None
+  except (KeyError, TypeError, ValueError) as error:
+    raise mistakes.Mistake(
+      f"{where}: not a row of {schema} ({type(error).__name__}: {error})"
+    ) from None
+  found = [found] if isinstance(found, dict) else found
+  if not (
+    isinstance(found, list | tuple)
+    and all(isinstance(record, dict) for record in found)
+  ):
+    raise mistakes.Mistake(
+      f"{where}: {schema} gave {reprlib.repr(found)}, expected a record, a "
+      "dict, or a list of them"
+    )
+  return found
 
 
 def _lines(path: epath.Path) -> Iterator[tuple[int, str]]:
@@ -152,35 +199,47 @@ def _lines(path: epath.Path) -> Iterator[tuple[int, str]]:
 class Tldr(tfds.core.GeneratorBasedBuilder):
   """Records of one schema, by split."""
 
-  VERSION = tfds.core.Version("1.0.0")
-  RELEASE_NOTES = {"1.0.0": "Summaries and comparisons as our records."}
+  VERSION = tfds.core.Version("1.1.0")
+  RELEASE_NOTES = {
+    "1.0.0": "Summaries and comparisons as our records.",
+    "1.1.0": "Slots; unary records; schemas of the user's own.",
+  }
 
   def __init__(
     self, *, schema: str, files: Mapping[str, Sequence[str]], **kwargs
   ):
     """Describes the data; nothing is read before `download_and_prepare`.
 
+    Of a user's schema the first record is, to know the kind.
+
     Args:
-      schema: a key of `SCHEMAS`.
+      schema: a key of `SCHEMAS`, or module:function of the user's.
       files: local or remote paths by split.
       **kwargs: of the TFDS builder, such as data_dir.
-    Raises: ValueError for an unknown schema.
+    Raises: Mistake for an unknown schema, or a first row that is bad.
     """
-    if schema not in SCHEMAS:
-      raise ValueError(
-        f"data.schema: got {schema!r}, expected one of {sorted(SCHEMAS)}"
-      )
+    declared = find_schema(schema).kind
     self._schema, self._files = schema, files
-    config = tfds.core.BuilderConfig(name=schema, version=self.VERSION)
+    self._kind = declared or self._first_kind()
+    name = schema if declared else f"{schema.replace(':', '.')}.{self._kind}"
+    config = tfds.core.BuilderConfig(name=name, version=self.VERSION)
     super().__init__(config=config, **kwargs)
 
+  def _first_kind(self) -> str:
+    for path in itertools.chain(*self._files.values()):
+      for _, record in read_records(path, self._schema):
+        return records.kind_of(record)
+    raise mistakes.Mistake(f"{self._schema}: gave no record")
+
   def _info(self) -> tfds.core.DatasetInfo:
-    kind = SCHEMAS[self._schema].kind
     features = {
-      name: tfds.features.Text() for name in records.TEXT_FIELDS[kind]
+      name: tfds.features.Text() for name in records.TEXT_FIELDS[self._kind]
     }
-    if kind == "comparison":
-      features["prob_a"] = tfds.features.Scalar(np.float32)
+    features["slot"] = tfds.features.Tensor(shape=(2,), dtype=np.int32)
+    if self._kind in records.SHARES:
+      share = records.SHARES[self._kind]
+      features[share] = tfds.features.Scalar(np.float32)
+    if self._kind == "comparison":
       features["rater"] = tfds.features.Text()
     return tfds.core.DatasetInfo(
       builder=self,
@@ -189,12 +248,15 @@ class Tldr(tfds.core.GeneratorBasedBuilder):
       metadata=tfds.core.MetadataDict(),
     )
 
+  def _read(self, path: str) -> Iterator[tuple[int, records.Record]]:
+    return read_records(path, self._schema, kind=self._kind)
+
   def _split_generators(self, dl_manager):
     del dl_manager
     digest = hashlib.sha256()
     for split in sorted(self._files):
       for path in self._files[split]:
-        for number, record in read_records(path, self._schema):
+        for number, record in self._read(path):
           digest.update(f"{split} {number} {record}\n".encode())
     self.info.metadata["content_hash"] = digest.hexdigest()
     return {split: self._generate_examples(split) for split in self._files}
@@ -202,8 +264,7 @@ class Tldr(tfds.core.GeneratorBasedBuilder):
   def _generate_examples(self, split: str):
     names = set(self.info.features)
     for i, path in enumerate(self._files[split]):
-      rows = enumerate(read_records(path, self._schema))
-      for row, (_, record) in rows:
-        if "rater" in names:
-          record = {"rater": ""} | record
+      for row, (_, record) in enumerate(self._read(path)):
+        slot = records.slot_of(record) or (0, 0)
+        record = {"rater": ""} | record | {"slot": slot}
         yield f"{i}/{row}", {name: record[name] for name in names}

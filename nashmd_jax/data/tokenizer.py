@@ -7,7 +7,7 @@ from typing import NamedTuple
 from etils import epath
 import tokenizers
 
-from nashmd_jax import files
+from nashmd_jax import files, mistakes
 
 PAD = "<pad>"
 
@@ -75,19 +75,22 @@ def load_tokenizer(
     eos_token: ends a response.
     bos_token: stands before every prompt, as Llama and Gemma expect; None for
       models that expect none.
-  Raises: ValueError if the file is missing, broken or lacks one of them.
+  Raises: Mistake if the file is missing, broken or lacks one of them.
   """
   path = epath.Path(path)
   if not path.exists():
-    raise ValueError(f"{path}: no such tokenizer file")
+    raise mistakes.Mistake(f"{path}: no such tokenizer file")
   try:
     loaded = tokenizers.Tokenizer.from_str(path.read_text())
   except Exception as error:  # the library raises bare Exception
-    raise ValueError(f"{path}: not a tokenizer.json ({error})") from None
+    raise mistakes.Mistake(f"{path}: not a tokenizer.json ({error})") from None
   special = [eos_token] if bos_token is None else [eos_token, bos_token]
   for token in special:
     if loaded.token_to_id(token) is None:
-      raise ValueError(f"{path}: has no token {token!r}")
+      raise mistakes.Mistake(f"{path}: has no token {token!r}")
+  # A file keeps what its last user had switched on.
+  loaded.no_truncation()
+  loaded.no_padding()
   eos_id, *start_ids = map(loaded.token_to_id, special)
   return Tokenizer(
     encode=lambda text: loaded.encode(text, add_special_tokens=False).ids,

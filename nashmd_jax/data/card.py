@@ -1,0 +1,87 @@
+"""What a data set is like before anything learns from it: the data card.
+
+It counts what training would not notice: texts that are cut, records that
+stand twice, and prompts that are held out and trained on.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from nashmd_jax.data import records
+
+LOOKED_AT = 2000
+Example = Mapping[str, Any]
+Card = dict[str, int | float]
+
+
+def describe(
+  splits: Mapping[str, Sequence[records.Record]],
+  encode: Callable[[records.Record], Example],
+) -> dict[str, Card]:
+  """Counts of every split.
+
+  Args:
+    splits: records of any kind by split.
+    encode: record -> token ids, and whether they are cut; see
+      `batches.encode_record`.
+  Returns: by split "rows"; "looked_at", the rows, evenly spread, that the
+    shares are of; "prompts_cut" and "responses_cut", shares of these rows in
+    [0, 1], a comparison counting if either response is cut; "duplicate_ids",
+    rows whose id an earlier one has; "prompts", how many differ;
+    "shared_prompts", rows whose prompt is also in another split.
+  """
+  prompts = {
+    split: [row["prompt"] for row in rows] for split, rows in splits.items()
+  }
+  distinct = {split: set(texts) for split, texts in prompts.items()}
+  card = {}
+  for split, rows in splits.items():
+    elsewhere = set().union(
+      *(texts for name, texts in distinct.items() if name != split)
+    )
+    card[split] = {
+      "rows": len(rows),
+      **_cuts(rows, encode),
+      "duplicate_ids": len(rows) - len({row["id"] for row in rows}),
+      "prompts": len(distinct[split]),
+      "shared_prompts": sum(text in elsewhere for text in prompts[split]),
+    }
+  return card
+
+
+def _cuts(rows, encode) -> Card:
+  count = min(len(rows), LOOKED_AT)
+  prompts = responses = 0
+  for i in range(count):
+    example = encode(rows[i * len(rows) // count])
+    prompts += bool(example["prompts_cut"])
+    responses += any(
+      bool(cut)
+      for name, cut in example.items()
+      if name.startswith("responses") and name.endswith("_cut")
+    )
+  return {
+    "looked_at": count,
+    "prompts_cut": prompts / max(1, count),
+    "responses_cut": responses / max(1, count),
+  }
+
+
+def lines(card: Mapping[str, Card]) -> Iterator[str]:
+  """A sentence for each split of a card in which something is amiss."""
+  for split, counts in card.items():
+    found = [
+      f"{counts[f'{text}_cut']:.1%} of the {text} are cut"
+      for text in ("prompts", "responses")
+      if counts[f"{text}_cut"]
+    ]
+    if found and counts["looked_at"] < counts["rows"]:
+      found[-1] += f" (of {counts['looked_at']:,} looked at)"
+    if counts["duplicate_ids"]:
+      found.append(f"{counts['duplicate_ids']:,} ids stand there before")
+    if counts["shared_prompts"]:
+      found.append(
+        f"{counts['shared_prompts']:,} prompts are also in another split"
+      )
+    if found:
+      yield f"{split}, {counts['rows']:,} records: {'; '.join(found)}"

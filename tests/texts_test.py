@@ -1,0 +1,170 @@
+"""The user's own files: what is read of them, and all that is wrong at once."""
+
+import contextlib
+import io
+import json
+import pathlib
+import sys
+
+from absl.testing import absltest, parameterized
+import ml_collections
+
+from nashmd_jax import mistakes, texts
+
+OWN = '''
+def rows(row):
+  """One question and answer of a row."""
+  return {"id": row["n"], "prompt": row["q"], "response": row["a"]}
+
+
+def labels(row):
+  return [rows(row) | {"label": vote} for vote in row["votes"]]
+
+
+def pairs(row):
+  return [{"id": row["n"], "prompt": row["q"], "response_a": row["a"],
+           "response_b": "none", "prob_a": 0.75, "slot": [0, 1]}]
+
+
+def mixed(row):
+  return labels(row) if row["n"] == "1" else rows(row)
+
+
+def wrong(row):
+  return row["n"]
+'''
+
+
+def data_config(**data):
+  absent = {"records": None, "comparisons": None, "packages": ()}
+  schemas = {"schema": "summary", "comparisons_schema": "comparison"}
+  return ml_collections.ConfigDict({"data": absent | schemas | data})
+
+
+class TextsTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.folder = pathlib.Path(self.create_tempdir().full_path)
+    (self.folder / "own_rows.py").write_text(OWN)
+    sys.path.insert(0, str(self.folder))
+    self.addCleanup(sys.path.remove, str(self.folder))
+    self.addCleanup(sys.modules.pop, "own_rows", None)
+
+  def write(self, name="data", **splits):
+    folder = self.folder / name
+    folder.mkdir(exist_ok=True)
+    for split, rows in splits.items():
+      lines = (json.dumps(row) + "\n" for row in rows)
+      (folder / f"{split}.jsonl").write_text("".join(lines))
+    return str(folder)
+
+  def write_questions(self):
+    rows = [
+      {"n": str(i), "q": f"q{i}", "a": f"a{i}", "votes": [1, 0.5]}
+      for i in (1, 2)
+    ]
+    return self.write(train=rows, validation=rows, test=rows)
+
+  def sentences(self, **data):
+    told = io.StringIO()
+    with self.assertRaises(mistakes.Mistake) as caught:
+      with contextlib.redirect_stderr(told):
+        texts.check(data_config(**data))
+    return caught.exception.sentences
+
+  def load(self, load, **data):
+    config = data_config(**data)
+    texts.check(config)
+    with contextlib.redirect_stdout(io.StringIO()):
+      return load(config, self.folder / "run")
+
+  def test_all_that_is_wrong_is_told_at_once(self):
+    good = {"id": "1", "prompt": "p", "response": "r"}
+    bad = self.write(
+      train=[good, {"id": 2}, {"id": 3}],
+      validation=[good | {"slot": [0, 2]}],
+      test=[],
+    )
+    found = self.sentences(records=bad, comparisons=str(self.folder / "absent"))
+    self.assertLen(found, 4)
+    self.assertStartsWith(found[0], f"{bad}/train.jsonl, line 2: a summary")
+    self.assertIn("validation.jsonl, line 1: slot must be", found[1])
+    self.assertIn("test.jsonl: no records in it", found[2])
+    self.assertIn(
+      "absent/train.jsonl: no such file, nor validation.jsonl;", found[3]
+    )
+
+  @parameterized.parameters(
+    ("records", "comparison", "schema", "for a summary or a unary"),
+    ("comparisons", "summary", "comparisons_schema", "for a comparison"),
+    ("comparisons", "reddit", "comparisons_schema", "got 'reddit'"),
+  )
+  def test_schemas_of_another_kind(self, data, schema, setting, message):
+    (found,) = self.sentences(**{data: "anywhere", setting: schema})
+    self.assertStartsWith(found, f"data.{setting}: got ")
+    self.assertIn(message, found)
+
+  @parameterized.parameters(
+    ("pairs", "line 1: own_rows:pairs gave a comparison, expected a summary"),
+    ("mixed", "line 2: a unary needs label between 0 and 1, got None"),
+    ("wrong", "line 1: own_rows:wrong gave '1', expected a record, a dict"),
+    ("labels", "line 1: data.schema: own_rows:labels: KeyError: 'votes'"),
+  )
+  def test_own_schemas_that_do_not_fit(self, function, message):
+    folder = self.write_questions()
+    if function == "labels":
+      self.write(test=[{"n": "1", "q": "q", "a": "a"}])
+    found = self.sentences(records=folder, schema=f"own_rows:{function}")
+    self.assertIn(message, found[-1])
+
+  def test_own_summaries(self):
+    folder = self.write_questions()
+    splits = self.load(
+      texts.load_summaries, records=folder, schema="own_rows:rows"
+    )
+    self.assertCountEqual(
+      splits["test"],
+      [{"id": f"{i}", "prompt": f"q{i}", "response": f"a{i}"} for i in (1, 2)],
+    )
+
+  def test_own_labels_and_comparisons_of_one_workdir(self):
+    folder = self.write_questions()
+    splits = self.load(
+      texts.load_summaries, records=folder, schema="own_rows:labels"
+    )
+    self.assertCountEqual(
+      [(row["id"], float(row["label"])) for row in splits["train"]],
+      [("1", 1.0), ("1", 0.5), ("2", 1.0), ("2", 0.5)],
+    )
+    compared = self.load(
+      texts.load_comparisons,
+      comparisons=folder,
+      comparisons_schema="own_rows:pairs",
+    )
+    self.assertEqual(set(compared), {"train", "validation"})
+    self.assertCountEqual(
+      [path.name for path in (self.folder / "run/data/tldr").iterdir()],
+      ["own_rows.labels.unary", "own_rows.pairs.comparison"],
+    )
+    for row in compared["train"]:
+      self.assertEqual(row["slot"], (0, 1))
+      self.assertEqual(float(row["prob_a"]), 0.75)
+
+  def test_slots_come_back_and_none_stays_none(self):
+    rows = [{"id": str(i), "prompt": "pqr", "response": "r"} for i in range(2)]
+    rows[1]["slot"] = [1, 3]
+    folder = self.write(train=rows, validation=rows, test=rows)
+    splits = self.load(texts.load_summaries, records=folder)
+    rows[1]["slot"] = (1, 3)
+    self.assertCountEqual(splits["validation"], rows)
+    json.dumps(splits)
+
+  def test_unary_records_of_ours(self):
+    rows = [{"id": "1", "prompt": "p", "response": "r", "label": 0.25}]
+    folder = self.write(train=rows, validation=rows, test=rows)
+    splits = self.load(texts.load_summaries, records=folder, schema="unary")
+    self.assertEqual(splits["train"], rows)
+
+
+if __name__ == "__main__":
+  absltest.main()
