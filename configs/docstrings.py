@@ -50,6 +50,8 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   }
   # What differs in the judges; they start from SFT, so nothing can.
   config.judge_model = ml_collections.ConfigDict()
+  # rank 0 trains the parameters themselves.
+  config.lora = {"rank": 0, "alpha": 16.0, "targets": ("query", "value")}
   config.devices = {
     "mode": "jit",
     "model": 1,
@@ -92,16 +94,18 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     judge.train.eval_every = 160
   config.nash = stage(batch_size=32, steps=200, learning_rate=5e-4)
   config.nash.train.eval_every = 40
-  # The paper's .999 at 10,000 steps, at the same share of the run.
-  config.nash.train.ema_decay = 0.95
   config.nash.opponent = "mixture"
   # β goes from mixture to mixture_end over mixture_steps; 0 keeps it.
   config.nash.mixture = 0.125
   config.nash.mixture_end = 0.125
   config.nash.mixture_steps = 0
-  # Kept for the opponent "past" alone.
+  # Kept by the runs that play or deploy them alone; the paper's decay of .999
+  # at 10,000 steps, at the same share of the run.
+  config.nash.ema = {"decay": 0.95}
   config.nash.past = {"size": 8, "every": 10, "law": "uniform"}
   config.nash.judge = "preference"
+  # These judge the same held-out pairs beside it and teach nothing.
+  config.nash.watch = ("raters",)
   config.nash.loss = "policy_gradient"
   config.nash.samples = 1
   # More than 1 is the off-policy form; optimizer.decay_steps counts updates.
@@ -110,23 +114,31 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   config.nash.deploy = "last"
   config.nash.kl_coef = 0.05
   config.nash.temperature = 0.7
+  # A run says what it must have whatever the section is set to.
   config.nash.runs = {
     # Log-odds have four times the slope of a probability at one half.
-    "rlhf": {"judge": "reward", "opponent": "self", "kl_coef": 0.2},
+    "rlhf": {
+      "judge": "reward",
+      "opponent": "self",
+      "kl_coef": 0.2,
+      "loss": "policy_gradient",
+      "updates_per_rollout": 1,
+    },
     "self_play": {"opponent": "self"},
     "nash_md": {},
-    "best_response": {"opponent": "reference"},
+    "best_response": {"opponent": "reference", "deploy": "last"},
     "nash_ema": {"opponent": "moving_average"},
   }
   # These are trained and played; nash_ema waits to be named here.
   config.tournament = {
     "policies": ("sft", "rlhf", "self_play", "nash_md", "best_response"),
+    "judges": ("raters", "preference"),
     "prompts": 500,
     "batch_size": 128,
     "temperature": 0.7,
     "confidence": 0.95,
   }
-  config.export = {"policies": ()}
+  config.export = {"policies": (), "form": "whole"}
   if variant == "tiny":
     make_tiny(config)
   return config.lock()
@@ -151,7 +163,7 @@ def stage(
       },
       "train": {
         "steps": steps,
-        "ema_decay": 0.999,
+        "micro_batches": 1,
         "log_every": 20,
         "eval_every": 80,
         "save_every": 80,

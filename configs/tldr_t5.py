@@ -74,6 +74,8 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     "num_heads": 32,
     "mlp_dim": 5120,
   }
+  # rank 0 trains the parameters themselves.
+  config.lora = {"rank": 0, "alpha": 16.0, "targets": ("query", "value")}
   config.devices = {
     "mode": "jit",
     "model": 1,
@@ -113,8 +115,11 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   config.nash.mixture = 0.125
   config.nash.mixture_end = 0.125
   config.nash.mixture_steps = 0
+  # Kept by the runs that play or deploy them alone.
+  config.nash.ema = {"decay": 0.999}
   config.nash.past = {"size": 8, "every": 1000, "law": "uniform"}
   config.nash.judge = "preference"
+  config.nash.watch = ()
   config.nash.loss = "policy_gradient"
   config.nash.samples = 1
   config.nash.updates_per_rollout = 1
@@ -126,18 +131,26 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   config.nash.runs = {
     "nash_md": {},
     "self_play": {"opponent": "self"} | faster,
-    "best_response": {"opponent": "reference"} | faster,
+    "best_response": {"opponent": "reference", "deploy": "last"} | faster,
     "nash_ema": {"opponent": "moving_average"} | faster,
-    "rlhf": {"judge": "reward", "opponent": "self", "kl_coef": 0.05} | faster,
+    "rlhf": {
+      "judge": "reward",
+      "opponent": "self",
+      "kl_coef": 0.05,
+      "loss": "policy_gradient",
+      "updates_per_rollout": 1,
+    }
+    | faster,
   }
   config.tournament = {
     "policies": ("sft", "nash_md", "self_play", "best_response", "rlhf"),
+    "judges": ("preference",),
     "prompts": 2000,
     "batch_size": 32,
     "temperature": 1.0,
     "confidence": 0.95,
   }
-  config.export = {"policies": ("nash_md",)}
+  config.export = {"policies": ("nash_md",), "form": "whole"}
   if variant == "tiny":
     make_tiny(config)
   return config.lock()
@@ -160,7 +173,7 @@ def stage(
       },
       "train": {
         "steps": steps,
-        "ema_decay": 0.999,
+        "micro_batches": 1,
         "log_every": 20,
         "eval_every": 500,
         "save_every": 500,
@@ -191,3 +204,4 @@ def make_tiny(config: ml_collections.ConfigDict) -> None:
     })  # fmt: skip
   config.tournament.update({"prompts": 8, "batch_size": 8})
   config.tournament.policies = ("sft", "nash_md")
+  config.tournament.judges = ("raters", "preference")

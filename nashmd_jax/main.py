@@ -132,9 +132,7 @@ def run(
   jax.config.update("jax_compilation_cache_dir", str(workdir / "xla_cache"))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
   jobs = pipeline.jobs(config)
-  chosen = [
-    job for job, one in jobs.items() if stage in ("all", one.name)
-  ]
+  chosen = [job for job, one in jobs.items() if stage in ("all", one.name)]
   if not chosen:
     raise mistakes.Mistake(
       f"--stage: nothing in this config needs {stage}; leave it out"
@@ -199,7 +197,9 @@ def _run_if_needed(config, place: Place, jobs, job: str, key) -> bool:
   if is_done():
     return False
   for need in jobs[job].needs(config, job):
-    if not distributed.on_first(lambda need=need: workdir_lib.is_done(workdir, need)):
+    if not distributed.on_first(
+      lambda need=need: workdir_lib.is_done(workdir, need)
+    ):
       raise mistakes.Mistake(
         f"{job}: needs {need}, which is not finished; run it first, or all "
         "stages"
@@ -208,7 +208,9 @@ def _run_if_needed(config, place: Place, jobs, job: str, key) -> bool:
   with contextlib.ExitStack() as stack:
     if place.store is not None and jobs[job].shared:
       distributed.on_first(
-        lambda: _hold(stack, workdir_lib.share(workdir, job, key, place.store), job)
+        lambda: _hold(
+          stack, workdir_lib.share(workdir, job, key, place.store), job
+        )
       )
       if is_done():
         print(f"{job}: done by another trial", flush=True)
@@ -331,12 +333,16 @@ def _parse(argv: list[str]) -> list[str]:
     given = [arg.partition("=") for arg in argv]
     for file in [value for name, _, value in given if name == "--config"]:
       if not os.path.isfile(file.split(":")[0]):
-        raise mistakes.Mistake(f"--config: there is no file {file.split(':')[0]!r}")
+        raise mistakes.Mistake(
+          f"--config: there is no file {file.split(':')[0]!r}"
+        )
     rest = flags.FLAGS(argv)
     if len(rest) > 1:
       raise mistakes.Mistake(f"{rest[1:]} are no flags")
     if CONFIG.value is None:
-      raise mistakes.Mistake("--config: must be given, configs/docstrings.py for one")
+      raise mistakes.Mistake(
+        "--config: must be given, configs/docstrings.py for one"
+      )
     CONFIG.value.to_dict()  # raises what the config file raised
     file = config_flags.get_config_filename(flags.FLAGS["config"])
     sys.path.append(os.path.dirname(os.path.abspath(file.split(":")[0])))

@@ -20,7 +20,12 @@ from typing import Any
 
 from nashmd_jax import files, mistakes
 
-CONFIG, KEY, DONE, FAILED = "config.json", "key.json", "done.json", "failed.json"
+CONFIG, KEY, DONE, FAILED = (
+  "config.json",
+  "key.json",
+  "done.json",
+  "failed.json",
+)
 WAIT_SECONDS = 1.0
 
 Key = Mapping[str, Any]
@@ -49,7 +54,9 @@ def claim(workdir: pathlib.Path, config: Any) -> None:
 
 
 def make_key(
-  settings: Mapping[str, Any], facts: Mapping[str, Any], needs: Mapping[str, Key]
+  settings: Mapping[str, Any],
+  facts: Mapping[str, Any],
+  needs: Mapping[str, Key],
 ) -> Key:
   """The key of a job.
 
@@ -148,9 +155,7 @@ def finished(workdir: pathlib.Path) -> dict[str, dict[str, Any]]:
 
 def fail(workdir: pathlib.Path, job: str, error: BaseException) -> None:
   """Leaves the job that failed, and its error line, in `failed.json`."""
-  files.save_json(
-    workdir / FAILED, {"stage": job, "error": error_line(error)}
-  )
+  files.save_json(workdir / FAILED, {"stage": job, "error": error_line(error)})
 
 
 def error_line(error: BaseException) -> str:
@@ -200,9 +205,7 @@ def _link(place: pathlib.Path, folder: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def alone(
-  folder: pathlib.Path, waiting: Callable[[], None]
-) -> Iterator[None]:
+def alone(folder: pathlib.Path, waiting: Callable[[], None]) -> Iterator[None]:
   """Holds a folder of a store; waits while another process holds it.
 
   The lock is the kernel's: it goes with its process, however that ends.
@@ -237,5 +240,7 @@ def names(workdirs: Sequence[str]) -> list[pathlib.Path]:
   found = [pathlib.Path(name) for name in workdirs]
   for path in found:
     if not (path / CONFIG).exists():
-      raise mistakes.Mistake(f"--reuse: {path} is no workdir, it has no {CONFIG}")
+      raise mistakes.Mistake(
+        f"--reuse: {path} is no workdir, it has no {CONFIG}"
+      )
   return found

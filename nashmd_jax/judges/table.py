@@ -118,5 +118,7 @@ def find(name: str, *, setting: str) -> Judge:
   gives, reads = SHAPES[names]
   about = "A judge that the config brings."
   if reads == "token":
-    return Judge(name, about, gives, token=lambda model, params, template: found)
+    return Judge(
+      name, about, gives, token=lambda model, params, template: found
+    )
   return Judge(name, about, gives, text=lambda config: found)

@@ -178,7 +178,9 @@ def check(config: Config, findings: mistakes.Findings) -> None:
 
 def needs(config: Config, job: str) -> list[str]:
   """SFT, and the policies that are written."""
-  jobs = [tournament.policy_job(config, name) for name in config.export.policies]
+  jobs = [
+    tournament.policy_job(config, name) for name in config.export.policies
+  ]
   return list(dict.fromkeys([sft.NAME, *jobs]))
 
 

@@ -14,15 +14,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from nashmd_jax import arrays, mistakes, pipeline
+from nashmd_jax import mistakes, pipeline
 from nashmd_jax import task as task_lib
-from nashmd_jax.data import batches, records
+from nashmd_jax.data import batches
 from nashmd_jax.judges import table
 from nashmd_jax.nash import opponents, settings
 from nashmd_jax.nash import play as play_lib
 from nashmd_jax.stages import judging, sft, trained
 from nashmd_jax.training import distributed
-from nashmd_jax.training import metrics as metrics_lib
 from nashmd_jax.training import step as step_lib
 
 Config = pipeline.Config
@@ -123,9 +122,7 @@ def make_host(config: Config, task: task_lib.Task, play, judge: table.Judge):
 
 def _texts(task, tokens, mask) -> list[list[str]]:
   """The text of tokens int[B, L, R], by record and lane."""
-  return [
-    judging.decoded(task, *row) for row in zip(tokens, mask, strict=True)
-  ]
+  return [judging.decoded(task, *row) for row in zip(tokens, mask, strict=True)]
 
 
 def make_evaluation(
@@ -146,7 +143,9 @@ def make_evaluation(
     if judge.token is not None
   }
   texts = {
-    prefix: judging.text_judge(config, task, pathlib.Path(), judge, batch_size=1)
+    prefix: judging.text_judge(
+      config, task, pathlib.Path(), judge, batch_size=1
+    )
     for prefix, judge in found.items()
     if judge.token is None
   }
@@ -256,7 +255,9 @@ STAGE = pipeline.Stage(
   name=NAME,
   keys=trained.keys(NAME, (*settings.KEYS, "watch", "runs")),
   check=check,
-  jobs=lambda config: [f"{NAME}/{name}" for name in judging.trained_runs(config)],
+  jobs=lambda config: [
+    f"{NAME}/{name}" for name in judging.trained_runs(config)
+  ],
   needs=needs,
   reads=reads,
   run=run,

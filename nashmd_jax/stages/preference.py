@@ -4,7 +4,6 @@ from collections.abc import Mapping
 import functools
 import itertools
 import pathlib
-from typing import Any
 
 import jax
 import numpy as np
@@ -149,9 +148,7 @@ def cyclic_share(comparisons: Comparisons) -> float:
   return float(np.mean(list(cyclic.values())))
 
 
-def check(
-  kind: str, config: Config, findings: mistakes.Findings
-) -> None:
+def check(kind: str, config: Config, findings: mistakes.Findings) -> None:
   """Collects what is wrong with the section of a judge, and its data's."""
   section = config[kind]
   trained.check(kind, section, config, findings)

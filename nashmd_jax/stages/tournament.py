@@ -49,7 +49,10 @@ def deployed_lane(config: Config, name: str) -> sampling.Lane:
 
 
 def load_sets(
-  task: task_lib.Task, lane: sampling.Lane, place: pathlib.Path, start: pathlib.Path
+  task: task_lib.Task,
+  lane: sampling.Lane,
+  place: pathlib.Path,
+  start: pathlib.Path,
 ) -> dict[str, Any]:
   """The parameter sets that a lane names, and the base of adapters.
 

@@ -54,7 +54,9 @@ def load_sweep(config_flag: str) -> hyper.Sweep | None:
   try:
     sweep = module.get_hyper(hyper, *([variant] if variant else []))
   except Exception as error:  # a user's function can raise anything
-    raise mistakes.Mistake(f"{file}, get_hyper: {workdir_lib.error_line(error)}") from None
+    raise mistakes.Mistake(
+      f"{file}, get_hyper: {workdir_lib.error_line(error)}"
+    ) from None
   if (
     not isinstance(sweep, list)
     or not sweep
