@@ -1,13 +1,15 @@
 """The texts of a run: its records, whoever wrote them, and its tokenizer.
 
-Records of every origin are prepared once, by TFDS, in `workdir/data`; what
-the files hold later does not change the run.
+Records of every origin are prepared once, by TFDS, in `workdir/data`, in a
+folder named after what the files hold: other files are other data.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import functools
+import hashlib
 import io
+import json
 import pathlib
 from typing import NamedTuple
 
@@ -68,28 +70,26 @@ def load_summaries(
 
   Returns: summary or unary records by split.
   """
-  folder = workdir / "data"
   if config.data.records is None:
+    packages = tuple(config.data.packages)
     return _prepared(
       docstrings.Docstrings,
       roots=docstrings.source_roots(),
-      packages=tuple(config.data.packages),
-      data_dir=folder,
+      packages=packages,
+      data_dir=workdir / "data" / _short(_digest(packages)),
     )
-  return _prepared_own(config.data.records, config.data.schema, SPLITS, folder)
+  own, _ = _own_of(config.data)
+  return _prepared_own(own, workdir)
 
 
 def load_comparisons(
   config: ml_collections.ConfigDict, workdir: pathlib.Path
 ) -> Splits | None:
   """The user's comparison records of the splits `JUDGED`; None without any."""
-  data = config.data
-  if data.comparisons is None:
+  if config.data.comparisons is None:
     return None
-  folder = workdir / "data"
-  return _prepared_own(
-    data.comparisons, data.comparisons_schema, JUDGED, folder
-  )
+  _, own = _own_of(config.data)
+  return _prepared_own(own, workdir)
 
 
 def load_tokenizer(
@@ -102,14 +102,16 @@ def load_tokenizer(
   Raises: Mistake for a file that cannot be read.
   """
   settings = config.tokenizer
-  path = workdir / "data" / "tokenizer.json"
   if settings.file is not None:
     path = epath.Path(settings.file)
   elif config.model.pretrained not in (None, pretrained.RANDOM):
     path = epath.Path(config.model.pretrained) / "tokenizer.json"
   else:
+    trained_on = [row[name] for row in splits["train"] for name in TEXTS]
+    name = _short(_digest([settings.to_dict(), trained_on]))
+    path = workdir / "data" / f"tokenizer-{name}" / "tokenizer.json"
     distributed.on_first(
-      functools.partial(_train_tokenizer, path, settings, splits["train"])
+      functools.partial(_train_tokenizer, path, settings, trained_on)
     )
   return path, tokenizer_lib.load_tokenizer(
     path, eos_token=settings.eos_token, bos_token=settings.bos_token
@@ -143,10 +145,36 @@ def save_card(
   return distributed.on_first(work)
 
 
-def _train_tokenizer(path, settings, rows) -> None:
+def facts(
+  splits: Splits, comparisons: Splits | None, tokenizer: epath.Path
+) -> dict[str, str]:
+  """Hashes of what a run learns from, by name: what it says, not where it is.
+
+  Args:
+    splits: summary records.
+    comparisons: the user's; None without any.
+    tokenizer: its file.
+  """
+  return {
+    "records": _digest(splits),
+    "comparisons": _digest(comparisons),
+    "tokenizer": hashlib.sha256(tokenizer.read_bytes()).hexdigest(),
+  }
+
+
+def _digest(value) -> str:
+  text = json.dumps(value, sort_keys=True, default=float)
+  return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _short(digest: str) -> str:
+  return digest[:12]
+
+
+def _train_tokenizer(path, settings, trained_on) -> None:
   if not path.exists():
     tokenizer_lib.train_tokenizer(
-      (row[name] for row in rows for name in TEXTS),
+      trained_on,
       path,
       vocab_size=settings.vocab_size,
       eos_token=settings.eos_token,
@@ -156,7 +184,12 @@ def _train_tokenizer(path, settings, rows) -> None:
 
 def _own(data) -> list[Own]:
   """The user's records and comparisons, as far as there are any."""
-  own = (
+  return [one for one in _own_of(data) if one.folder is not None]
+
+
+def _own_of(data) -> tuple[Own, Own]:
+  """Records and comparisons, whose folders may be None."""
+  return (
     Own(data.records, data.schema, "data.schema", SUMMARISED, SPLITS),
     Own(
       data.comparisons,
@@ -166,7 +199,6 @@ def _own(data) -> list[Own]:
       JUDGED,
     ),
   )
-  return [one for one in own if one.folder is not None]
 
 
 def _check_own(own: Own, findings: mistakes.Findings) -> None:
@@ -224,12 +256,20 @@ def _files(
   return found
 
 
-def _prepared_own(folder, schema, splits, data_dir) -> Splits:
-  paths = {
-    split: [str(path) for path in found]
-    for split, found in _files(folder, schema, splits).items()
-  }
-  return _prepared(tldr.Tldr, schema=schema, files=paths, data_dir=data_dir)
+def _prepared_own(own: Own, workdir: pathlib.Path) -> Splits:
+  found = _files(own.folder, own.schema, own.splits)
+  digest = hashlib.sha256(own.schema.encode())
+  for split, paths in found.items():
+    for path in paths:
+      digest.update(f"{split} {path.name}\n".encode() + path.read_bytes())
+  return _prepared(
+    tldr.Tldr,
+    schema=own.schema,
+    files={
+      split: [str(path) for path in paths] for split, paths in found.items()
+    },
+    data_dir=workdir / "data" / _short(digest.hexdigest()),
+  )
 
 
 def _prepared(make: Callable[..., Builder], **kwargs) -> Splits:

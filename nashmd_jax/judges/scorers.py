@@ -123,6 +123,11 @@ def make_rater_judge(population: raters.Population) -> TextJudge:
   return judge
 
 
+def _prompt(row: records.Record) -> records.Record:
+  """The prompt of a record, and what of it may be cut."""
+  return {name: row[name] for name in ("prompt", "slot") if name in row}
+
+
 def make_text_judge(
   make_token_judge: Callable[[Any], TokenJudge],
   sets: Any,
@@ -154,7 +159,7 @@ def make_text_judge(
 
   def judge(rows, responses, opponents):
     pairs = [
-      {"prompt": row["prompt"], "response_a": a, "response_b": b}
+      {**_prompt(row), "response_a": a, "response_b": b}
       for row, a, b in zip(rows, responses, opponents, strict=True)
     ]
     ordered = batches.ordered_batches(pairs, encode, pad, batch_size=batch_size)

@@ -157,6 +157,6 @@ STAGE = pipeline.Stage(
     config, *trained.READS, "raters", "comparisons"
   ),
   run=run,
-  facts=("texts",),
+  facts=trained.FACTS,
   shared=True,
 )

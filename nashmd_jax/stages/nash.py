@@ -261,5 +261,5 @@ STAGE = pipeline.Stage(
   needs=needs,
   reads=reads,
   run=run,
-  facts=("texts",),
+  facts=trained.FACTS,
 )

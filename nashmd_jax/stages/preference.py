@@ -180,7 +180,7 @@ def _stage(kind: str) -> pipeline.Stage:
       config, *trained.READS, "judge_model", job
     ),
     run=run,
-    facts=("texts", "comparisons"),
+    facts=(*trained.FACTS, "comparisons"),
     shared=True,
   )
 

@@ -80,6 +80,6 @@ STAGE = pipeline.Stage(
   needs=lambda config, job: start.STAGE.jobs(config),
   reads=lambda config, job: pipeline.settings(config, *trained.READS, NAME),
   run=run,
-  facts=("texts",),
+  facts=trained.FACTS,
   shared=True,
 )

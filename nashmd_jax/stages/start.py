@@ -62,9 +62,9 @@ STAGE = pipeline.Stage(
   jobs=lambda config: ["start"] if wanted(config) else [],
   needs=lambda config, job: [],
   reads=lambda config, job: pipeline.settings(
-    config, "seed", "data", "tokenizer", "model", "judge_model"
+    config, "seed", "model", "judge_model"
   ),
   run=run,
-  facts=("texts",),
+  facts=("tokenizer",),
   shared=True,
 )

@@ -99,7 +99,7 @@ def _trained(config: Config) -> dict[str, Config]:
 def prepare(config: Config, workdir: pathlib.Path) -> Mapping[str, Any]:
   """Makes data and tokenizer, and checks what can be known with them.
 
-  Returns: hashes of both.
+  Returns: hashes of what they hold.
   Raises: Mistake with everything that was found.
   """
   check_batches(config, sharding.make_devices(**config.devices))
@@ -110,7 +110,8 @@ def prepare(config: Config, workdir: pathlib.Path) -> Mapping[str, Any]:
     with findings.collect():
       judging.make_template(config, tokenizer, stage)
   findings.tell()
-  return texts.facts(config, workdir, path)
+  own = texts.load_comparisons(config, workdir)
+  return texts.facts(splits, own, path)
 
 
 PIPELINE = pipeline.Pipeline(

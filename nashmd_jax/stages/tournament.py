@@ -214,5 +214,5 @@ STAGE = pipeline.Stage(
     config, *trained.READS, "judge_model", "raters", NAME
   ),
   run=run,
-  facts=("texts",),
+  facts=trained.FACTS,
 )

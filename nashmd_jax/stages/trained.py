@@ -19,17 +19,18 @@ TRAIN = {
   "eval_every",
   "save_every",
 }
-# Of all that texts, tokens and models of a run depend on.
+# What texts, tokens and models of a run depend on.
 READS = (
   "seed",
-  "data",
-  "tokenizer",
+  "tokenizer.eos_token",
+  "tokenizer.bos_token",
   "layout",
   "model",
   "lora",
   "devices.run_dtype",
   "devices.frozen_dtype",
 )
+FACTS = ("records", "tokenizer")
 
 
 def keys(name: str, further: Iterable[str] = ()) -> dict:
