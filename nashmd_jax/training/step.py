@@ -97,7 +97,9 @@ def make_programs(
     reduce: sums over the devices where each sees its own part of the batch
       (`lax.psum` under pmap); the global view of jit needs nothing.
   """
-  gradient = make_gradient(experiment.loss, micro_batches)
+  gradient = make_gradient(
+    experiment.loss, micro_batches=micro_batches, reduce=reduce
+  )
 
   def rngs(state):
     rng = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -109,8 +111,7 @@ def make_programs(
 
   def update(sets, rows, trained, rng):
     params, opt_state = trained
-    grads, loss, metrics = reduce(gradient(params, sets, rows, rng))
-    grads = jax.tree.map(lambda g: g / jnp.maximum(loss.count, 1), grads)
+    grads, loss, metrics = gradient(params, sets, rows, rng)
     updates, opt_state = optimizer.update(grads, opt_state, params)
     norm = optax.tree.norm(grads)
     one = jnp.ones_like(norm)
@@ -142,41 +143,48 @@ def make_programs(
   return Programs(rollout, updates)
 
 
-def make_gradient(loss, micro_batches: int):
-  """(params, sets, rows, rng) -> (gradient of the total, loss, metrics).
+def make_gradient(loss, *, micro_batches: int, reduce: Callable[[Any], Any]):
+  """(params, sets, rows, rng) -> (gradient of the mean, loss, metrics).
 
-  Everything is a sum, so that the parts of the rows, each with as many whole
-  prompts, add up to the whole.
+  Parts of the rows, each with as many whole prompts, are summed: their sums and
+  counts add up to those of the whole. The rows in one piece need no division of
+  every parameter.
 
   Args:
     loss: of an Experiment.
     micro_batches: M, parts; divides the number of prompts.
+    reduce: see `make_programs`.
   """
 
+  def mean(params, sets, rows, rng):
+    found, metrics = loss(params, sets, rows, rng)
+    count = jnp.maximum(reduce(found.count), 1)
+    return found.total / lax.stop_gradient(count), (found, metrics)
+
   def total(params, sets, rows, rng):
-    mean, metrics = loss(params, sets, rows, rng)
-    return mean.total, (mean, metrics)
+    found, metrics = loss(params, sets, rows, rng)
+    return found.total, (found, metrics)
 
-  slope = jax.grad(total, has_aux=True)
+  def whole(params, sets, rows, rng):
+    grads, aux = jax.grad(mean, has_aux=True)(params, sets, rows, rng)
+    return reduce((grads, *aux))
 
-  def gradient(params, sets, rows, rng):
-    if micro_batches == 1:
-      grads, (mean, metrics) = slope(params, sets, rows, rng)
-      return grads, mean, metrics
-
+  def summed(params, sets, rows, rng):
     def add(sums, part):
-      grads, (mean, metrics) = slope(params, sets, part, rng)
-      return jax.tree.map(jnp.add, sums, (grads, mean, metrics)), None
+      found = jax.grad(total, has_aux=True)(params, sets, part, rng)
+      return jax.tree.map(jnp.add, sums, found), None
 
     parts = _parts(rows, micro_batches)
     first = jax.tree.map(lambda x: x[0], parts)
+    slope = jax.grad(total, has_aux=True)
     shapes = jax.eval_shape(slope, params, sets, first, rng)
-    grads, (mean, metrics) = jax.tree.map(
-      lambda x: jnp.zeros(x.shape, x.dtype), shapes
-    )
-    return lax.scan(add, (grads, mean, metrics), parts)[0]
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    (grads, aux), _ = lax.scan(add, nothing, parts)
+    grads, found, metrics = reduce((grads, *aux))
+    count = jnp.maximum(found.count, 1)
+    return jax.tree.map(lambda g: g / count, grads), found, metrics
 
-  return gradient
+  return whole if micro_batches == 1 else summed
 
 
 def _parts(rows: Batch, count: int) -> Batch:
