@@ -93,7 +93,14 @@ def rollout(
     rows |= {"written": written.tokens, "written_mask": written.mask}
   else:
     judge = play.judge(sets)
-    rows["answers"] = ask(judge, judge_rng, batch, written[:2], i, j)
+    # Own and others are scored apart: a judge of pairs has one part alone.
+    parts = np.split(i, [len(lanes.own)]) if j is None else [i]
+    said = [
+      ask(judge, judge_rng, batch, written[:2], part, j)
+      for part in parts
+      if len(part)
+    ]
+    rows["answers"] = jnp.concatenate(said, axis=1)
   if "answers" in rows:
     rows["judged"] = jnp.ones(rows["answers"].shape, bool)
   return lax.stop_gradient(rows)
