@@ -129,7 +129,8 @@ def run(
       f"{workdir}: not every process sees what process 0 wrote there; choose a "
       "--workdir that all hosts share"
     )
-  jax.config.update("jax_compilation_cache_dir", str(workdir / "xla_cache"))
+  if jax.config.jax_compilation_cache_dir is None:
+    jax.config.update("jax_compilation_cache_dir", str(workdir / "xla_cache"))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
   jobs = pipeline.jobs(config)
   chosen = [job for job, one in jobs.items() if stage in ("all", one.name)]

@@ -30,17 +30,18 @@ class Findings:
     self.sentences: list[str] = []
 
   @contextlib.contextmanager
-  def collect(self, where: str = "") -> Iterator[None]:
+  def collect(self, where: str = "", between: str = ": ") -> Iterator[None]:
     """Keeps the sentence of a ValueError that the block raises.
 
     Args:
-      where: put in front of it, such as "nash.runs.rlhf".
+      where: put in front of it, such as "sft".
+      between: what stands between the two.
     """
     try:
       yield
     except ValueError as error:
       found = error.sentences if isinstance(error, Mistake) else (str(error),)
-      prefix = f"{where}: " if where else ""
+      prefix = f"{where}{between}" if where else ""
       self.sentences += [f"{prefix}{sentence}" for sentence in found]
 
   def tell(self) -> None:

@@ -157,14 +157,16 @@ def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
   return found
 
 
-def check_keys(config: Config, path: str, expected: Iterable[str]) -> None:
+def check_keys(
+  config: Config, path: str, expected: Iterable[str], where: str = "config"
+) -> None:
   """Raises Mistake unless a section has just the expected keys."""
   section = section_at(config, path)
   missing = sorted(set(expected) - set(section))
   unknown = sorted(set(section) - set(expected))
   if missing or unknown:
     raise mistakes.Mistake(
-      f"{'.'.join(['config', path] if path else ['config'])}: missing "
+      f"{'.'.join([where, path] if path else [where])}: missing "
       f"{missing}, unknown {unknown}; expected {sorted(expected)}"
     )
 

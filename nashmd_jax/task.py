@@ -134,8 +134,8 @@ def check_lora(*, rank: int, alpha: float, targets: Sequence[str]) -> None:
   """Raises ValueError for adapters that cannot be."""
   if rank < 0 or not alpha > 0:
     raise mistakes.Mistake(
-      f"lora: got rank {rank} and alpha {alpha}, expected a rank of 0 (none) or "
-      "more and an alpha above 0"
+      f"lora: got rank {rank} and alpha {alpha}, expected a rank of 0 (none) "
+      "or more and an alpha above 0"
     )
   unknown = sorted(set(targets) - set(lora_lib.INPUT_AXES))
   if rank and (unknown or not targets):

@@ -71,31 +71,27 @@ def make_followers(section: Section) -> dict[str, followers.Follower]:
   return {name: FOLLOWERS[name](**section[name]) for name in sorted(names)}
 
 
-def check(section: Section, findings: mistakes.Findings, where: str) -> None:
-  """Collects what makes no sense in a section.
-
-  Args:
-    where: name of the run, for the sentences.
-  """
-  at_least = (
-    (section.samples >= 1, f"nash.samples: got {section.samples}, expected 1 "
-     "or more"),
-    (section.kl_coef >= 0, f"nash.kl_coef: got {section.kl_coef}, expected τ "
-     "of 0 (no regularisation) or more"),
-    (section.kl_coef > 0 or section.loss not in ("ipo", "dpo"),
-     f"nash.kl_coef: got 0 for the loss {section.loss!r}, expected τ above 0"),
-    (section.temperature > 0, f"nash.temperature: got {section.temperature}, "
-     "expected more than 0"),
-  )  # fmt: skip
-  for holds, sentence in at_least:
+def check(section: Section, findings: mistakes.Findings) -> None:
+  """Collects what makes no sense in a section."""
+  for key, holds, expected in (
+    ("samples", section.samples >= 1, "1 or more"),
+    ("kl_coef", section.kl_coef >= 0, "τ of 0 (no regularisation) or more"),
+    ("temperature", section.temperature > 0, "more than 0"),
+  ):
     if not holds:
-      findings.sentences.append(f"{where}: {sentence}")
-  with findings.collect(where):
+      findings.sentences.append(
+        f"nash.{key}: got {section[key]}, expected {expected}"
+      )
+  if section.loss in ("ipo", "dpo") and section.kl_coef == 0:
+    findings.sentences.append(
+      f"nash.kl_coef: got 0 for the loss {section.loss!r}, expected τ above 0"
+    )
+  with findings.collect():
     deployed_lane(section)
   for name, make in FOLLOWERS.items():
-    with findings.collect(f"{where}: nash"):
+    with findings.collect("nash", "."):
       make(**section[name])
-  with findings.collect(where):
+  with findings.collect():
     judge = table.find(section.judge, setting="nash.judge")
     algorithm = make_algorithm(section, judge.gives)
     lanes = make_opponent(section).lanes(0)

@@ -221,16 +221,26 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, float]:
 
 
 def check(config: Config, findings: mistakes.Findings) -> None:
-  """Collects what is wrong with the runs that are trained."""
+  """Collects what is wrong with the runs that are trained.
+
+  What is wrong with several is said once, with their names.
+  """
+  runs: dict[str, list[str]] = {}
   for name in judging.trained_runs(config):
-    where = f"nash.runs.{name}"
-    with findings.collect():
+    if name not in config.nash.runs:
+      continue  # the tournament or the export says so
+    own = mistakes.Findings()
+    with own.collect():
       section = settings.run_section(config, name)
-      settings.check(section, findings, where)
-      trained.check(where, section, config, findings)
-      with findings.collect(where):
-        for watching in section.watch:
+      settings.check(section, own)
+      trained.check(NAME, section, own)
+      for watching in section.watch:
+        with own.collect():
           table.find(watching, setting="nash.watch")
+    for sentence in own.sentences:
+      runs.setdefault(sentence, []).append(name)
+  for sentence, names in runs.items():
+    findings.sentences.append(f"{sentence} (run {', '.join(names)})")
 
 
 def needs(config: Config, job: str) -> list[str]:

@@ -151,7 +151,7 @@ def cyclic_share(comparisons: Comparisons) -> float:
 def check(kind: str, config: Config, findings: mistakes.Findings) -> None:
   """Collects what is wrong with the section of a judge, and its data's."""
   section = config[kind]
-  trained.check(kind, section, config, findings)
+  trained.check(kind, section, findings)
   with findings.collect():
     if config.judge_model and section.start_from_sft:
       raise mistakes.Mistake(

@@ -73,9 +73,7 @@ def run(
 STAGE = pipeline.Stage(
   name=NAME,
   keys=trained.keys(NAME),
-  check=lambda config, findings: trained.check(
-    NAME, config.sft, config, findings
-  ),
+  check=lambda config, findings: trained.check(NAME, config.sft, findings),
   jobs=lambda config: [NAME],
   needs=lambda config, job: start.STAGE.jobs(config),
   reads=lambda config, job: pipeline.settings(config, *trained.READS, NAME),

@@ -12,6 +12,7 @@ from nashmd_jax.training import step as step_lib
 
 Config = ml_collections.ConfigDict
 KEYS = ("data", "optimizer", "train")
+DATA = {"batch_size", "eval_examples"}
 TRAIN = {
   "steps",
   "micro_batches",
@@ -37,42 +38,37 @@ def keys(name: str, further: Iterable[str] = ()) -> dict:
   """The config sections of a stage; see `pipeline.Stage.keys`."""
   return {
     name: {*KEYS, *further},
-    f"{name}.data": {"batch_size", "eval_examples"},
+    f"{name}.data": DATA,
     f"{name}.train": TRAIN,
   }
 
 
-def check(
-  name: str, section: Config, config: Config, findings: mistakes.Findings
-) -> None:
+def check(name: str, section: Config, findings: mistakes.Findings) -> None:
   """Collects what is wrong with a section, a run's changes included.
 
   Args:
     name: of the section, for the sentences.
     section: with the keys of `KEYS`.
-    config: the whole.
     findings: where to.
   """
-  for path, expected in (
-    ("data", {"batch_size", "eval_examples"}), ("train", TRAIN)
-  ):  # fmt: skip
-    with findings.collect(name):
-      pipeline.check_keys(section, path, expected)
-      if path == "train":
-        loop.check_intervals(**section.train)
-      elif min(section.data.batch_size, section.data.eval_examples) < 1:
+  with findings.collect():
+    pipeline.check_keys(section, "data", DATA, name)
+    for key in sorted(DATA):
+      if section.data[key] < 1:
         raise mistakes.Mistake(
-          f"data: got batch_size {section.data.batch_size} and eval_examples "
-          f"{section.data.eval_examples}, expected 1 or more"
+          f"{name}.data.{key}: got {section.data[key]}, expected 1 or more"
         )
-      else:
-        parts = section.train.micro_batches
-        if parts > 0 and section.data.batch_size % parts:
-          raise mistakes.Mistake(
-            f"data.batch_size: got {section.data.batch_size}, expected a "
-            f"multiple of train.micro_batches ({parts})"
-          )
-  with findings.collect(name):
+  with findings.collect():
+    pipeline.check_keys(section, "train", TRAIN, name)
+    with findings.collect(name, "."):
+      loop.check_intervals(**section.train)
+    parts, rows = section.train.micro_batches, section.data.batch_size
+    if parts > 0 and rows % parts:
+      raise mistakes.Mistake(
+        f"{name}.data.batch_size: got {rows}, expected a multiple of "
+        f"train.micro_batches ({parts})"
+      )
+  with findings.collect(name, "."):
     optimizer.make_optimizer(**section.optimizer)
 
 
