@@ -1,11 +1,19 @@
-"""Strictness in one place: eight devices, no silent rank promotion."""
+"""Strictness in one place: eight devices, no silent rank promotion.
+
+What one test compiles another finds, in this process or in a program that a
+test starts: they share the folder of compiled programs.
+"""
 
 import os
+import pathlib
 
 os.environ["XLA_FLAGS"] = (
   os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
+CACHE = pathlib.Path(__file__).parent.parent / "out" / "tests_xla_cache"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 from absl import flags
 import jax

@@ -12,6 +12,7 @@ import numpy as np
 
 from nashmd_jax import main
 from nashmd_jax.training import metrics
+from tests import golden_metrics, small_records
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -27,37 +28,67 @@ def run_main(*flags: str, config: str = "configs/docstrings.py:tiny"):
   )
 
 
+def made_folder(test: type[absltest.TestCase]) -> pathlib.Path:
+  """An empty folder for the tests of a class."""
+  folder = pathlib.Path(absltest.TEST_TMPDIR.value) / test.__name__
+  shutil.rmtree(folder, ignore_errors=True)
+  folder.mkdir(parents=True)
+  return folder
+
+
 class WholePathTest(absltest.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    cls.workdir = pathlib.Path(cls.create_tempdir_for_class()) / "run"
-    cls.first = run_main(f"--workdir={cls.workdir}")
+    folder = made_folder(cls)
+    cls.workdir = folder / "run"
+    records = small_records.write(folder / "records")
+    cls.flags = (
+      f"--config.data.records={records}", "--config.data.schema=summary"
+    )  # fmt: skip
+    cls.first = cls.run_on(cls.workdir)
 
   @classmethod
-  def create_tempdir_for_class(cls) -> str:
-    folder = pathlib.Path(absltest.TEST_TMPDIR.value) / cls.__name__
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return str(folder)
+  def run_on(cls, workdir, *flags):
+    return run_main(f"--workdir={workdir}", *cls.flags, *flags)
 
   def test_every_stage_leaves_what_it_should(self):
     self.assertEqual(self.first.returncode, 0, msg=self.first.stderr[-3000:])
-    stages = ["sft", "preference", "reward", "tournament", "report"]
-    runs = ["rlhf", "nash_md"]
-    for stage in stages + [f"nash/{name}" for name in runs]:
-      self.assertTrue((self.workdir / stage / "done.json").exists(), stage)
-    for stage in stages[:3] + [f"nash/{name}" for name in runs]:
-      rows = metrics.load_metrics(self.workdir / stage / "metrics.jsonl")
+    trained = ["sft", "preference", "reward", "nash/rlhf", "nash/nash_md"]
+    for job in (*trained, "comparisons", "tournament", "report"):
+      self.assertTrue((self.workdir / job / "done.json").exists(), job)
+      self.assertTrue((self.workdir / job / "key.json").exists(), job)
+    for job in trained:
+      rows = metrics.load_metrics(self.workdir / job / "metrics.jsonl")
       self.assertEqual([row["step"] for row in rows], [1, 2, 3, 4])
     results = json.loads(
       (self.workdir / "tournament" / "results.json").read_text()
     )
-    self.assertEqual(set(results["judges"]), {"raters", "preference_model"})
+    self.assertEqual(list(results["judges"]), ["raters", "preference"])
     for table in results["judges"].values():
       rate = np.array(table["win_rate"])
       np.testing.assert_allclose(rate + rate.T, 1.0)
       self.assertLess(table["order_gap"], 1e-5)
+
+  def test_metrics_are_those_of_before_the_seams_were_opened(self):
+    if golden_metrics.machine() != golden_metrics.recorded()["machine"]:
+      self.skipTest(f"recorded on {golden_metrics.recorded()['machine']}")
+    self.assertEmpty(golden_metrics.differences("docstrings", self.workdir))
+
+  def test_no_set_is_kept_that_nothing_names(self):
+    for job in ("sft", "preference", "nash/nash_md"):
+      step = self.workdir / job / "checkpoints" / "4"
+      kept = {path.name for path in step.iterdir() if path.is_dir()}
+      self.assertEqual(kept & {"ema", "past"}, set(), job)
+      self.assertLessEqual({"params", "optimizer", "data"}, kept)
+
+  def test_watching_judge_stands_beside_the_training_one(self):
+    rows = metrics.load_metrics(
+      self.workdir / "nash" / "nash_md" / "metrics.jsonl"
+    )
+    for name in ("eval/win_prob_against_reference",
+                 "eval/raters_win_prob_against_reference"):  # fmt: skip
+      self.assertEqual([row["step"] for row in rows if name in row], [2, 4])
 
   def test_page_is_self_contained_and_names_every_policy(self):
     page = (self.workdir / "report" / "index.html").read_text()
@@ -79,7 +110,7 @@ class WholePathTest(absltest.TestCase):
     self.assertRegex(self.first.stdout, r"raters: .* cyclic .*%")
 
   def test_second_run_says_that_all_is_done(self):
-    again = run_main(f"--workdir={self.workdir}")
+    again = self.run_on(self.workdir)
     self.assertEqual(again.returncode, 0)
     self.assertIn("all is done already", again.stdout)
 
@@ -89,8 +120,9 @@ class WholePathTest(absltest.TestCase):
     stage = copy / "nash" / "nash_md"
     (stage / "done.json").unlink()
     shutil.rmtree(stage / "checkpoints" / "4")
-    again = run_main(f"--workdir={copy}", "--stage=nash")
+    again = self.run_on(copy, "--stage=nash")
     self.assertEqual(again.returncode, 0, msg=again.stderr[-3000:])
+    self.assertIn("nash/nash_md: goes on from step 2", again.stdout)
     for name in ("metrics.jsonl", "done.json"):
       whole, resumed = (
         (folder / "nash" / "nash_md" / name).read_text()
@@ -102,10 +134,29 @@ class WholePathTest(absltest.TestCase):
         )
       self.assertEqual(whole, resumed)
 
-  def test_workdir_of_another_config(self):
-    out = run_main(f"--workdir={self.workdir}", "--config.nash.mixture=0.5")
+  def test_stages_that_changed_are_refused_and_named(self):
+    out = self.run_on(self.workdir, "--config.nash.mixture=0.5")
     self.assertEqual(out.returncode, 2)
     self.assertIn("nash.mixture was 0.125 and is now 0.5", out.stderr)
+    self.assertIn("nash/nash_md", out.stderr)
+    self.assertNotIn("sft: was made", out.stderr)
+    # Nothing was touched: the run that was there is still whole.
+    self.assertIn("all is done already", self.run_on(self.workdir).stdout)
+
+  def test_finished_stages_of_another_workdir_are_taken(self):
+    other = self.workdir.parent / "other"
+    out = self.run_on(
+      other,
+      "--stage=nash",
+      f"--reuse={self.workdir}",
+      "--config.nash.runs.rlhf.kl_coef=0.3",
+    )
+    self.assertEqual(out.returncode, 0, msg=out.stderr[-3000:])
+    for job in ("sft", "preference", "reward", "nash/nash_md"):
+      self.assertIn(f"{job}: reused from", out.stdout)
+      self.assertEqual((other / job).resolve(), (self.workdir / job).resolve())
+    self.assertIn("nash/rlhf: starts", out.stdout)
+    self.assertFalse((other / "nash" / "rlhf").is_symlink())
 
   def test_broken_line_in_the_comparisons(self):
     copy = self.workdir.parent / "broken"
@@ -115,7 +166,7 @@ class WholePathTest(absltest.TestCase):
     lines = path.read_text().splitlines()
     lines[2] = lines[2][:20]
     path.write_text("\n".join(lines))
-    out = run_main(f"--workdir={copy}", "--stage=preference")
+    out = self.run_on(copy, "--stage=preference")
     self.assertEqual(out.returncode, 2)
     self.assertIn("train.jsonl, line 3: not JSON", out.stderr)
     self.assertNotIn("Traceback", out.stderr)

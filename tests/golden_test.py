@@ -1,0 +1,40 @@
+"""Tiny runs give the metrics that they gave before the seams were opened."""
+
+import pathlib
+
+from absl.testing import absltest
+import pytest
+
+from tests import golden_metrics, main_test, small_records
+
+
+class GoldenTest(absltest.TestCase):
+  def check(self, name: str, *flags: str) -> None:
+    if golden_metrics.machine() != golden_metrics.recorded()["machine"]:
+      self.skipTest(f"recorded on {golden_metrics.recorded()['machine']}")
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    out = main_test.run_main(
+      f"--workdir={folder / 'run'}", *flags, config=f"configs/{name}.py:tiny"
+    )
+    self.assertEqual(out.returncode, 0, msg=out.stderr[-3000:])
+    self.assertEmpty(golden_metrics.differences(name, folder / "run"))
+
+  def records(self) -> tuple[str, str]:
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    records = small_records.write(folder / "records")
+    return f"--config.data.records={records}", "--config.data.schema=summary"
+
+  def test_worlds(self):
+    self.check("worlds")
+
+  @pytest.mark.slow
+  def test_t5_from_a_folder(self):
+    self.check("tldr_t5", *self.records())
+
+  @pytest.mark.slow
+  def test_decoder_from_a_folder(self):
+    self.check("tldr_decoder", *self.records())
+
+
+if __name__ == "__main__":
+  absltest.main()
