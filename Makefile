@@ -77,9 +77,9 @@ lock: .venv/ready
 	  --no-annotate -q | grep -Ev '^(nvidia|cuda|triton)' \
 	  >> requirements-models.lock.new
 	mv requirements-models.lock.new requirements-models.lock
-	printf '%s\n' '# Exact versions of `make scale`: requirements.lock and the TPU compiler.' \
+	printf '%s\n' '# Exact versions of `make scale` and of TPU hosts: requirements.lock, libtpu, gcsfs.' \
 	  '# Made by `make lock` from setup.py.' > requirements-tpu.lock.new
-	$(BIN)/uv pip compile setup.py --extra test --extra tpu --universal \
+	$(BIN)/uv pip compile setup.py --extra test --extra tpu --extra gcs --universal \
 	  --constraint requirements.lock --python-version 3.11 --no-header \
 	  --no-annotate -q >> requirements-tpu.lock.new
 	mv requirements-tpu.lock.new requirements-tpu.lock

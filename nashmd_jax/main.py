@@ -45,9 +45,10 @@ WORKDIR = flags.DEFINE_string(
 STAGE = flags.DEFINE_string(
   "stage",
   "all",
-  "The one stage to run; all of the config's if not given. pod_check compiles "
-  "every program for the slice of --topology instead. Of a sweep also trials, "
-  "which lists them, and collect, which aggregates them.",
+  "The one stage to run; all of the config's if not given. check only checks "
+  "settings and files; pod_check compiles every program for the slice of "
+  "--topology. Of a sweep also trials, which lists them, and collect, which "
+  "aggregates them.",
 )
 REUSE = flags.DEFINE_list(
   "reuse",
@@ -61,7 +62,7 @@ TRIAL = flags.DEFINE_integer(
 TOPOLOGY = flags.DEFINE_string(
   "topology", "v5e:4x4", "TPU slice of --stage=pod_check."
 )
-POD_CHECK = "pod_check"
+CHECK, POD_CHECK = "check", "pod_check"
 SWEEP_STAGES = ("trials", "collect")
 PIPELINES = {
   "text": text.PIPELINE,
@@ -98,8 +99,7 @@ def pipeline_of(
       f"config.pipeline: got {name!r}, expected one of {sorted(PIPELINES)}"
     )
   stages = tuple(stage.name for stage in PIPELINES[name].stages)
-  if name in POD_CHECKS:
-    stages += (POD_CHECK,)
+  stages += (CHECK, *((POD_CHECK,) if name in POD_CHECKS else ()))
   if stage not in ("all", *stages):
     raise mistakes.Mistake(
       f"--stage: got {stage!r}, expected all or one of {stages}"
@@ -123,6 +123,9 @@ def run(
   """Runs what is not done yet of one stage or of all; of a trial, if given."""
   pipeline, workdir = pipeline_of(config, stage), place.workdir
   pipeline_lib.check(pipeline, config)
+  if stage == CHECK:
+    print(f"nothing is wrong with it; jobs: {', '.join(pipeline.jobs(config))}")
+    return
   distributed.on_first(functools.partial(_claim, config, workdir, trial))
   if distributed.anywhere(not (workdir / workdir_lib.CONFIG).exists()):
     raise mistakes.Mistake(

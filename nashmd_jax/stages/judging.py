@@ -51,13 +51,20 @@ def trained_runs(config: Config) -> list[str]:
 
 
 def wanted(config: Config) -> list[str]:
-  """The stages of all judges that a run or the tournament names."""
-  names = list(config.tournament.judges)
+  """The stages of all judges that a run or the tournament names.
+
+  A name that there is not counts for nothing here: the checks tell of it.
+  """
+  findings, stages = mistakes.Findings(), []
+  for name in config.tournament.judges:
+    with findings.collect():
+      stages += stages_of([name], setting="tournament.judges")
   for run in trained_runs(config):
-    if run in config.nash.runs:
+    with findings.collect():
       section = settings.run_section(config, run)
-      names += [section.judge, *section.watch]
-  return stages_of(names, setting="nash.judge")
+      names = [section.judge, *section.watch]
+      stages += stages_of(names, setting="nash.judge")
+  return list(dict.fromkeys(stages))
 
 
 def stages_of(names: Iterable[str], *, setting: str) -> list[str]:
