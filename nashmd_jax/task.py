@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import functools
+import math
 import pathlib
 from typing import Any, NamedTuple
 
@@ -130,18 +131,34 @@ def make_models(configs: Mapping[str, Any]) -> dict[str, models.LanguageModel]:
   return {name: models.make_model(made) for name, made in configs.items()}
 
 
-def check_lora(*, rank: int, alpha: float, targets: Sequence[str]) -> None:
-  """Raises ValueError for adapters that cannot be."""
-  if rank < 0 or not alpha > 0:
+def check_lora(
+  made: Any, *, rank: int, alpha: float, targets: Sequence[str]
+) -> None:
+  """Raises Mistake for adapters that an architecture cannot have.
+
+  Args:
+    made: the architecture.
+    rank, alpha, targets: see `Lora`.
+  """
+  if rank < 0 or not 0 < alpha < math.inf:
     raise mistakes.Mistake(
       f"lora: got rank {rank} and alpha {alpha}, expected a rank of 0 (none) "
       "or more and an alpha above 0"
     )
-  unknown = sorted(set(targets) - set(lora_lib.INPUT_AXES))
-  if rank and (unknown or not targets):
+  if not rank:
+    return
+  init = models.make_model(made).init
+  sizes = lora_lib.sizes(jax.eval_shape(lambda: init(jax.random.key(0))))
+  unknown = sorted(set(targets) - set(sizes))
+  if unknown or not targets:
     raise mistakes.Mistake(
-      f"lora.targets: got {tuple(targets)}, expected some of "
-      f"{tuple(lora_lib.INPUT_AXES)}"
+      f"lora.targets: got {tuple(targets)}, expected some of {tuple(sizes)}"
+    )
+  least, name = min((min(sizes[name]), name) for name in targets)
+  if rank > least:
+    raise mistakes.Mistake(
+      f"lora.rank: got {rank}, expected at most {least}, the smaller side of "
+      f"the matrix {name!r}; more adds nothing to what they can be"
     )
 
 

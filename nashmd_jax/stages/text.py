@@ -69,11 +69,10 @@ def check(config: Config, findings: mistakes.Findings) -> None:
   pipeline.at_least_one(config, findings, "layout", "max_response")
   with findings.collect():
     sharding.check_devices(**config.devices)
-  with findings.collect():
-    task_lib.check_lora(**config.lora)
   for section in pretrained.SECTIONS:
     with findings.collect():
-      pretrained.architecture(config, section, vocab_size=1)
+      made = pretrained.architecture(config, section, vocab_size=1)
+      task_lib.check_lora(made, **config.lora)
   with findings.collect():
     texts.check(config)
 
