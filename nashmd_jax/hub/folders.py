@@ -94,7 +94,18 @@ def load_pretrained(
   tensors = _load_headers(folder)
   tied = {"lm_head.weight"} if ("head",) not in names else set()
   check_tensors(folder, names, shapes, tensors, ignored=tied)
-  shardings = shard(shapes)
+  return Pretrained(
+    config, model, load_tensors(names, shapes, tensors, shard(shapes))
+  )
+
+
+def load_tensors(
+  names: Mapping[tensor_names.Path, tensor_names.Name],
+  shapes: Params,
+  tensors: Mapping[str, safetensors.Tensor],
+  shardings: Any,
+) -> Params:
+  """Parameters of these shapes from tensors that were checked to fit."""
   params = {}
   for path, name in names.items():
     leaf = _load_leaf(
@@ -104,7 +115,7 @@ def load_pretrained(
       tensors,
     )
     _put(params, path, leaf)
-  return Pretrained(config, model, params)
+  return params
 
 
 def check_tensors(
