@@ -54,6 +54,12 @@ def random_folder(workdir: epath.PathLike, section: str) -> epath.Path:
   return epath.Path(workdir) / "start" / section
 
 
+def same_start(config: ml_collections.ConfigDict) -> bool:
+  """Whether the judge's model starts as the policy's does, bit for bit."""
+  own, judge = (_settings(config, section) for section in SECTIONS)
+  return own == judge and own["pretrained"] != RANDOM
+
+
 def architecture(
   config: ml_collections.ConfigDict, section: str, *, vocab_size: int
 ) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 from nashmd_jax import mistakes
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import tokenizer as tokenizer_lib
+from nashmd_jax.hub import pretrained
 from nashmd_jax.judges import preference_model, scorers, table
 from nashmd_jax.nash import settings
 
@@ -40,8 +41,12 @@ def make_template(
 
 
 def base_section(config: Config, stage: str) -> str:
-  """The model whose adapters the judge of a stage is."""
-  return "model" if config[stage].start_from_sft else "judge_model"
+  """The model whose adapters the judge of a stage is.
+
+  The policy's where both start alike, so that one base serves both.
+  """
+  alike = config[stage].start_from_sft or pretrained.same_start(config)
+  return "model" if alike else "judge_model"
 
 
 def trained_runs(config: Config) -> list[str]:
