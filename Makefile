@@ -15,7 +15,7 @@ demo: .venv/ready
 	$(BIN)/python -m figures.demo --started=$(STARTED) --workdir=$(WORKDIR)
 
 sweep: .venv/ready
-	$(BIN)/python -m nashmd_jax.sweep --config=$(CONFIG) --jobs=$(JOBS) \
+	$(BIN)/python -m nashmd_jax.sweeps.run --config=$(CONFIG) --jobs=$(JOBS) \
 	  $(if $(WORKDIR),--workdir=$(WORKDIR)) $(FLAGS)
 
 games: .venv/ready

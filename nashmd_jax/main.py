@@ -24,7 +24,7 @@ import jax
 import ml_collections
 from ml_collections import config_flags
 
-from nashmd_jax import mistakes
+from nashmd_jax import files, mistakes
 from nashmd_jax import pipeline as pipeline_lib
 from nashmd_jax import workdir as workdir_lib
 from nashmd_jax.capacity import pod_check
@@ -146,7 +146,7 @@ def run(
     need for job in chosen for need in (*jobs[job].needs(config, job), job)
   )
   distributed.on_first(
-    functools.partial(_look, place, {job: keys[job] for job in wanted})
+    functools.partial(_look, config, place, {job: keys[job] for job in wanted})
   )
   ran = False
   for job in chosen:
@@ -175,13 +175,17 @@ def make_keys(
   return keys
 
 
+def _plain(config):
+  return json.loads(config.to_json_best_effort())
+
+
 def _claim(config, workdir, trial) -> None:
-  workdir_lib.claim(workdir, json.loads(config.to_json_best_effort()))
+  workdir_lib.claim(workdir, _plain(config))
   if trial is not None:
     trials.claim(trial)
 
 
-def _look(place: Place, keys) -> None:
+def _look(config, place: Place, keys) -> None:
   """Checks what is there; links to what is finished elsewhere."""
   for job, key in keys.items():
     if not workdir_lib.is_done(place.workdir, job):
@@ -189,6 +193,7 @@ def _look(place: Place, keys) -> None:
       if found is not None:
         print(f"{job}: reused from {found}", flush=True)
   workdir_lib.check_keys(place.workdir, keys)
+  files.save_json(place.workdir / workdir_lib.CONFIG, _plain(config))
 
 
 def _run_if_needed(config, place: Place, jobs, job: str, key) -> bool:
@@ -300,11 +305,15 @@ def _list_trials(found: Sequence[trials.Trial]) -> None:
 def _entry(trial: trials.Trial) -> collect.Entry:
   """A trial for `collect`, which must be the one that its folder holds."""
   mistake = None
+  jobs = pipeline_of(trial.config, "all").jobs(trial.config)
   if (trial.folder / workdir_lib.CONFIG).exists():
     trials.claim(trial)
+    workdir_lib.check_settings(
+      trial.folder,
+      {job: stage.reads(trial.config, job) for job, stage in jobs.items()},
+    )
   else:
     mistake = _mistake(trial)
-  jobs = pipeline_of(trial.config, "all").jobs(trial.config)
   return collect.Entry(trial, tuple(jobs), mistake)
 
 
