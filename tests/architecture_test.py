@@ -20,6 +20,7 @@ LAYERS = {
   "workdir": 2,
   "data": 2,
   "training": 2,
+  "jobs": 3,
   "models": 3,
   "hub": 4,
   "sampling": 4,

@@ -13,7 +13,7 @@ from unittest import mock
 from absl.testing import absltest, parameterized
 import ml_collections
 
-from nashmd_jax import files, main
+from nashmd_jax import files, jobs, main
 from nashmd_jax import pipeline as pipeline_lib
 from nashmd_jax.sweeps import hyper, run, trials
 from tests import main_test, small_sweep
@@ -174,7 +174,7 @@ class FailureTest(absltest.TestCase):
       page="a",
     )
     config = ml_collections.ConfigDict({"pipeline": "p"})
-    run = functools.partial(main.run, config, main.Place(workdir), "all")
+    run = functools.partial(main.run, config, jobs.Place(workdir), "all")
     with (
       mock.patch.dict(main.PIPELINES, {"p": pipeline}),
       mock.patch.object(main.jax.config, "update"),
