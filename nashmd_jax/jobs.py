@@ -1,4 +1,4 @@
-"""Runs the jobs of a pipeline in a workdir, each once for what it depends on."""
+"""Runs the jobs of a pipeline in a workdir, each once for what it reads."""
 
 from collections.abc import Callable, Mapping, Sequence
 import contextlib
