@@ -99,4 +99,4 @@ def check(section: Section, findings: mistakes.Findings, where: str) -> None:
     judge = table.find(section.judge, setting="nash.judge")
     algorithm = make_algorithm(section, judge.gives)
     lanes = make_opponent(section).lanes(0)
-    algorithm.way.lanes(lanes, section.samples)
+    algorithm.way.lanes(lanes, max(section.samples, 1))

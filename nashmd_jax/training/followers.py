@@ -45,7 +45,10 @@ def moving_average(*, decay: float) -> Follower:
 
   Args:
     decay: in [0, 1).
+  Raises: ValueError for another decay.
   """
+  if not 0 <= decay < 1:
+    raise ValueError(f"ema.decay: got {decay}, expected 0 ≤ decay < 1")
 
   def update(average, params, step, rng):
     del step, rng
