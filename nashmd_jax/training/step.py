@@ -97,7 +97,7 @@ def make_programs(
     reduce: sums over the devices where each sees its own part of the batch
       (`lax.psum` under pmap); the global view of jit needs nothing.
   """
-  gradient = make_gradient(experiment.loss, micro_batches)
+  update = _make_update(experiment.loss, optimizer, micro_batches, reduce)
 
   def rngs(state):
     rng = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -106,16 +106,6 @@ def make_programs(
   def rollout(state, batch):
     sets = state_lib.params_by_name(state)
     return experiment.rollout(sets, batch, rngs(state)[0], state.step)
-
-  def update(sets, rows, trained, rng):
-    params, opt_state = trained
-    grads, loss, metrics = reduce(gradient(params, sets, rows, rng))
-    grads = jax.tree.map(lambda g: g / jnp.maximum(loss.count, 1), grads)
-    updates, opt_state = optimizer.update(grads, opt_state, params)
-    norm = optax.tree.norm(grads)
-    one = jnp.ones_like(norm)
-    metrics = {"loss": loss, **metrics, "grad_norm": Mean(norm, one)}
-    return (optax.apply_updates(params, updates), opt_state), metrics
 
   def updates(state, rows):
     _, loss_rng, follow_rng = rngs(state)
@@ -140,6 +130,26 @@ def make_programs(
     ), metrics
 
   return Programs(rollout, updates)
+
+
+def _make_update(loss, optimizer, micro_batches, reduce):
+  """(sets, rows, trained, rng) -> (trained, metrics), one update.
+
+  `trained` is (params, opt_state); arguments as of `make_programs`.
+  """
+  gradient = make_gradient(loss, micro_batches)
+
+  def update(sets, rows, trained, rng):
+    params, opt_state = trained
+    grads, mean, metrics = reduce(gradient(params, sets, rows, rng))
+    grads = jax.tree.map(lambda g: g / jnp.maximum(mean.count, 1), grads)
+    updates, opt_state = optimizer.update(grads, opt_state, params)
+    norm = optax.tree.norm(grads)
+    one = jnp.ones_like(norm)
+    metrics = {"loss": mean, **metrics, "grad_norm": Mean(norm, one)}
+    return (optax.apply_updates(params, updates), opt_state), metrics
+
+  return update
 
 
 def make_gradient(loss, micro_batches: int):
@@ -187,9 +197,11 @@ def _parts(rows: Batch, count: int) -> Batch:
   prompts = len(rows["example_ids"])
 
   def parts(x):
+    # No -1 in the shapes: an array of nothing, such as weights [B, 0], has
+    # many of them.
     of_prompt = len(x) // prompts
     rest = x.shape[1:]
     split = x.reshape(prompts // count, count, of_prompt, *rest)
-    return jnp.moveaxis(split, 1, 0).reshape(count, -1, *rest)
+    return jnp.moveaxis(split, 1, 0).reshape(count, len(x) // count, *rest)
 
   return jax.tree.map(parts, rows)
