@@ -199,9 +199,11 @@ def _parts(rows: Batch, count: int) -> Batch:
   prompts = len(rows["example_ids"])
 
   def parts(x):
+    # No -1 in the shapes: an array of nothing, such as weights [B, 0], has
+    # many of them.
     of_prompt = len(x) // prompts
     rest = x.shape[1:]
     split = x.reshape(prompts // count, count, of_prompt, *rest)
-    return jnp.moveaxis(split, 1, 0).reshape(count, -1, *rest)
+    return jnp.moveaxis(split, 1, 0).reshape(count, len(x) // count, *rest)
 
   return jax.tree.map(parts, rows)
