@@ -7,6 +7,7 @@ own. What the lanes should be is the oracle's business. Call in float64.
 """
 
 from collections.abc import Sequence
+import functools
 from typing import Any
 from unittest import mock
 
@@ -100,9 +101,8 @@ def _of_draw(world, play, sets) -> jax.Array:
     for i in np.indices((oracle.PROMPTS, *[len(world.tokens)] * count))
   )
   chosen = np.stack(numbers, axis=1)
-  weight = []
 
-  def written(model, ready, lanes, *, temperature, **rest):
+  def written(weight, model, ready, lanes, *, temperature, **rest):
     del rest
     log_prob = jnp.stack(
       [
@@ -115,24 +115,30 @@ def _of_draw(world, play, sets) -> jax.Array:
     weight.append(jnp.exp(jnp.sum(jnp.where(mask, log_prob, 0), axis=(1, 2))))
     return sampling.Rollout(world.tokens[chosen], mask, log_prob)
 
-  with mock.patch.object(sampling, "rollout", written):
-    rows = play_lib.rollout(
-      play, sets, prompts_batch(x), jax.random.key(0), jnp.int32(0)
-    )
-  np.testing.assert_allclose(jnp.sum(weight[0]), oracle.PROMPTS, rtol=1e-12)
-  parts = jax.tree.map(
-    lambda v: v.reshape(len(x), len(v) // len(x), *v.shape[1:]), rows
-  )
-
   @jax.jit
-  @jax.grad
-  def gradient(params):
-    def one(part):
-      return play_lib.loss(play, params, sets, part, None)[0].value
+  def run(sets):
+    found = []
+    patched = functools.partial(written, found)
+    with mock.patch.object(sampling, "rollout", patched):
+      rows = play_lib.rollout(
+        play, sets, prompts_batch(x), jax.random.key(0), jnp.int32(0)
+      )
+    (weight,) = found
+    parts = jax.tree.map(
+      lambda v: v.reshape(len(x), len(v) // len(x), *v.shape[1:]), rows
+    )
 
-    return jnp.sum(weight[0] * jax.vmap(one)(parts)) / oracle.PROMPTS
+    def loss(params):
+      def one(part):
+        return play_lib.loss(play, params, sets, part, None)[0].value
 
-  return flatten_util.ravel_pytree(gradient(sets["policy"]))[0]
+      return jnp.sum(weight * jax.vmap(one)(parts)) / oracle.PROMPTS
+
+    return jax.grad(loss)(sets["policy"]), jnp.sum(weight)
+
+  gradient, total = run(sets)
+  np.testing.assert_allclose(total, oracle.PROMPTS, rtol=1e-12)
+  return flatten_util.ravel_pytree(gradient)[0]
 
 
 def lane_log_probs(
