@@ -14,6 +14,7 @@ from nashmd_jax import arrays, mistakes, models, sampling, texts
 from nashmd_jax.data import batches, records
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.hub import pretrained
+from nashmd_jax.models import attention
 from nashmd_jax.models import lora as lora_lib
 from nashmd_jax.training import checkpoints, distributed, sharding
 from nashmd_jax.training import metrics as metrics_lib
@@ -107,10 +108,13 @@ def load_task(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Task:
     )
     for section in pretrained.SECTIONS
   }
+  devices = sharding.make_devices(**config.devices)
   return Task(
     splits=splits,
     tokenizer=tokenizer,
-    **make_models({name: start.config for name, start in starts.items()}),
+    **make_models(
+      {name: start.config for name, start in starts.items()}, devices
+    ),
     starts=starts,
     encode=functools.partial(
       batches.encode_record,
@@ -121,14 +125,30 @@ def load_task(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Task:
     pad=functools.partial(batches.pad_batch, **config.layout),
     max_response=config.layout.max_response,
     lora=Lora(**config.lora),
-    devices=sharding.make_devices(**config.devices),
+    devices=devices,
     seed=config.seed,
   )
 
 
-def make_models(configs: Mapping[str, Any]) -> dict[str, models.LanguageModel]:
-  """The fields "model" and "judge_model" of a Task from their architectures."""
-  return {name: models.make_model(made) for name, made in configs.items()}
+def make_models(
+  configs: Mapping[str, Any], devices: sharding.Devices
+) -> dict[str, models.LanguageModel]:
+  """The fields "model" and "judge_model" of a Task from their architectures.
+
+  Args:
+    configs: by field.
+    devices: that the models run on; they decide on the attention kernel.
+  Raises: Mistake for a kernel that these devices cannot use.
+  """
+  asked = functools.partial(
+    attention.on_devices,
+    platform=devices.mesh.devices.flat[0].platform,
+    split=devices.mode == "jit" and devices.mesh.size > 1,
+  )
+  return {
+    name: models.make_model(made._replace(attention=asked(made.attention)))
+    for name, made in configs.items()
+  }
 
 
 def check_lora(

@@ -4,7 +4,7 @@ from absl.testing import absltest, parameterized
 import numpy as np
 from scipy import stats
 
-from nashmd_jax.stages import tournament
+from nashmd_jax.evaluation import win_rates
 
 ROWS = [{"id": str(i), "prompt": "p", "response": "r"} for i in range(10)]
 
@@ -18,18 +18,18 @@ def length_judge(rows, responses, opponents):
 class IntervalTest(parameterized.TestCase):
   def test_no_win_in_ten(self):
     # (α/2)^(1/n) by hand: high = 1 - .025^(1/10) = .3085.
-    rate, low, high = tournament.win_rate_interval(np.zeros(10), 0.95)
+    rate, low, high = win_rates.win_rate_interval(np.zeros(10), 0.95)
     self.assertEqual((rate, low), (0.0, 0.0))
     self.assertAlmostEqual(high, 1 - 0.025**0.1)
 
   def test_whole_wins_are_clopper_pearson(self):
     wins = np.array([1.0] * 7 + [0.0] * 3)
-    _, low, high = tournament.win_rate_interval(wins, 0.95)
+    _, low, high = win_rates.win_rate_interval(wins, 0.95)
     self.assertAlmostEqual(low, stats.beta.ppf(0.025, 7, 4))
     self.assertAlmostEqual(high, stats.beta.ppf(0.975, 8, 3))
 
   def test_fractions_are_rounded_outwards(self):
-    rate, low, high = tournament.win_rate_interval(np.full(10, 0.55), 0.95)
+    rate, low, high = win_rates.win_rate_interval(np.full(10, 0.55), 0.95)
     self.assertAlmostEqual(rate, 0.55)
     self.assertAlmostEqual(low, stats.beta.ppf(0.025, 5, 6))
     self.assertAlmostEqual(high, stats.beta.ppf(0.975, 7, 4))
@@ -39,7 +39,7 @@ class IntervalTest(parameterized.TestCase):
     hits = 0
     for _ in range(400):
       scores = rng.beta(0.6, 0.4, size=50)
-      _, low, high = tournament.win_rate_interval(scores, 0.95)
+      _, low, high = win_rates.win_rate_interval(scores, 0.95)
       hits += low <= 0.6 <= high
     self.assertGreaterEqual(hits, 380)
 
@@ -51,7 +51,7 @@ class PlayTest(parameterized.TestCase):
       "long": ["aaa"] * 10,
       "mixed": ["aaaa"] * 4 + [""] * 6,
     }
-    table = tournament.play(responses, ROWS, length_judge, confidence=0.95)
+    table = win_rates.play(responses, ROWS, length_judge, confidence=0.95)
     expected = [[0.5, 0, 0.6], [1, 0.5, 0.6], [0.4, 0.4, 0.5]]
     np.testing.assert_allclose(table["win_rate"], expected)
     low, high = np.array(table["low"]), np.array(table["high"])
@@ -61,7 +61,7 @@ class PlayTest(parameterized.TestCase):
     self.assertEqual(table["order_gap"], 0.0)
 
   def test_a_judge_that_likes_the_first_place_is_averaged_and_shown(self):
-    table = tournament.play(
+    table = win_rates.play(
       {"a": ["x"] * 10, "b": ["y"] * 10},
       ROWS,
       lambda rows, responses, opponents: np.full(10, 0.7),
@@ -69,6 +69,24 @@ class PlayTest(parameterized.TestCase):
     )
     np.testing.assert_allclose(table["win_rate"], 0.5)
     self.assertAlmostEqual(table["order_gap"], 0.4)
+
+  @parameterized.parameters((False, 10, 0.7), (True, 8, 0.7), (True, 0, 0.5))
+  def test_what_could_not_be_judged_is_left_out(self, absent, known, rate):
+    def judge(rows, responses, opponents):
+      del opponents
+      won = np.full(len(rows), 0.7 if responses[0] == "x" else 0.3)
+      # One order alone is enough to leave a prompt out.
+      return np.where(np.arange(10) < known, won, np.nan if absent else won)
+
+    table = win_rates.play(
+      {"a": ["x"] * 10, "b": ["y"] * 10}, ROWS, judge, confidence=0.95
+    )
+    expected = win_rates.win_rate_interval(np.full(known, 0.7), 0.95)
+    found = [table[name][0][1] for name in ("win_rate", "low", "high")]
+    np.testing.assert_allclose(found, expected)
+    self.assertAlmostEqual(found[0], rate)
+    self.assertAlmostEqual(table["judged"], known / 10)
+    self.assertAlmostEqual(table["order_gap"], 0.0)
 
 
 if __name__ == "__main__":

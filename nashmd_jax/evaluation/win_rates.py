@@ -23,8 +23,10 @@ def win_rate_interval(
   Args:
     win_prob: f64[N], one value for each independent prompt.
     confidence: level of the two-sided interval, 0.95 for one.
-  Returns: (mean, low, high).
+  Returns: (mean, low, high); of no prompt (½, 0, 1), all that can be said.
   """
+  if not len(win_prob):
+    return 0.5, 0.0, 1.0
   wins, count = float(np.sum(win_prob)), len(win_prob)
 
   def interval(k):
@@ -49,23 +51,28 @@ def play(
   Args:
     responses: by policy, one for each of N records.
     rows: N summary records.
-    judge: scores pairs of strings.
+    judge: scores pairs of strings; a prompt for which it gives NaN in either
+      order counts nowhere.
     confidence: of the intervals.
     between: called before every pair of policies; may end the play.
-  Returns: "win_rate", "low", "high": [M, M] lists, row against column; and
-    "order_gap", the mean |P(a ≻ b) + P(b ≻ a) − 1|, 0 for a fair judge.
+  Returns: "win_rate", "low", "high": [M, M] lists, row against column;
+    "order_gap", the mean |P(a ≻ b) + P(b ≻ a) − 1|, 0 for a fair judge; and
+    "judged", the share of the pairs of responses that it judged.
   """
   names = list(responses)
   table = np.full((3, len(names), len(names)), 0.5)
-  gaps = []
+  gaps, judged = [], []
   for i, j in itertools.combinations(range(len(names)), 2):
     between()
     first, second = responses[names[i]], responses[names[j]]
     forward = judge(rows, first, second)
     backward = judge(rows, second, first)
-    gaps.append(np.mean(np.abs(forward + backward - 1)))
+    known = np.isfinite(forward) & np.isfinite(backward)
+    judged.append(np.mean(known))
+    if known.any():
+      gaps.append(np.mean(np.abs(forward + backward - 1)[known]))
     win_prob = 0.5 * (forward + 1 - backward)
-    rate, low, high = win_rate_interval(win_prob, confidence)
+    rate, low, high = win_rate_interval(win_prob[known], confidence)
     table[:, i, j] = rate, low, high
     table[:, j, i] = 1 - rate, 1 - high, 1 - low
   rate, low, high = table.tolist()
@@ -74,6 +81,7 @@ def play(
     "low": low,
     "high": high,
     "order_gap": float(np.mean(gaps)) if gaps else 0.0,
+    "judged": float(np.mean(judged)) if judged else 1.0,
   }
 
 

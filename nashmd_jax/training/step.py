@@ -97,8 +97,10 @@ def make_programs(
     reduce: sums over the devices where each sees its own part of the batch
       (`lax.psum` under pmap); the global view of jit needs nothing.
   """
-  gradient = make_gradient(
-    experiment.loss, micro_batches=micro_batches, reduce=reduce
+  update = functools.partial(
+    _update,
+    make_gradient(experiment.loss, micro_batches=micro_batches, reduce=reduce),
+    optimizer,
   )
 
   def rngs(state):
@@ -108,15 +110,6 @@ def make_programs(
   def rollout(state, batch):
     sets = state_lib.params_by_name(state)
     return experiment.rollout(sets, batch, rngs(state)[0], state.step)
-
-  def update(sets, rows, trained, rng):
-    params, opt_state = trained
-    grads, loss, metrics = gradient(params, sets, rows, rng)
-    updates, opt_state = optimizer.update(grads, opt_state, params)
-    norm = optax.tree.norm(grads)
-    one = jnp.ones_like(norm)
-    metrics = {"loss": loss, **metrics, "grad_norm": Mean(norm, one)}
-    return (optax.apply_updates(params, updates), opt_state), metrics
 
   def updates(state, rows):
     _, loss_rng, follow_rng = rngs(state)
@@ -141,6 +134,17 @@ def make_programs(
     ), metrics
 
   return Programs(rollout, updates)
+
+
+def _update(gradient, optimizer, sets, rows, trained, rng):
+  """One optimizer step of (params, opt_state), and its metrics."""
+  params, opt_state = trained
+  grads, loss, metrics = gradient(params, sets, rows, rng)
+  updates, opt_state = optimizer.update(grads, opt_state, params)
+  norm = optax.tree.norm(grads)
+  one = jnp.ones_like(norm)
+  metrics = {"loss": loss, **metrics, "grad_norm": Mean(norm, one)}
+  return (optax.apply_updates(params, updates), opt_state), metrics
 
 
 def make_gradient(loss, *, micro_batches: int, reduce: Callable[[Any], Any]):
@@ -195,9 +199,11 @@ def _parts(rows: Batch, count: int) -> Batch:
   prompts = len(rows["example_ids"])
 
   def parts(x):
+    # No -1 in the shapes: an array of nothing, such as weights [B, 0], has
+    # many of them.
     of_prompt = len(x) // prompts
     rest = x.shape[1:]
     split = x.reshape(prompts // count, count, of_prompt, *rest)
-    return jnp.moveaxis(split, 1, 0).reshape(count, -1, *rest)
+    return jnp.moveaxis(split, 1, 0).reshape(count, len(x) // count, *rest)
 
   return jax.tree.map(parts, rows)
