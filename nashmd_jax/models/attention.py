@@ -4,8 +4,6 @@
 decode cache. H query heads share G key heads, H a multiple of G.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
@@ -14,7 +12,7 @@ from nashmd_jax import mistakes
 KERNELS = ("einsum", "xla", "cudnn", "splash")
 LANES = 128
 # Before the kernel's name in the names of compiled operations.
-SCOPE = "attend_"
+SCOPE = "attention="
 # In order of speed; "auto" is what every platform can.
 ORDER = {
   "auto": ("xla", "einsum"),
@@ -199,17 +197,16 @@ def _splash(queries, keys, values, soft_cap, interpret=False):
   return jnp.swapaxes(jax.vmap(kernel)(*by_head), 1, 2)
 
 
-@functools.lru_cache
 def _splash_kernel(length, heads, soft_cap, interpret):
+  """Made anew for each trace, whose constants its masks become."""
   # Imported here because it takes a second that other machines need not pay.
   from jax.experimental.pallas.ops.tpu import splash_attention
 
   causal = splash_attention.CausalMask((length, length))
-  with jax.ensure_compile_time_eval():
-    return splash_attention.make_splash_mha(
-      splash_attention.MultiHeadMask([causal] * heads),
-      head_shards=1,
-      q_seq_shards=1,
-      attn_logits_soft_cap=soft_cap,
-      interpret=interpret,
-    )
+  return splash_attention.make_splash_mha(
+    splash_attention.MultiHeadMask([causal] * heads),
+    head_shards=1,
+    q_seq_shards=1,
+    attn_logits_soft_cap=soft_cap,
+    interpret=interpret,
+  )
