@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 import numpy as np
 
-from nashmd_jax import files
+from nashmd_jax import files, mistakes
 from nashmd_jax.hub import architectures, safetensors, tensor_names
 from nashmd_jax.models import families, language_model
 
@@ -66,8 +66,9 @@ def load_config(folder: epath.PathLike, **numerics: str) -> Any:
   settings = files.load_json(epath.Path(folder) / "config.json")
   try:
     config = architectures.config_from_json(settings)
+    families.make_model(config)
   except ValueError as error:
-    raise ValueError(f"{folder}: {error}") from None
+    raise mistakes.Mistake(f"{folder}: {error}") from None
   return config._replace(**numerics)
 
 
@@ -154,7 +155,9 @@ def check_tensors(
     listed = "; ".join(
       f"{kind}: {', '.join(found)}" for kind, found in faults.items() if found
     )
-    raise ValueError(f"{where}: weights do not fit the architecture; {listed}")
+    raise mistakes.Mistake(
+      f"{where}: weights do not fit the architecture; {listed}"
+    )
 
 
 def save_pretrained(
@@ -204,7 +207,7 @@ def _load_headers(folder) -> dict[str, safetensors.Tensor]:
   elif (folder / WEIGHTS).exists():
     names = [WEIGHTS]
   else:
-    raise ValueError(
+    raise mistakes.Mistake(
       f"{folder}: holds neither {WEIGHTS} nor {INDEX}; only safetensors are "
       "read, so convert other weights first"
     )

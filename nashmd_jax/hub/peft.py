@@ -6,7 +6,7 @@ from typing import Any
 from etils import epath
 import jax
 
-from nashmd_jax import files
+from nashmd_jax import files, mistakes
 from nashmd_jax.hub import architectures, folders, safetensors, tensor_names
 from nashmd_jax.models import lora, t5
 
@@ -91,7 +91,7 @@ def load_settings(folder: epath.PathLike) -> dict[str, Any]:
     if (settings.get(key) or only) != only
   ]
   if wrong or settings.get("peft_type") != "LORA":
-    raise ValueError(
+    raise mistakes.Mistake(
       f"{folder}: holds adapters of a kind that is not known here "
       f"({', '.join(wrong) or settings.get('peft_type')})"
     )
@@ -120,7 +120,7 @@ def load_adapter(
   }
   modules = settings["target_modules"]
   if isinstance(modules, str) or not set(modules) <= set(ours):
-    raise ValueError(
+    raise mistakes.Mistake(
       f"{folder}: target_modules are {modules!r}, expected some of "
       f"{sorted(ours)}"
     )
