@@ -200,20 +200,23 @@ def answers_turned():
   return mock.patch.object(play_lib, "ask", lambda *args: 1 - real(*args))
 
 
+FAULTS = (
+  (swapped_mixture, "mixture"),
+  (swapped_average_mixture, "moving_average_mixture"),
+  (swapped_interpolation, "interpolation"),
+  (unstopped, "mixture"),
+  (sampled_warmer, "mixture"),
+  (sampled_warmer, "self"),
+  (shifted_kl, "mixture"),
+  (same_token_kl, "mixture"),
+  (answers_turned, "mixture"),
+)
+
+
 class FaultsTest(parameterized.TestCase):
   """Each planted fault lifts the error of a whole step over the bar."""
 
-  @parameterized.parameters(
-    (swapped_mixture, "mixture"),
-    (swapped_average_mixture, "moving_average_mixture"),
-    (swapped_interpolation, "interpolation"),
-    (unstopped, "mixture"),
-    (sampled_warmer, "mixture"),
-    (sampled_warmer, "self"),
-    (shifted_kl, "mixture"),
-    (same_token_kl, "mixture"),
-    (answers_turned, "mixture"),
-  )
+  @parameterized.parameters(*FAULTS)
   def test_is_caught(self, fault, opponent):
     with fault():
       self.assertGreater(step_error(opponent), CAUGHT)
