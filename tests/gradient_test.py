@@ -67,8 +67,8 @@ class GradientTest(parameterized.TestCase):
     case = certificate.ADAPTERS[0]
     self.assertLess(measure(case, 2), certificate.BAR)
 
-  @pytest.mark.slow
   @parameterized.named_parameters(named(certificate.ADAPTERS[1:]))
+  @pytest.mark.slow
   def test_and_that_of_other_adapters(self, case):
     self.assertLess(measure(case, 2), certificate.BAR)
 
