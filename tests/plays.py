@@ -137,7 +137,9 @@ def experiment(
   return step.Experiment(
     init=init,
     rollout=functools.partial(play_lib.rollout, asked),
-    host=functools.partial(host, play) if on_host else None,
+    host=step.Host(("written",), functools.partial(host, play))
+    if on_host
+    else None,
     loss=loss,
     batches=None,
     evaluate=None,

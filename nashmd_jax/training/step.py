@@ -6,7 +6,7 @@ What stands on the host, such as a judge of text, runs between the two; where
 nothing does they are one program.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import functools
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ import grain
 import jax
 from jax import lax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from nashmd_jax import arrays
@@ -27,6 +28,18 @@ Mean = arrays.Mean
 Metrics = Mapping[str, Mean]
 
 
+class Host(NamedTuple):
+  """What stands on the host between rollout and loss; a judge of text for one.
+
+  Attributes:
+    reads: names of the rows that it is handed, as NumPy arrays.
+    ask: (those rows) -> further rows.
+  """
+
+  reads: Sequence[str]
+  ask: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+
+
 class Experiment(NamedTuple):
   """What one stage trains, as pure functions; the loop does the rest.
 
@@ -36,8 +49,7 @@ class Experiment(NamedTuple):
     rollout: (sets, batch, rng, step) -> rows for the loss. No gradient flows
       through it. Every array of them has a multiple of the batch's rows along
       its first axis, prompt by prompt. Supervised stages return the batch.
-    host: (rows) -> further rows, made on the host between rollout and loss; a
-      judge of text for one. None where nothing stands between.
+    host: what stands on the host between rollout and loss; None for nothing.
     loss: (params, sets, rows, rng) -> (Mean, {name: Mean}), see `arrays.Mean`.
       Gradient flows to params alone.
     batches: () -> endless training batches whose place can be saved.
@@ -50,7 +62,7 @@ class Experiment(NamedTuple):
 
   init: Callable[[jax.Array], tuple[Params, Sets]]
   rollout: Callable[[Sets, Batch, jax.Array, jax.Array], Batch]
-  host: Callable[[Batch], Batch] | None
+  host: Host | None
   loss: Callable[[Params, Sets, Batch, jax.Array], tuple[Mean, Metrics]]
   batches: Callable[[], grain.DatasetIterator]
   evaluate: Callable[[Sets], Mapping[str, float]]
