@@ -73,6 +73,28 @@ def make_followers(section: Section) -> dict[str, followers.Follower]:
 
 def check(section: Section, findings: mistakes.Findings) -> None:
   """Collects what makes no sense in a section."""
+  gives = None
+  with findings.collect():
+    gives = table.find(section.judge, setting="nash.judge").gives
+  check_play(section, gives, findings)
+  with findings.collect():
+    deployed_lane(section)
+  for name, make in FOLLOWERS.items():
+    with findings.collect("nash", "."):
+      make(**section[name])
+
+
+def check_play(
+  section: Section, gives: str | None, findings: mistakes.Findings
+) -> None:
+  """Collects what makes no sense in what is played, whoever judges.
+
+  Args:
+    section: with the keys of `OPPONENT` and `LOSS`, samples, kl_coef and
+      temperature.
+    gives: what the judge gives; None if there is no such judge.
+    findings: where to.
+  """
   for key, holds, expected in (
     ("samples", section.samples >= 1, "1 or more"),
     ("kl_coef", section.kl_coef >= 0, "τ of 0 (no regularisation) or more"),
@@ -86,13 +108,9 @@ def check(section: Section, findings: mistakes.Findings) -> None:
     findings.sentences.append(
       f"nash.kl_coef: got 0 for the loss {section.loss!r}, expected τ above 0"
     )
+  if gives is None:
+    return
   with findings.collect():
-    deployed_lane(section)
-  for name, make in FOLLOWERS.items():
-    with findings.collect("nash", "."):
-      make(**section[name])
-  with findings.collect():
-    judge = table.find(section.judge, setting="nash.judge")
-    algorithm = make_algorithm(section, judge.gives)
+    algorithm = make_algorithm(section, gives)
     lanes = make_opponent(section).lanes(0)
     algorithm.way.lanes(lanes, max(section.samples, 1))
