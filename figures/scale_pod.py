@@ -17,8 +17,8 @@ import numpy as np
 from configs import tldr_decoder, tldr_t5
 from figures import rows
 from nashmd_jax import files
-from nashmd_jax import task as task_lib
 from nashmd_jax.capacity import compiled, pod_check, programs
+from nashmd_jax.stages import judging, text
 from tests import tiny_runs
 
 DEVICES = 8
@@ -34,6 +34,7 @@ LAYOUTS = {
   "pmap on 2": dict(count=2, mode="pmap"),
   "pmap on 8": dict(count=8, mode="pmap"),
 }
+RUN = "nash_md"
 CHIP = "v5e"
 SLICE = "v5e:4x4"
 OTHERS = ("v6e:4x4", "v5p:2x2x4")
@@ -90,13 +91,16 @@ def decode_rows() -> list[rows.Row]:
   """What the decode loop exchanges for each token, as compiled for CPU."""
   found = []
   for family in FAMILIES:
-    replicas = tensor = None
+    replicas = moved = None
     if len(jax.devices()) >= DEVICES:
       replicas, tensor = (
-        tiny_runs.in_decode_loop(
-          tiny_runs.roll(family, fsdp=True, count=8, **layout)[1]
-        )
+        tiny_runs.roll(family, fsdp=True, count=8, **layout)[1]
         for layout in ({}, {"model": 2})
+      )
+      replicas = tiny_runs.in_decode_loop(replicas)
+      places = tiny_runs.devices(8, model=2, fsdp=True)
+      moved = len(tiny_runs.beside_the_sampler(tensor, places)) + sum(
+        one.kind == "all-to-all" for one in tiny_runs.in_decode_loop(tensor)
       )
     found += [
       rows.row(
@@ -108,14 +112,8 @@ def decode_rows() -> list[rows.Row]:
       ),
       rows.row(
         f"{family}: all-to-all, and gathers of anything but the sampler's "
-        "cumulative sums, a token where decode is tensor-parallel",
-        None
-        if tensor is None
-        else sum(
-          one.kind == "all-to-all"
-          or (one.kind == "all-gather" and "cumsum" not in one.origin)
-          for one in tensor
-        ),
+        "distributions, a token where decode is tensor-parallel",
+        moved,
         "=",
         0,
       ),
@@ -128,7 +126,7 @@ def _check(
 ) -> pod_check.Check | None:
   """None without libtpu, or if no slice is large enough."""
   try:
-    return pod_check.check(config, topology, print)
+    return pod_check.check_config(text.PIPELINE, config, topology, print)
   except ValueError as error:
     print(error)
     return None
@@ -152,13 +150,13 @@ def t5_rows(check: pod_check.Check | None) -> list[rows.Row]:
     rows.row(
       f"tldr_t5 on {SLICE}: predicted seconds a step of Nash-MD, the program "
       "as a whole",
-      of(lambda c: c.costs["nash"].seconds),
+      of(lambda c: c.step_seconds[RUN]),
       "≤",
       1,
     ),
     rows.row(
       f"tldr_t5 on {SLICE}: the same as the sum of its parts",
-      of(lambda c: c.step_seconds),
+      of(lambda c: c.parts_seconds),
       "≤",
       1,
     ),
@@ -203,16 +201,18 @@ def decoder_rows() -> list[rows.Row]:
 def nash_cost(
   config: ml_collections.ConfigDict, topology: str
 ) -> compiled.Cost | None:
-  """Of a whole step of nash alone; None without libtpu."""
+  """Of a whole step of Nash-MD alone; None without libtpu."""
+  config = pod_check.checked(text.PIPELINE, config)
   try:
     devices = pod_check.make_devices(config, topology)
   except ValueError as error:
     print(error)
     return None
   task = programs.stand_in_task(config, devices)
-  function, *args = programs.all_programs(config, task)["nash"]
+  training = programs.nash_training(config, task, RUN)
   chip = compiled.CHIPS[topology.split(":")[0]]
-  return compiled.measure("nash", function, chip, *args)
+  step = training.compiled.step
+  return compiled.measure(RUN, step, chip, training.state, training.batch)
 
 
 def other_rows() -> list[rows.Row]:
@@ -244,8 +244,9 @@ def limiting(cost: compiled.Cost) -> str:
 def _of_rows(config: ml_collections.ConfigDict, rows: int):
   """The config with as many rows in every batch."""
   config = config.copy_and_resolve_references()
-  stages = (config[name].data for name in task_lib.TRAINED)
-  for batches in (*stages, config.tournament, config.comparisons.drawing):
+  trained = ("sft", *judging.SLOTS, "nash")
+  stages = (config[name].data for name in trained)
+  for batches in (*stages, config.tournament):
     batches.batch_size = rows
   return config
 
@@ -275,7 +276,7 @@ def weak_rows(start: compiled.Cost | None) -> list[rows.Row]:
 def pod_rows() -> list[rows.Row]:
   """All rows on devices."""
   check = _check(tldr_t5.get_config(), SLICE)
-  start = None if check is None else check.costs["nash"]
+  start = None if check is None else check.costs[f"nash/{RUN}"]
   return [
     *layout_rows(),
     *decode_rows(),

@@ -15,12 +15,12 @@ import numpy as np
 import optax
 
 from configs import docstrings, tldr_decoder, tldr_t5
-from nashmd_jax import models
-from nashmd_jax import task as task_lib
-from nashmd_jax.capacity import programs
+from nashmd_jax import mistakes, models
+from nashmd_jax.capacity import compiled, programs
 from nashmd_jax.models import lora
+from nashmd_jax.stages import text
 from nashmd_jax.training import checkpoints, sharding
-from tests import tiny_runs, training_test
+from tests import least_squares, tiny_runs
 
 rule = functools.partial(sharding.spec, data=2, model=4, smallest=1)
 
@@ -104,6 +104,8 @@ LAYOUTS = {
   "tensor": dict(count=2, model=2),
   "both": dict(count=8, model=2, fsdp=True),
   "pmap": dict(count=8, mode="pmap"),
+  "parts": dict(count=2, fsdp=True, micro_batches=2),
+  "pmap of parts": dict(count=2, mode="pmap", micro_batches=4),
 }
 
 
@@ -116,6 +118,8 @@ class EqualityTest(parameterized.TestCase):
     ("nash", "gemma2", "fsdp on 2"),
     ("nash", "gemma2", "tensor"),
     ("nash", "gemma2", "both"),
+    ("nash", "t5", "parts"),
+    ("nash", "t5", "pmap of parts"),
   )
   def test_five_steps_are_those_of_one_device(self, stage, family, layout):
     one = tiny_runs.five_steps(stage, family)
@@ -137,7 +141,7 @@ class ByRowsTest(parameterized.TestCase):
     def score(params, batch):
       jax.debug.inspect_array_sharding(batch["prompts"], callback=split.append)
       loss = tiny_runs.experiment("sft", made, task).loss
-      return loss(params, batch, jax.random.key(0))[0]
+      return loss(params, {}, batch, jax.random.key(0))[0].value
 
     for places in (tiny_runs.devices(1), devices):
       split = []
@@ -157,17 +161,28 @@ class ByRowsTest(parameterized.TestCase):
     (tldr_decoder.get_config("9b"),),
   )
   def test_our_configs_run_on_eight_devices(self, config):
-    self.assertEqual(task_lib.make_devices(config).mesh.size, 8)
+    devices = sharding.make_devices(**config.devices)
+    self.assertEqual(devices.mesh.size, 8)
+    text.check_batches(config, devices)
 
   @parameterized.parameters(
-    ("nash.data.batch_size", 12), ("comparisons.drawing.batch_size", 9)
+    ({"nash.data.batch_size": 12}, "nash.runs.nash_md.data.batch_size: got 12"),
+    ({"sft.train.micro_batches": 2}, "sft.data.batch_size: got 4 rows"),
+    (
+      {"comparisons.drawing.batch_size": 9},
+      "comparisons.drawing.batch_size: got 9",
+    ),
   )
-  def test_rows_that_cannot_be_shared_are_named_at_the_start(self, path, rows):
+  def test_rows_that_cannot_be_shared_are_named_at_the_start(self, given, told):
     made = docstrings.get_config("tiny").copy_and_resolve_references()
-    made.update_from_flattened_dict({path: rows})
-    task_lib.make_devices(made, jax.devices()[:1])
-    with self.assertRaisesRegex(ValueError, f"{path}: got {rows}, expected"):
-      task_lib.make_devices(made, jax.devices())
+    made.update_from_flattened_dict(given)
+    one, all_devices = (
+      sharding.make_devices(found, **made.devices)
+      for found in (jax.devices()[:1], jax.devices())
+    )
+    text.check_batches(made, one)
+    with self.assertRaisesRegex(mistakes.Mistake, f"{told}.* expected"):
+      text.check_batches(made, all_devices)
 
 
 class DecodeTest(parameterized.TestCase):
@@ -191,32 +206,39 @@ class DecodeTest(parameterized.TestCase):
   @parameterized.parameters("t5", "gemma2")
   def test_tensor_parallel_decoding_never_moves_parameters(self, family):
     _, found = tiny_runs.roll(family, **LAYOUTS["both"])
-    kinds = {}
-    for one in tiny_runs.in_decode_loop(found):
-      kinds.setdefault(one.kind, []).append(one)
-    self.assertNotIn("all-to-all", kinds)
+    loop = tiny_runs.in_decode_loop(found)
+    self.assertNotIn("all-to-all", {one.kind for one in loop})
     # The sampler sees the whole vocabulary; nothing else is gathered.
-    for one in kinds["all-gather"]:
-      self.assertIn("cumsum", one.origin)
+    self.assertIn("all-gather", {one.kind for one in loop})
+    places = tiny_runs.devices(**LAYOUTS["both"])
+    self.assertEqual(tiny_runs.beside_the_sampler(found, places), [])
 
-  def test_without_the_copy_parameters_move_at_every_token(self):
+  def test_without_the_copy_every_token_costs_gathers(self):
     _, found = tiny_runs.roll("t5", placed=False, **LAYOUTS["fsdp"])
-    gathers = [
-      one
-      for one in tiny_runs.in_decode_loop(found)
-      if one.kind == "all-gather" and "cumsum" not in one.origin
+    places = tiny_runs.devices(**LAYOUTS["fsdp"])
+    self.assertNotEmpty(tiny_runs.beside_the_sampler(found, places))
+
+  def test_a_gather_of_a_parameter_is_not_the_samplers(self):
+    places = tiny_runs.devices(**LAYOUTS["both"])
+    task = programs.stand_in_task(tiny_runs.config("t5"), places)
+    params = jax.eval_shape(task.model.init, jax.random.key(0))
+    shapes = {x.shape for x in jax.tree.leaves(params)}
+    shapes |= {x.shape[1:] for x in jax.tree.leaves(params["decoder"])}
+    found = [
+      compiled.Collective("all-gather", 1, 1, True, "", shape)
+      for shape in shapes
     ]
-    self.assertNotEmpty(gathers)
+    self.assertLen(tiny_runs.beside_the_sampler(found, places), len(shapes))
 
 
 class TopologyTest(parameterized.TestCase):
   @parameterized.parameters(1, 2)
   def test_a_run_cut_on_eight_devices_goes_on_on_fewer(self, count):
     whole, parts = (self.create_tempdir(name).full_path for name in "ab")
-    training_test.train(whole, 8, devices=tiny_runs.devices(1))
+    least_squares.train(whole, 8, devices=tiny_runs.devices(1))
     many = tiny_runs.devices(8, fsdp=True)
-    training_test.train(parts, 4, devices=many)
-    training_test.train(parts, 8, devices=tiny_runs.devices(count))
+    least_squares.train(parts, 4, devices=many)
+    least_squares.train(parts, 8, devices=tiny_runs.devices(count))
     like = {"w": jax.ShapeDtypeStruct((8,), "float32")}
     ends = [
       checkpoints.load_params(pathlib.Path(folder), like)["w"]

@@ -10,10 +10,15 @@ import numpy as np
 from configs import docstrings
 from nashmd_jax import sampling
 from nashmd_jax.capacity import compiled, programs
+from nashmd_jax.nash import settings
 from nashmd_jax.stages import nash, sft
-from nashmd_jax.training import loop, optimizer, sharding
+from nashmd_jax.training import followers, loop, optimizer, sharding
+from nashmd_jax.training import programs as programs_lib
+from nashmd_jax.training import step as step_lib
 
-ROWS, PROMPT = 8, 8
+ROWS, PROMPT, VOCAB = 8, 8, 64
+LANES = [{"policy": 1.0}, {"policy": 0.5, "reference": 0.5}]
+BLOCK = 128  # of the vocabulary, in which the sampler adds up
 SIZES = {
   "t5": dict(
     family="t5", width=16, num_heads=2, head_dim=4, mlp_dim=32,
@@ -43,7 +48,7 @@ def config(family: str) -> ml_collections.ConfigDict:
   made = docstrings.get_config("tiny").copy_and_resolve_references()
   with made.unlocked():
     made.model = {"pretrained": None} | SIZES[family]
-    made.tokenizer.vocab_size = 64
+    made.tokenizer.vocab_size = VOCAB
     for section in (made.sft, made.nash):
       section.optimizer.update({"warmup_steps": 0, "decay_steps": 0})
   return made
@@ -54,7 +59,7 @@ def batches(count: int) -> list[dict[str, np.ndarray]]:
 
   def tokens(width):
     lengths = rng.integers(1, width + 1, size=(ROWS, 1))
-    return rng.integers(1, 64, (ROWS, width)), np.arange(width) < lengths
+    return rng.integers(1, VOCAB, (ROWS, width)), np.arange(width) < lengths
 
   made = []
   for number in range(count):
@@ -65,48 +70,55 @@ def batches(count: int) -> list[dict[str, np.ndarray]]:
       "prompts_mask": prompts[1],
       "responses": responses[0].astype(np.int32),
       "responses_mask": responses[1],
+      "real": np.ones(ROWS, bool),
     })  # fmt: skip
   return made
 
 
-def experiment(stage, made, task) -> loop.Experiment:
-  """The stage's, from random parameters that depend on their name alone."""
+def experiment(stage, made, task) -> step_lib.Experiment:
+  """The stage's, from random parameters that depend on their name alone.
+
+  Beside what the stage asks for, a moving average follows the policy.
+  """
   if stage == "sft":
-    return sft.make_experiment(task, seed=0, **made.sft.data)
-  section = nash.run_section(made, "nash_md")
-  built = nash.experiment_of(task, section, pathlib.Path(), seed=0)
+    built = sft.make_experiment(task, **made.sft.data)
+  else:
+    section = settings.run_section(made, "nash_md")
+    built = nash.make_experiment(made, task, section, pathlib.Path())
 
   def init(rng):
     return task.model.init(rng), {
       "reference": task.model.init(jax.random.key(1)),
-      "judge": task.judge_model.init(jax.random.key(2)),
+      "preference": task.judge_model.init(jax.random.key(2)),
     }
 
-  return built._replace(init=init)
+  average = followers.moving_average(decay=0.9)
+  return built._replace(init=init, followers={"ema": average})
 
 
-def make_step(stage: str, family: str, places: sharding.Devices):
-  """The state at step 0 and the compiled step."""
+def make_step(
+  stage: str, family: str, places: sharding.Devices, micro_batches: int
+):
+  """The state at step 0 and the compiled step, of batches on the host."""
   made = config(family)
   task = programs.stand_in_task(made, places)
   built = experiment(stage, made, task)
   tx = optimizer.make_optimizer(**made[stage].optimizer)
-  start = loop.make_first_state(built, tx, devices=places, ema_decay=0.9)
+  start = loop.make_first_state(built, tx, devices=places)
   state = sharding.store(places, start, *built.init(jax.random.key(0)))
   make = functools.partial(
-    loop.make_train_step, built, tx,
-    seed=0, ema_decay=0.9, updates_per_rollout=1,
+    step_lib.make_programs, built, tx,
+    seed=0, updates_per_rollout=1, micro_batches=micro_batches,
   )  # fmt: skip
-  return state, sharding.compile_step(places, make, state)
+  return state, programs_lib.compile_step(places, make, state, host=built.host)
 
 
 @functools.cache
-def five_steps(stage: str, family: str, **layout):
+def five_steps(stage: str, family: str, micro_batches: int = 1, **layout):
   """The state after five steps, on the host."""
-  places = devices(**layout)
-  state, step = make_step(stage, family, places)
+  state, step = make_step(stage, family, devices(**layout), micro_batches)
   for batch in batches(5):
-    state, _ = step(state, sharding.shard_batch(batch, places.mesh))
+    state, _ = step(state, batch)
   return jax.device_get(state)
 
 
@@ -115,16 +127,17 @@ def roll(family: str, placed: bool = True, **layout):
   """Responses in two lanes on a layout, and the collectives of the program."""
   places = devices(**layout)
   task = programs.stand_in_task(config(family), places)
-  lanes = [{"policy": 1.0}, {"policy": 0.5, "reference": 0.5}]
 
   def written(sets, batch):
     return sampling.rollout(
       task.model,
-      task.place(sets) if placed else sets,
-      lanes,
+      task.ready(sets, sets) if placed else sets,
+      LANES,
       prompts=batch["prompts"],
       prompt_mask=batch["prompts_mask"],
-      keys=sampling.row_keys(jax.random.key(3), batch["example_ids"], 2),
+      keys=sampling.row_keys(
+        jax.random.key(3), batch["example_ids"], len(LANES)
+      ),
       max_response=8,
       temperature=1.0,
       eos_id=1,
@@ -146,6 +159,27 @@ def roll(family: str, placed: bool = True, **layout):
 def in_decode_loop(found) -> list[compiled.Collective]:
   """Of the collectives, those that run for every token."""
   return [one for one in found if one.in_loop and "prefill" not in one.origin]
+
+
+def beside_the_sampler(
+  found, places: sharding.Devices
+) -> list[compiled.Collective]:
+  """Of the gathers in the decode loop, those of more than the sampler needs.
+
+  It sees the whole vocabulary of the rows that a device has, [rows, V]; no
+  parameter has that shape.
+  """
+  rows = ROWS // places.mesh.shape["data"] * len(LANES)
+
+  def is_the_samplers(shape):
+    *before, last = shape
+    return last in (VOCAB, BLOCK) and np.prod(before, dtype=int) == rows
+
+  return [
+    one
+    for one in in_decode_loop(found)
+    if one.kind == "all-gather" and not is_the_samplers(one.shape)
+  ]
 
 
 def distance(expected, found) -> float:

@@ -78,7 +78,7 @@ def difference(a: pathlib.Path, b: pathlib.Path, stage: str) -> float:
   worst = 0.0
   task = task_lib.load_task(tiny(), a)
   ours, theirs = (
-    task_lib.load_params(task, task.model, x / stage) for x in (a, b)
+    task_lib.load_trained(task, "model", x / stage) for x in (a, b)
   )
   for x, y in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True):
     x, y = np.asarray(x), np.asarray(y)

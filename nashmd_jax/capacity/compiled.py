@@ -14,6 +14,9 @@ from typing import Any, NamedTuple
 import jax
 from jax.experimental import topologies
 
+from nashmd_jax import mistakes
+from nashmd_jax.models import attention
+
 
 class Chip(NamedTuple):
   """Of one kind of chip, as published.
@@ -80,8 +83,8 @@ COLLECTIVES = (
 )
 
 
-class DoesNotFit(ValueError):
-  """A program needs more memory than a chip has."""
+class DoesNotFit(mistakes.Mistake):
+  """A slice is too small for a program, or cannot be used as configured."""
 
 
 class Collective(NamedTuple):
@@ -93,6 +96,7 @@ class Collective(NamedTuple):
     count: how often it runs, loops with a known number of turns included.
     in_loop: whether it is in the body of any loop.
     origin: the traced operation that it serves.
+    shape: of its result on a chip, or of the largest of several.
   """
 
   kind: str
@@ -100,6 +104,7 @@ class Collective(NamedTuple):
   count: int
   in_loop: bool
   origin: str
+  shape: tuple[int, ...]
 
 
 class Cost(NamedTuple):
@@ -109,19 +114,19 @@ class Cost(NamedTuple):
     hbm: bytes, arguments and temporaries.
     flops: of matrix products, loops included.
     bytes_accessed: the compiler's figure, each loop body counted once.
-    optimal_seconds: likewise.
     compute_seconds: the compiler's cycles of every operation, loops included.
     transfer_seconds: of the collectives, as if nothing else went on.
     collectives: all of them.
+    kernels: of attention to whole sequences, if it has any.
   """
 
   hbm: float
   flops: float
   bytes_accessed: float
-  optimal_seconds: float
   compute_seconds: float
   transfer_seconds: float
   collectives: Sequence[Collective]
+  kernels: Sequence[str]
 
   @property
   def seconds(self) -> float:
@@ -131,15 +136,15 @@ class Cost(NamedTuple):
 def topology_devices(topology: str) -> list[jax.Device]:
   """Compile-only devices of a slice, such as "v5e:4x4".
 
-  Raises: ValueError if the name is not one or libtpu is not installed.
+  Raises: Mistake if the name is not one or libtpu is not installed.
   """
   if topology.split(":")[0] not in CHIPS:
-    raise ValueError(
+    raise mistakes.Mistake(
       f"--topology: got {topology!r}, expected v5e:4x4 or another shape of "
       f"one of {sorted(CHIPS)}"
     )
   if importlib.util.find_spec("libtpu") is None:
-    raise ValueError(
+    raise mistakes.Mistake(
       "--stage=pod_check: needs the TPU compiler; install the extra [tpu], pip "
       "install 'nashmd_jax[tpu]'"
     )
@@ -148,7 +153,7 @@ def topology_devices(topology: str) -> list[jax.Device]:
   try:
     found = topologies.get_topology_desc(platform="tpu", topology_name=topology)
   except jax.errors.JaxRuntimeError as error:
-    raise ValueError(
+    raise mistakes.Mistake(
       f"--topology: libtpu knows no slice {topology!r} "
       f"({str(error).splitlines()[0]})"
     ) from None
@@ -195,12 +200,12 @@ def measure(name: str, function: Callable, chip: Chip, *args: Any) -> Cost:
     + memory.generated_code_size_in_bytes,
     flops=product_flops(traced.jaxpr.jaxpr) / chips,
     bytes_accessed=cost["bytes accessed"],
-    optimal_seconds=cost["optimal_seconds"],
     compute_seconds=count_cycles(text) / chip.clock,
     transfer_seconds=sum(
       one.count * transfer_bytes(one) / chip.ici for one in collectives
     ),
     collectives=collectives,
+    kernels=find_kernels(text),
   )
 
 
@@ -321,18 +326,32 @@ def find_collectives(text: str) -> list[Collective]:
     if not match:
       continue
     result, kind, rest = match[1], match[2], match[4]
-    shapes = [_array_bytes(s) for s in re.findall(r"\w+\[[\d,]*\]", result)]
+    arrays = re.findall(r"\w+\[[\d,]*\]", result)
+    sizes = [_array_bytes(array) for array in arrays]
     # An asynchronous one returns its operand beside its result.
-    size = max(shapes) if match[3] else sum(shapes)
+    size = max(sizes) if match[3] else sum(sizes)
+    largest = max(arrays, key=_array_bytes)
     if kind == "reduce-scatter":
       size *= _group_size(rest)
     origin = re.search(r'op_name="([^"]*)"', line)
-    one = Collective(kind, size, turns, looped, origin[1] if origin else "")
+    one = Collective(
+      kind,
+      size,
+      turns,
+      looped,
+      origin[1] if origin else "",
+      tuple(map(int, re.findall(r"\d+", largest.partition("[")[2]))),
+    )
     number = re.search(r"channel_id=(\d+)", line)
     channel = number[1] if number else line
     known = by_channel.get(channel, one)
     by_channel[channel] = min(one, known, key=lambda x: (x.count, x.in_loop))
   return list(by_channel.values())
+
+
+def find_kernels(text: str) -> list[str]:
+  """The kernels of `attention` that operations of an HLO module are part of."""
+  return sorted(set(re.findall(rf"{attention.SCOPE}(\w+)", text)))
 
 
 def _array_bytes(shape: str) -> int:

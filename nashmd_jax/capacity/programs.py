@@ -1,285 +1,331 @@
-"""Every program of a run on text, from the shapes of its config alone.
+"""Every training program of a run on text, from the shapes of its config.
 
 No weights and no data are needed, and no device that can compute.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 import functools
 import pathlib
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
+import ml_collections
 
-from nashmd_jax import pipeline, sampling, texts
+from nashmd_jax import mistakes, texts
 from nashmd_jax import task as task_lib
+from nashmd_jax.data import batches
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.hub import pretrained
-from nashmd_jax.judges import preference_model
-from nashmd_jax.nash import play as game_lib
-from nashmd_jax.stages import nash, preference, sft
-from nashmd_jax.training import loop, sharding
-from nashmd_jax.training import optimizer as optimizer_lib
+from nashmd_jax.nash import play as play_lib
+from nashmd_jax.nash import settings
+from nashmd_jax.stages import judging, nash, preference, sft
+from nashmd_jax.training import loop, optimizer, sharding
+from nashmd_jax.training import programs as programs_lib
 from nashmd_jax.training import state as state_lib
+from nashmd_jax.training import step as step_lib
 
-# As many records as no batch needs: they are counted, never read.
-RECORDS = range(2**20)
+Config = ml_collections.ConfigDict
+Program = tuple[Callable, ...]
+WHERE = pathlib.Path()  # of a run that nothing is read from
 
 
-def stand_in_task(
-  config: pipeline.Config, devices: sharding.Devices
-) -> task_lib.Task:
+class Training(NamedTuple):
+  """How one stage trains.
+
+  Attributes:
+    experiment: of the stage.
+    compiled: its programs, jitted.
+    state: shapes at the start.
+    batch: shapes of a batch at its widest.
+  """
+
+  experiment: step_lib.Experiment
+  compiled: programs_lib.Compiled
+  state: state_lib.TrainState
+  batch: Mapping[str, jax.ShapeDtypeStruct]
+
+
+class Run(NamedTuple):
+  """A run of `nash`, and those that differ from it in numbers alone.
+
+  Attributes:
+    name: of the first.
+    also: of the others.
+    play: what is played.
+    training: how it trains.
+  """
+
+  name: str
+  also: list[str]
+  play: play_lib.Play
+  training: Training
+
+
+def stand_in_task(config: Config, devices: sharding.Devices) -> task_lib.Task:
   """A task of the config's sizes that needs neither data nor tokenizer."""
-  names = config.tokenizer.special_tokens
-  special = {name: number for number, name in enumerate(names, start=1)}
-  marks = "|".join(map(re.escape, special))
-
-  def encode(text):
-    pieces = re.findall(f"{marks}|\\S+" if marks else r"\S+", text)
-    return [special.get(piece, len(special) + 1) for piece in pieces]
-
-  architectures = {
+  tokenizer = _stand_in_tokenizer(config)
+  made = {
     section: pretrained.architecture(
       config, section, vocab_size=config.tokenizer.vocab_size
     )
     for section in pretrained.SECTIONS
   }
+  widths = {
+    "max_prompt": config.layout.prompt_buckets[-1],
+    "max_response": config.layout.max_response,
+  }
+  record = {
+    "id": "0",
+    "prompt": "word " * widths["max_prompt"],
+    "response": "word " * widths["max_response"],
+    "label": 1.0,
+  }
   return task_lib.Task(
-    splits=dict.fromkeys(texts.SPLITS, RECORDS),
-    tokenizer=tokenizer_lib.Tokenizer(
-      encode=encode,
-      decode=str,
-      eos_id=len(special) + 2,
-      start_ids=(),
-      vocab_size=config.tokenizer.vocab_size,
-      special_ids=tuple(special.values()),
+    splits=dict.fromkeys(texts.SPLITS, [record]),
+    tokenizer=tokenizer,
+    **task_lib.make_models(made, devices),
+    starts={name: pretrained.Start(one, None) for name, one in made.items()},
+    encode=functools.partial(
+      batches.encode_record, tokenizer=tokenizer, **widths
     ),
-    **task_lib.make_models(architectures),
-    starts={
-      name: pretrained.Start(made, None) for name, made in architectures.items()
-    },
-    encode=encode,
-    pad=list,
-    max_response=config.layout.max_response,
-    templates={
-      kind: preference_model.make_template(
-        encode, slots, barred=tuple(special.values()), **config[kind].template
-      )
-      for kind, slots in task_lib.SLOTS.items()
-    },
+    pad=functools.partial(batches.pad_batch, **config.layout),
+    max_response=widths["max_response"],
+    lora=task_lib.Lora(**config.lora),
     devices=devices,
+    seed=config.seed,
   )
 
 
-def on_mesh(tree: Any, places: Any) -> Any:
-  """Shapes with the given shardings."""
-  return jax.tree.map(
-    lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-    tree,
-    places,
+def _stand_in_tokenizer(config: Config) -> tokenizer_lib.Tokenizer:
+  """A token for each special token, and for each word between them."""
+  special = tuple(config.tokenizer.special_tokens)
+  marks = "|".join(map(re.escape, special))
+  pattern = re.compile(rf"({marks}|\s+)" if special else r"(\s+)")
+  ids = {name: number for number, name in enumerate(special, start=1)}
+
+  def encode(text):
+    pieces = [piece for piece in pattern.split(text) if piece.strip()]
+    return [ids.setdefault(piece, len(ids) + 1) for piece in pieces]
+
+  return tokenizer_lib.Tokenizer(
+    encode=encode,
+    decode=str,
+    eos_id=0,
+    start_ids=(),
+    vocab_size=config.tokenizer.vocab_size,
+    special_ids=tuple(range(1, len(special) + 1)),
   )
 
 
-def _stored(tree, devices, *, run=False):
-  return on_mesh(tree, sharding.shardings(tree, devices, run=run))
+def _comparisons(task: task_lib.Task) -> dict[str, list[dict]]:
+  record = task.splits["train"][0]
+  compared = {
+    "prompt": record["prompt"],
+    "response_a": record["response"],
+    "response_b": record["response"],
+    "prob_a": 1.0,
+  }
+  return dict.fromkeys(texts.JUDGED, [compared])
 
 
-def _rows(tree, devices):
-  """Shapes of a batch, split by rows."""
+def by_rows(tree: Any, devices: sharding.Devices) -> Any:
+  """Shapes of arrays that are split by rows."""
   place = NamedSharding(devices.mesh, P("data"))
-  return on_mesh(tree, jax.tree.map(lambda _: place, tree))
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree
+  )
 
 
-def _batch(config, batch_size, **columns):
-  """Shapes of a batch at the longest bucket; columns are named by width."""
-  widths = {"prompts": config.layout.prompt_buckets[-1], **columns}
-  batch = {"example_ids": jax.ShapeDtypeStruct((batch_size,), jnp.int32)}
-  for name, width in widths.items():
-    tokens = jax.ShapeDtypeStruct((batch_size, width), jnp.int32)
-    batch[name] = tokens
-    batch[name + "_mask"] = jax.ShapeDtypeStruct(tokens.shape, bool)
-  return batch
+def _bases(task: task_lib.Task, *sections: str) -> dict[str, Any]:
+  """Shapes of `task.bases`."""
+  if not task.lora.rank:
+    return {}
+  return {
+    task_lib.BASES[section]: jax.eval_shape(
+      getattr(task, section).init, jax.random.key(0)
+    )
+    for section in sections
+  }
 
 
 def _training(
-  task, config, section, experiment, params, frozen, batch, updates_per_rollout
-):
-  """A whole training step and the shapes of its arguments."""
-  optimizer = optimizer_lib.make_optimizer(**section.optimizer)
-  ema_decay = section.train.ema_decay
-  make = loop.make_first_state(
-    experiment, optimizer, devices=task.devices, ema_decay=ema_decay
-  )
-  state = _stored(jax.eval_shape(make, params, frozen), task.devices)
-  step = sharding.compile_step(
+  config: Config,
+  task: task_lib.Task,
+  section: Config,
+  experiment: step_lib.Experiment,
+  start: tuple[Any, Mapping[str, Any]],
+  *,
+  updates_per_rollout: int = 1,
+) -> Training:
+  """How a section trains; `start` are the shapes of `experiment.init`."""
+  made = optimizer.make_optimizer(**section.optimizer)
+  make = loop.make_first_state(experiment, made, devices=task.devices)
+  state = sharding.stored_shapes(jax.eval_shape(make, *start), task.devices)
+  compiled = programs_lib.compile_programs(
     task.devices,
     functools.partial(
-      loop.make_train_step,
+      step_lib.make_programs,
       experiment,
-      optimizer,
+      made,
       seed=config.seed,
-      ema_decay=ema_decay,
       updates_per_rollout=updates_per_rollout,
+      micro_batches=section.train.micro_batches,
     ),
     state,
   )
-  return step, state, _rows(batch, task.devices)
+  batch = by_rows(next(experiment.batches()), task.devices)
+  return Training(experiment, compiled, state, batch)
+
+
+def sft_training(config: Config, task: task_lib.Task) -> Training:
+  """How stage `sft` trains."""
+  return _training(
+    config,
+    task,
+    config.sft,
+    sft.make_experiment(task, **config.sft.data),
+    (task_lib.trained_shapes(task, "model"), _bases(task, "model")),
+  )
+
+
+def judge_training(config: Config, task: task_lib.Task, kind: str) -> Training:
+  """How stage `preference` or `reward` trains."""
+  part = judging.base_section(config, kind)
+  return _training(
+    config,
+    task,
+    config[kind],
+    preference.make_experiment(config, task, kind, _comparisons(task), WHERE),
+    (task_lib.trained_shapes(task, part), _bases(task, part)),
+  )
+
+
+def nash_training(config: Config, task: task_lib.Task, name: str) -> Training:
+  """How a run of stage `nash` trains."""
+  section = settings.run_section(config, name)
+  policy = task_lib.trained_shapes(task, "model")
+  named = [section.judge, *section.watch]
+  stages = judging.stages_of(named, setting="nash.watch")
+  parts = {stage: judging.base_section(config, stage) for stage in stages}
+  frozen = {
+    **_bases(task, *{"model", *parts.values()}),
+    **{
+      stage: task_lib.trained_shapes(task, part)
+      for stage, part in parts.items()
+    },
+    "reference": policy,
+  }
+  return _training(
+    config,
+    task,
+    section,
+    nash.make_experiment(config, task, section, WHERE),
+    (policy, frozen),
+    updates_per_rollout=section.updates_per_rollout,
+  )
+
+
+def distinct_runs(config: Config, task: task_lib.Task) -> list[Run]:
+  """The runs that are trained; those of one program are one."""
+  found: dict[Hashable, Run] = {}
+  for name in judging.trained_runs(config):
+    section = settings.run_section(config, name)
+    play = nash.make_play(config, task, section)
+    training = nash_training(config, task, name)
+    alike = _what_decides(section, play, training)
+    run = found.setdefault(alike, Run(name, [], play, training))
+    if run.name != name:
+      run.also.append(name)
+  return list(found.values())
+
+
+def _what_decides(
+  section: Config, play: play_lib.Play, training: Training
+) -> Hashable:
+  """What makes a program but for the numbers in it, such as β or τ."""
+  named = ("judge", "loss", "opponent", "samples", "updates_per_rollout")
+  lanes = play_lib.algorithms_lanes(play, 0)
+  leaves, tree = jax.tree.flatten((training.state, training.batch))
+  return (
+    *(section[name] for name in named),
+    (section.optimizer.name, section.train.micro_batches),
+    tuple(
+      tuple(sorted(name for name, weight in lane.items() if _is_run(weight)))
+      for lane in (*lanes.own, *lanes.other)
+    ),
+    (tree, tuple((x.shape, x.dtype) for x in leaves)),
+  )
+
+
+def _is_run(weight: float | jax.Array) -> bool:
+  """Whether a set of this weight is run; a β on a schedule always is."""
+  return isinstance(weight, jax.Array) or weight != 0
 
 
 def all_programs(
-  config: pipeline.Config, task: task_lib.Task
-) -> dict[str, tuple[Callable, ...]]:
-  """(jitted function, shapes of its arguments) of every program, by name."""
-  params = jax.eval_shape(task.model.init, jax.random.key(0))
-  judge = jax.eval_shape(task.judge_model.init, jax.random.key(0))
-  width = config.layout.max_response
-  found = {
-    "sft": _training(
-      task,
-      config,
-      config.sft,
-      sft.make_experiment(task, seed=config.seed, **config.sft.data),
-      params,
-      {},
-      _batch(config, config.sft.data.batch_size, responses=width),
-      updates_per_rollout=1,
+  config: Config, task: task_lib.Task, runs: list[Run]
+) -> dict[str, Program]:
+  """(jitted function, shapes of its arguments) of every program, by name.
+
+  The largest first: what does not fit is known soon.
+
+  Args:
+    config: checked.
+    task: see `stand_in_task`.
+    runs: see `distinct_runs`.
+  Raises: Mistake for a mode of which nothing is compiled ahead.
+  """
+  if task.devices.mode != "jit":
+    raise mistakes.Mistake(
+      f"devices.mode: got {task.devices.mode!r}, of which pod_check compiles "
+      "nothing; set it to 'jit'"
     )
-  }
-  section = config.preference
-  batch = _batch(
-    config, section.data.batch_size, responses_a=width, responses_b=width
-  )
-  batch["prob_a"] = jax.ShapeDtypeStruct(
-    (section.data.batch_size,), jnp.float32
-  )
-  found["preference"] = _training(
-    task,
-    config,
-    section,
-    preference.make_experiment(
-      task,
-      "preference",
-      dict.fromkeys(texts.SPLITS, RECORDS),
-      start=None,
-      seed=config.seed,
-      **section.data,
-    ),
-    judge,
-    {},
-    batch,
-    updates_per_rollout=1,
-  )
-  # The largest first: what does not fit is known soon.
-  return _nash_programs(config, task, params, judge) | found
+  found = {}
+  for run in runs:
+    found |= _steps(run, task.devices)
+  for kind in judging.wanted(config):
+    made = judge_training(config, task, kind)
+    found[kind] = (made.compiled.step, made.state, made.batch)
+  made = sft_training(config, task)
+  return found | {"sft": (made.compiled.step, made.state, made.batch)}
 
 
-def _nash_programs(config, task, params, judge):
-  """The step of nash whole, and its parts, each fed by the one before."""
-  name = next(n for n in config.tournament.policies if n in config.nash.runs)
-  section, seed = nash.run_section(config, name), config.seed
-  game = nash.make_game(task, section)
-  experiment = nash.experiment_of(task, section, pathlib.Path(), seed=seed)
-  train = functools.partial(
-    _training,
-    task,
-    config,
-    section,
-    params=params,
-    frozen={"reference": params, "judge": judge},
-    updates_per_rollout=section.updates_per_rollout,
-  )
-  whole = train(experiment, batch=_batch(config, section.data.batch_size))
-  _, state, batch = whole
-  sets = state_lib.params_by_name(state)
-  rows = jax.eval_shape(experiment.rollout, sets, batch, *_first())
-  rows = _rows(rows, task.devices)
-  reference = jax.eval_shape(game.place, sets["reference"])
-  taught = experiment._replace(rollout=lambda sets, batch, rng, step: batch)
-  return {
-    "nash": whole,
-    **_writing(game, task.devices, sets, batch),
-    "judge": _judging(game, task.devices, sets, batch),
-    "reference": (
-      jax.jit(functools.partial(game_lib.read, game)),
-      _stored(reference, task.devices, run=True),
-      rows,
-    ),
-    "update": train(taught, batch=rows),
-  }
+def names(run: Run) -> list[str]:
+  """The programs of a step: one, or two around a judge on the host."""
+  name = f"{nash.NAME}/{run.name}"
+  if run.training.experiment.host is None:
+    return [name]
+  return [f"{name} rollout", f"{name} update"]
 
 
-def _first():
-  """Randomness and step; neither a shape nor a time depends on them."""
-  return jax.random.key(0), jnp.int32(0)
+def _steps(run: Run, devices: sharding.Devices) -> dict[str, Program]:
+  """A step as it is run, by `names`."""
+  experiment, compiled, state, batch = run.training
+  if experiment.host is None:
+    found = [(compiled.step, state, batch)]
+  else:
+    found = [
+      (compiled.rollout, state, batch),
+      (compiled.update, state, rows(run, devices)),
+    ]
+  return dict(zip(names(run), found, strict=True))
 
 
-def _lanes(game):
-  return game.rule.lanes(game.opponent.lane(0), game.samples)
-
-
-def _writing(game, devices, sets, batch):
-  """Prefill, and one token of every row."""
-  own, other = _lanes(game)
-  lanes = [*own, *other]
-
-  def prefill(sets, batch):
-    placed = game.place(game.opponent.sets(sets, *_first()))
-    used = {name: placed[name] for lane in lanes for name in lane}
-    return used, sampling.begin(
-      game.model,
-      used,
-      lanes,
-      prompts=batch["prompts"],
-      prompt_mask=batch["prompts_mask"],
-      max_response=game.max_response,
-    )
-
-  def decode(used, decoding, example_ids):
-    return sampling.advance(
-      game.model,
-      used,
-      lanes,
-      decoding,
-      keys=sampling.row_keys(_first()[0], example_ids, len(lanes)),
-      temperature=game.temperature,
-      eos_id=game.eos_id,
-      choose=sampling.sample,
-    )
-
-  used, decoding = jax.eval_shape(prefill, sets, batch)
-  used = _stored(used, devices, run=True)
-  decoding = sampling.Decoding(
-    step=_stored(decoding.step, devices),
-    fed=_rows(decoding.fed, devices),
-    alive=_rows(decoding.alive, devices),
-    caches=_stored(decoding.caches, devices),
-    written=_rows(decoding.written, devices),
-  )
-  places = jax.tree.map(lambda x: x.sharding, (used, decoding))
-  step = jax.jit(decode, donate_argnums=1, out_shardings=places[1])
-  return {
-    "prefill": (jax.jit(prefill, out_shardings=places), sets, batch),
-    "decode": (step, used, decoding, batch["example_ids"]),
-  }
-
-
-def _judging(game, devices, sets, batch):
-  """The judge's scores of one batch of responses."""
-
-  def judge(sets, batch, responses, others):
-    return game.rule.score(
-      game.judge(game.place(sets)), _first()[0], batch, responses, others
-    )
-
-  def written(lanes):
-    shape = (batch["prompts"].shape[0], len(lanes), game.max_response)
-    segment = (
-      jax.ShapeDtypeStruct(shape, dtype) for dtype in (jnp.int32, jnp.bool)
-    )
-    return _rows(tuple(segment), devices)
-
-  responses, others = map(written, _lanes(game))
-  return jax.jit(judge), {"judge": sets["judge"]}, batch, responses, others
+def rows(run: Run, devices: sharding.Devices) -> dict[str, Any]:
+  """Shapes of what an update reads: of the rollout, and of the host."""
+  experiment, compiled, state, batch = run.training
+  found = dict(jax.eval_shape(compiled.rollout, state, batch))
+  if experiment.host is not None:
+    lanes = play_lib.algorithms_lanes(run.play, 0)
+    i, _ = run.play.algorithm.way.asks(len(lanes.own), len(lanes.other))
+    asked = (len(found["example_ids"]), len(i))
+    found |= {
+      "answers": jax.ShapeDtypeStruct(asked, jnp.float32),
+      "judged": jax.ShapeDtypeStruct(asked, bool),
+      "judge_seconds": jax.ShapeDtypeStruct(asked[:1], jnp.float32),
+    }
+  return by_rows(found, devices)
