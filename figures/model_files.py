@@ -15,15 +15,33 @@ import tokenizers
 import torch
 import transformers
 
+from configs import tldr_decoder, tldr_t5
 from figures import peers, rows
 from nashmd_jax import arrays, files, models, policy, sampling
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.hub import folders, peft
 from nashmd_jax.models import lora
-from tests import hub_test
+from nashmd_jax.stages import export
+from tests import hub_test, lora_runs, small_records
 
 ALPHA, MIXTURE = 8.0, 0.3
 EOS = "</s>"
+RUN = "nash_md"
+CONFIGS = {"t5": tldr_t5, "gemma2": tldr_decoder}
+AUTO = {
+  "t5": peft_library.AutoPeftModelForSeq2SeqLM,
+  "gemma2": peft_library.AutoPeftModelForCausalLM,
+}
+ADAMW = dict(
+  name="adamw",
+  learning_rate=1e-2,
+  warmup_steps=0,
+  decay_steps=0,
+  max_grad_norm=1.0,
+  b1=0.9,
+  b2=0.98,
+  weight_decay=0.0,
+)
 LARGE = dict(
   family="llama",
   vocab_size=8192,
@@ -175,6 +193,58 @@ def adapter_rows(family: str) -> list[rows.Row]:
       0,
     ),
   ]
+
+
+def stage_rows(family: str) -> list[rows.Row]:
+  """Adapters that the stages have trained and exported, in peft."""
+  with tempfile.TemporaryDirectory() as name:
+    folder = pathlib.Path(name) / "run"
+    config = stage_config(family, pathlib.Path(name))
+    lora_runs.run(config, folder)
+    place = folder / "export" / RUN
+    found = export.load_deployed(place, hub_test.one_device)
+    errors, differ, moved = [], 0, []
+    for name, params in found.sets.items():
+      loaded = AUTO[family].from_pretrained(place / name).eval()
+      base = peers.load_peer(folder / "start" / "model", family)
+      ours = folders.Pretrained(None, found.model, params)
+      batch = peers.make_batch()
+      given = map(jnp.asarray, batch.values())
+      answer = found.model.response_logits(params, *given)
+      with torch.no_grad():
+        theirs, before = (
+          peers.logits_of(peer, family, batch).numpy()
+          for peer in (loaded, base)
+        )
+      errors.append(float(np.abs(theirs - answer).max()))
+      moved.append(float(np.abs(theirs - before).max()))
+      written = hub_test.greedy(ours, batch, peers.NEW_TOKENS)
+      differ += int((written != peers.greedy(loaded, family, batch)).sum())
+  sets = f"{family}: of the {len(errors)} sets of adapters of a trained mixture"
+  return [
+    rows.row(f"{sets}, largest difference of logits from peft",
+             max(errors), "≤", 1e-4),
+    rows.row(f"{sets}, least change of a logit from the base",
+             min(moved), "≥", 1e-2),
+    rows.row(f"{sets}, greedy tokens that differ from peft",
+             float(differ), "=", 0),
+  ]  # fmt: skip
+
+
+def stage_config(family: str, folder: pathlib.Path):
+  """A tiny run with steps that move the adapters, from a folder of its own."""
+  config = CONFIGS[family].get_config("tiny").unlock()
+  records = small_records.write(folder / "records")
+  config.data.update({"records": str(records), "schema": "summary"})
+  config.lora.update({"rank": 3, "targets": tuple(lora.INPUT_AXES)})
+  for section in (config.sft, config.nash):
+    section.optimizer = ADAMW
+    section.train.update({"steps": 8, "eval_every": 8, "save_every": 8})
+  config.nash.judge = "raters"
+  config.nash.runs = {RUN: {"deploy": "mixture"}}
+  config.tournament.update({"policies": ("sft",), "judges": ("raters",)})
+  config.export.update({"policies": (RUN,), "form": "peft"})
+  return config
 
 
 def opponent_error(base, params, separate: folders.Pretrained, batch) -> float:

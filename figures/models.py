@@ -175,6 +175,8 @@ def main() -> int:
     found.append(model_files.trained_row(family))
   for family in ("t5", "gemma3_text"):
     found += model_files.adapter_rows(family)
+  for family in ("t5", "gemma2"):
+    found += model_files.stage_rows(family)
   found.append(model_files.memory_row())
   return rows.report(OUT, found)
 
