@@ -51,13 +51,22 @@ def trained_runs(config: Config) -> list[str]:
 
 
 def wanted(config: Config) -> list[str]:
-  """The stages of all judges that a run or the tournament names."""
-  names = list(config.tournament.judges)
+  """The stages of all judges that a run or the tournament names.
+
+  One that there is not has no stage; who names it says so.
+  """
+  names = [("tournament.judges", name) for name in config.tournament.judges]
+  found = mistakes.Findings()
   for run in trained_runs(config):
-    if run in config.nash.runs:
+    with found.collect():
       section = settings.run_section(config, run)
-      names += [section.judge, *section.watch]
-  return stages_of(names, setting="nash.judge")
+      names += [("nash.judge", section.judge)]
+      names += [("nash.watch", name) for name in section.watch]
+  stages: list[str] = []
+  for setting, name in dict.fromkeys(names):
+    with found.collect():
+      stages += stages_of([name], setting=setting)
+  return list(dict.fromkeys(stages))
 
 
 def stages_of(names: Iterable[str], *, setting: str) -> list[str]:
