@@ -79,7 +79,7 @@ def make_experiment(
     init=init,
     rollout=functools.partial(play_lib.rollout, play),
     host=None if play.judge else make_host(config, task, play, judge),
-    loss=functools.partial(play_lib.loss, play),
+    loss=functools.partial(loss, play),
     batches=functools.partial(
       task_lib.training_batches,
       task,
@@ -90,6 +90,20 @@ def make_experiment(
     evaluate=make_evaluation(config, task, section, play),
     followers=settings.make_followers(section),
   )
+
+
+def loss(play: play_lib.Play, params, sets, rows, rng):
+  """The loss of the play; its metrics also tell of its prompts.
+
+  Args: as `play.loss`.
+  Returns: loss and metrics; also "prompts_cut" and, where responses are those
+    of the records, "responses_cut", shares of the prompts.
+  """
+  value, metrics = play_lib.loss(play, params, sets, rows, rng)
+  recorded = play.algorithm.way.gives is None
+  cut = ("prompts_cut", "responses_cut") if recorded else ("prompts_cut",)
+  told = trained.shares(rows, *cut)
+  return value, {**metrics, **told}
 
 
 def make_host(config: Config, task: task_lib.Task, play, judge: table.Judge):
