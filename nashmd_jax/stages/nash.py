@@ -12,9 +12,10 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from nashmd_jax import mistakes, pipeline
+from nashmd_jax import arrays, mistakes, pipeline
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import batches
 from nashmd_jax.judges import table
@@ -93,16 +94,25 @@ def make_experiment(
 
 
 def loss(play: play_lib.Play, params, sets, rows, rng):
-  """The loss of the play; its metrics also tell of its prompts.
+  """The loss of the play; its metrics also tell of prompts and of the host.
 
   Args: as `play.loss`.
   Returns: loss and metrics; also "prompts_cut" and, where responses are those
-    of the records, "responses_cut", shares of the prompts.
+    of the records, "responses_cut", shares of the prompts; with a judge on the
+    host "judged", the share of pairs or responses that it could judge, and
+    "judge_seconds", a step.
   """
   value, metrics = play_lib.loss(play, params, sets, rows, rng)
   recorded = play.algorithm.way.gives is None
   cut = ("prompts_cut", "responses_cut") if recorded else ("prompts_cut",)
   told = trained.shares(rows, *cut)
+  if "judge_seconds" in rows:
+    known = rows["judged"].astype(jnp.float32)
+    told["judged"] = arrays.mean_over(known, jnp.ones_like(rows["judged"]))
+    seconds = rows["judge_seconds"]
+    told["judge_seconds"] = arrays.mean_over(
+      seconds, jnp.ones(seconds.shape, bool)
+    )
   return value, {**metrics, **told}
 
 
