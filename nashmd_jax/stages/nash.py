@@ -5,7 +5,7 @@ plays Nash learning, a reward plays RLHF. A judge of text stands on the host,
 between rollout and update.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import functools
 import pathlib
 import time
@@ -17,7 +17,7 @@ import numpy as np
 
 from nashmd_jax import arrays, mistakes, pipeline
 from nashmd_jax import task as task_lib
-from nashmd_jax.data import batches
+from nashmd_jax.data import batches, records
 from nashmd_jax.judges import table
 from nashmd_jax.nash import opponents, settings
 from nashmd_jax.nash import play as play_lib
@@ -65,6 +65,7 @@ def make_experiment(
   """
   play = make_play(config, task, section)
   judge = table.find(section.judge, setting="nash.judge")
+  on_host = play.judge is None and play.algorithm.way.gives is not None
   named = [section.judge, *section.watch]
 
   def init(rng):
@@ -79,7 +80,7 @@ def make_experiment(
   return step_lib.Experiment(
     init=init,
     rollout=functools.partial(play_lib.rollout, play),
-    host=None if play.judge else make_host(config, task, play, judge),
+    host=make_host(config, task, play, judge) if on_host else None,
     loss=functools.partial(loss, play),
     batches=functools.partial(
       task_lib.training_batches,
@@ -265,6 +266,29 @@ def check(config: Config, findings: mistakes.Findings) -> None:
       runs.setdefault(sentence, []).append(name)
   for sentence, names in runs.items():
     findings.sentences.append(f"{sentence} (run {', '.join(names)})")
+
+
+def check_records(
+  config: Config,
+  splits: Mapping[str, Sequence[records.Record]],
+  findings: mistakes.Findings,
+) -> None:
+  """Collects what the runs that are trained learn from and the data lacks.
+
+  Args:
+    config: checked.
+    splits: the records.
+    findings: where to.
+  """
+  for name in judging.trained_runs(config):
+    section = settings.run_section(config, name)
+    gives = table.find(section.judge, setting="nash.judge").gives
+    recorded = settings.make_algorithm(section, gives).way.gives is None
+    if recorded and any("label" not in row for row in splits["train"]):
+      findings.sentences.append(
+        f"nash.loss: {section.loss!r} asks for the labels of the records, but "
+        "they have none; give unary records, with data.schema=unary for one"
+      )
 
 
 def needs(config: Config, job: str) -> list[str]:

@@ -109,6 +109,7 @@ def prepare(config: Config, workdir: pathlib.Path) -> Mapping[str, Any]:
   for stage in judging.wanted(config):
     with findings.collect():
       judging.make_template(config, tokenizer, stage)
+  nash.check_records(config, splits, findings)
   findings.tell()
   own = texts.load_comparisons(config, workdir)
   return texts.facts(splits, own, path)
