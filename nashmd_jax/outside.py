@@ -7,8 +7,10 @@ the setting and the function, after the traceback that says where.
 
 from collections.abc import Callable, Mapping
 import functools
+import hashlib
 import importlib
 import os
+import pathlib
 import sys
 import traceback
 from typing import Any
@@ -56,6 +58,35 @@ def guarded(found: Callable, *, name: str, setting: str) -> Callable:
       raise mistakes.Mistake(f"{setting}: {name}: {_line(error)}") from None
 
   return call
+
+
+def source_hash(name: str) -> str | None:
+  """SHA-256 of the file that a user's function is in; None for a built-in.
+
+  What that file imports is not part of it.
+
+  Args:
+    name: as `find` takes it, and has found it.
+  """
+  module, colon, _ = str(name).partition(":")
+  if not colon:
+    return None
+  file = getattr(importlib.import_module(module), "__file__", None)
+  if file is None:
+    return None
+  return hashlib.sha256(pathlib.Path(file).read_bytes()).hexdigest()
+
+
+def sources(path: str, *names: str) -> dict[str, str]:
+  """What a result depends on besides the names of a user's functions.
+
+  Args:
+    path: dotted name of the setting, such as "nash.loss".
+    *names: what it names; built-ins add nothing.
+  Returns: "nash.loss mine:loss source" and the like -> `source_hash`.
+  """
+  digests = {f"{path} {name} source": source_hash(name) for name in names}
+  return {key: digest for key, digest in digests.items() if digest is not None}
 
 
 def _imported(module: str, name: str, setting: str) -> Any:

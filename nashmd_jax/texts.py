@@ -17,7 +17,7 @@ from etils import epath
 import ml_collections
 import tensorflow_datasets as tfds
 
-from nashmd_jax import files, mistakes
+from nashmd_jax import files, mistakes, outside
 from nashmd_jax.data import card, docstrings, records, tldr
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.hub import pretrained
@@ -258,7 +258,8 @@ def _files(
 
 def _prepared_own(own: Own, workdir: pathlib.Path) -> Splits:
   found = _files(own.folder, own.schema, own.splits)
-  digest = hashlib.sha256(own.schema.encode())
+  source = outside.source_hash(own.schema) or ""
+  digest = hashlib.sha256(f"{own.schema}{source}".encode())
   for split, paths in found.items():
     for path in paths:
       digest.update(f"{split} {path.name}\n".encode() + path.read_bytes())

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nashmd_jax import arrays, mistakes, pipeline
+from nashmd_jax import arrays, mistakes, outside, pipeline
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import batches, records
 from nashmd_jax.judges import table
@@ -304,9 +304,14 @@ def reads(config: Config, job: str) -> dict[str, Any]:
   with section.unlocked():
     del section.runs
   of_judge = ("judge_model", "raters") if "raters" in config else ()
-  return pipeline.settings(config, *trained.READS, *of_judge) | pipeline.flat(
-    pipeline.plain(section), NAME
-  )
+  return {
+    **pipeline.settings(config, *trained.READS, *of_judge),
+    **pipeline.flat(pipeline.plain(section), NAME),
+    **outside.sources("nash.loss", section.loss),
+    **outside.sources("nash.opponent", section.opponent),
+    **outside.sources("nash.judge", section.judge),
+    **outside.sources("nash.watch", *section.watch),
+  }
 
 
 STAGE = pipeline.Stage(
