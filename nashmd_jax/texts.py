@@ -118,6 +118,30 @@ def load_tokenizer(
   )
 
 
+def check_folders(config: ml_collections.ConfigDict, path: epath.Path) -> None:
+  """Checks that the models' own tokenizers read the run's token ids alike.
+
+  A folder without a tokenizer.json is taken as it is, and so is a special
+  token that one of the two has at an id where the other has nothing.
+
+  Args:
+    config: whose models may start in folders of the user's.
+    path: the tokenizer.json of the run.
+  Raises: Mistake that names both files and the first id that differs.
+  """
+  findings, known = mistakes.Findings(), {path}
+  for section in pretrained.SECTIONS:
+    folder = pretrained.given_folder(config, section)
+    own = path if folder is None else folder / "tokenizer.json"
+    if own not in known and own.exists():
+      known.add(own)
+      with findings.collect():
+        tokenizer_lib.check_same_ids(
+          path, own, setting=f"config.{section}.pretrained"
+        )
+  findings.tell()
+
+
 def save_card(
   workdir: pathlib.Path,
   splits: Mapping[str, Sequence[records.Record]],

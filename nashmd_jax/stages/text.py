@@ -109,6 +109,8 @@ def prepare(config: Config, workdir: pathlib.Path) -> Mapping[str, Any]:
   for stage in judging.wanted(config):
     with findings.collect():
       judging.make_template(config, tokenizer, stage)
+  with findings.collect():
+    texts.check_folders(config, path)
   nash.check_records(config, splits, findings)
   findings.tell()
   own = texts.load_comparisons(config, workdir)
