@@ -148,6 +148,7 @@ def save_card(
   encode: Callable[[records.Record], card.Example],
   *,
   name: str = "card",
+  title: str = "data",
 ) -> dict[str, card.Card]:
   """Writes `workdir/data/NAME.json`, and a line for a split that is amiss.
 
@@ -156,6 +157,7 @@ def save_card(
     splits: records of any kind by split.
     encode: record -> token ids; see `batches.encode_record`.
     name: of the file.
+    title: what the lines begin with.
   Returns: the card, see `card.describe`.
   """
 
@@ -163,7 +165,7 @@ def save_card(
     found = card.describe(splits, encode)
     files.save_json(workdir / "data" / f"{name}.json", found)
     for line in card.lines(found):
-      print(f"data: {line}")
+      print(f"{title}: {line}")
     return found
 
   return distributed.on_first(work)
