@@ -7,7 +7,7 @@ BIN := .venv/bin
 MODELS := .venv-models/bin
 TPU := .venv-tpu/bin
 
-.PHONY: demo sweep games certify models scale bench test test-slow slurm \
+.PHONY: demo sweep games certify models scale seams bench test test-slow slurm \
   lint format lock clean
 
 demo: WORKDIR ?= out/demo
@@ -15,7 +15,7 @@ demo: .venv/ready
 	$(BIN)/python -m figures.demo --started=$(STARTED) --workdir=$(WORKDIR)
 
 sweep: .venv/ready
-	$(BIN)/python -m nashmd_jax.sweep --config=$(CONFIG) --jobs=$(JOBS) \
+	$(BIN)/python -m nashmd_jax.sweeps.run --config=$(CONFIG) --jobs=$(JOBS) \
 	  $(if $(WORKDIR),--workdir=$(WORKDIR)) $(FLAGS)
 
 games: .venv/ready
@@ -29,6 +29,10 @@ models: .venv-models/ready
 
 scale: .venv-tpu/ready
 	$(TPU)/python -m figures.scale
+
+# Its adapters are held against peft and transformers.
+seams: .venv-models/ready
+	$(MODELS)/python -m figures.seams
 
 certify: .venv/ready
 	$(BIN)/python -m figures.certify
@@ -77,9 +81,9 @@ lock: .venv/ready
 	  --no-annotate -q | grep -Ev '^(nvidia|cuda|triton)' \
 	  >> requirements-models.lock.new
 	mv requirements-models.lock.new requirements-models.lock
-	printf '%s\n' '# Exact versions of `make scale`: requirements.lock and the TPU compiler.' \
+	printf '%s\n' '# Exact versions of `make scale` and of TPU hosts: requirements.lock, libtpu, gcsfs.' \
 	  '# Made by `make lock` from setup.py.' > requirements-tpu.lock.new
-	$(BIN)/uv pip compile setup.py --extra test --extra tpu --universal \
+	$(BIN)/uv pip compile setup.py --extra test --extra tpu --extra gcs --universal \
 	  --constraint requirements.lock --python-version 3.11 --no-header \
 	  --no-annotate -q >> requirements-tpu.lock.new
 	mv requirements-tpu.lock.new requirements-tpu.lock

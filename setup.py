@@ -38,6 +38,7 @@ EXTRAS = {
     "transformers": "the other side of every model, in `make models`",
   },
   "bench": {"pytest-benchmark": "times functions against one another"},
+  "gcs": {"gcsfs": "data and models at gs:// addresses"},
   "tpu": {"jax[tpu]": "libtpu"},
   "cuda": {"jax[cuda13]": "CUDA, cuDNN and NCCL"},
 }

@@ -11,9 +11,9 @@
 | `seeds` | 8 | the seed of the whole demo, all of its policies |
 | `games` | 4 | τ of the games of worlds.py, which have no seed |
 
-A trial takes 11 minutes for `seeds` on 2 CPU cores, 2 for `games`, between
-them for the others, which train one policy in place of four. `_tiny` after
-the name makes three trials of the tiny base, each in under a minute.
+Trials that agree on SFT and judges, as those of one seed do, train them once. A
+trial of `seeds` is a whole demo, one of the others trains a single policy.
+`_tiny` after the name makes three trials of the tiny base.
 """
 
 import importlib.util

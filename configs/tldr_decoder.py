@@ -11,9 +11,9 @@ a kind of chip that holds the run is found by
   python -m nashmd_jax.main --stage=pod_check --topology=v5e \
     --config=configs/tldr_decoder.py:2b
 
-Expected: v5e:2x2 for 2b, where the largest program takes 14.1 of the 16 GiB of
-a chip; v5e:4x4 for 9b, where it takes 15.7 and nothing more may be added.
-`:tiny` after the file name runs the same path on CPU in about a minute.
+Expected: v5e:2x2 for 2b; v5e:4x4 for 9b, which it fills so that nothing more
+may be added. `make scale` writes what it found to out/scale.json. `:tiny` after
+the file name runs the same path on CPU with very little.
 """
 
 import importlib.util

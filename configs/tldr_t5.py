@@ -12,11 +12,11 @@ before renting one:
   python -m nashmd_jax.main --stage=pod_check --config=configs/tldr_t5.py \
     --topology=v5e:4x4
 
-Expected of that check: every program fits, the largest in 10.4 of the 16 GiB
-of a chip, and a step of Nash-MD is predicted at 0.75 s, 0.43 on v6e:4x4, 0.46
-on v5p:2x2x4; the published run took about four. `:tiny` after the file name
-runs the same path on CPU in about a minute, from folders with random weights
-that it writes first.
+Expected of that check: every program fits, and a step of Nash-MD is predicted
+to take less than a second; the published run took about four. `make scale`
+writes what it found to out/scale.json. `:tiny` after the file name runs the
+same path on CPU with very little, from folders with random weights that it
+writes first.
 """
 
 import ml_collections
@@ -183,7 +183,7 @@ def stage(
 
 
 def make_tiny(config: ml_collections.ConfigDict) -> None:
-  """Shrinks everything until the whole path takes about a minute."""
+  """Shrinks everything, for tests of the whole path."""
   config.required = ()
   config.model.pretrained = config.judge_model.pretrained = "random"
   config.data.packages = ("asyncio", "email", "logging", "tkinter", "turtle")

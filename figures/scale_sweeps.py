@@ -62,7 +62,12 @@ def sweep_rows(workdir: pathlib.Path) -> list[rows.Row]:
   killed = kill_in_training(cut, limit=600)
   _run(cut, "--stage=collect")
   listed = files.load_json(cut / "collect" / "results.json")["trials"][CUT]
-  program = [sys.executable, "-m", "nashmd_jax.sweep", f"--config={CONFIG}"]
+  program = [
+    sys.executable,
+    "-m",
+    "nashmd_jax.sweeps.run",
+    f"--config={CONFIG}",
+  ]
   command = [*program, f"--workdir={cut}"]
   status = subprocess.run(command).returncode
   _run(uncut, f"--trial={CUT}")

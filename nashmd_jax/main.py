@@ -10,21 +10,17 @@ start it again. The same command on every host makes one run of them all.
 
 from collections.abc import Sequence
 import contextlib
-import functools
-import json
 import os
 import pathlib
 import re
 import sys
-import time
-from typing import NamedTuple
 
 from absl import app, flags, logging
 import jax
 import ml_collections
 from ml_collections import config_flags
 
-from nashmd_jax import mistakes
+from nashmd_jax import jobs, mistakes
 from nashmd_jax import pipeline as pipeline_lib
 from nashmd_jax import workdir as workdir_lib
 from nashmd_jax.capacity import pod_check
@@ -45,9 +41,10 @@ WORKDIR = flags.DEFINE_string(
 STAGE = flags.DEFINE_string(
   "stage",
   "all",
-  "The one stage to run; all of the config's if not given. pod_check compiles "
-  "every program for the slice of --topology instead. Of a sweep also trials, "
-  "which lists them, and collect, which aggregates them.",
+  "The one stage to run; all of the config's if not given. check only checks "
+  "settings and files; pod_check compiles every program for the slice of "
+  "--topology. Of a sweep also trials, which lists them, and collect, which "
+  "aggregates them.",
 )
 REUSE = flags.DEFINE_list(
   "reuse",
@@ -61,7 +58,7 @@ TRIAL = flags.DEFINE_integer(
 TOPOLOGY = flags.DEFINE_string(
   "topology", "v5e:4x4", "TPU slice of --stage=pod_check."
 )
-POD_CHECK = "pod_check"
+CHECK, POD_CHECK = "check", "pod_check"
 SWEEP_STAGES = ("trials", "collect")
 PIPELINES = {
   "text": text.PIPELINE,
@@ -69,20 +66,6 @@ PIPELINES = {
   "worlds": worlds.PIPELINE,
 }
 POD_CHECKS = {"text": pod_check.check_config}
-
-
-class Place(NamedTuple):
-  """Where a run is, and where else finished stages are.
-
-  Attributes:
-    workdir: of the run.
-    reuse: other workdirs.
-    store: folder that the trials of a sweep share; None for a single run.
-  """
-
-  workdir: pathlib.Path
-  reuse: Sequence[pathlib.Path] = ()
-  store: pathlib.Path | None = None
 
 
 def pipeline_of(
@@ -98,8 +81,7 @@ def pipeline_of(
       f"config.pipeline: got {name!r}, expected one of {sorted(PIPELINES)}"
     )
   stages = tuple(stage.name for stage in PIPELINES[name].stages)
-  if name in POD_CHECKS:
-    stages += (POD_CHECK,)
+  stages += (CHECK, *((POD_CHECK,) if name in POD_CHECKS else ()))
   if stage not in ("all", *stages):
     raise mistakes.Mistake(
       f"--stage: got {stage!r}, expected all or one of {stages}"
@@ -116,134 +98,22 @@ def default_workdir(config_flag: str) -> pathlib.Path:
 
 def run(
   config: ml_collections.ConfigDict,
-  place: Place,
+  place: jobs.Place,
   stage: str,
   trial: trials.Trial | None = None,
 ) -> None:
   """Runs what is not done yet of one stage or of all; of a trial, if given."""
-  pipeline, workdir = pipeline_of(config, stage), place.workdir
+  pipeline = pipeline_of(config, stage)
   pipeline_lib.check(pipeline, config)
-  distributed.on_first(functools.partial(_claim, config, workdir, trial))
-  if distributed.anywhere(not (workdir / workdir_lib.CONFIG).exists()):
-    raise mistakes.Mistake(
-      f"{workdir}: not every process sees what process 0 wrote there; choose a "
-      "--workdir that all hosts share"
-    )
+  if stage == CHECK:
+    print(f"nothing is wrong with it; jobs: {', '.join(pipeline.jobs(config))}")
+    return
+  jobs.claim(config, place, lambda: trial and trials.claim(trial))
   if jax.config.jax_compilation_cache_dir is None:
-    jax.config.update("jax_compilation_cache_dir", str(workdir / "xla_cache"))
+    cache = str(place.workdir / "xla_cache")
+    jax.config.update("jax_compilation_cache_dir", cache)
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-  jobs = pipeline.jobs(config)
-  chosen = [job for job, one in jobs.items() if stage in ("all", one.name)]
-  if not chosen:
-    raise mistakes.Mistake(
-      f"--stage: nothing in this config needs {stage}; leave it out"
-    )
-  keys = make_keys(pipeline, config, workdir)
-  wanted = dict.fromkeys(
-    need for job in chosen for need in (*jobs[job].needs(config, job), job)
-  )
-  distributed.on_first(
-    functools.partial(_look, place, {job: keys[job] for job in wanted})
-  )
-  ran = False
-  for job in chosen:
-    ran |= _run_if_needed(config, place, jobs, job, keys[job])
-  if not ran:
-    print("all is done already")
-  page = workdir / pipeline.page
-  if page.exists():
-    print(f"results: {page}")
-
-
-def make_keys(
-  pipeline: pipeline_lib.Pipeline,
-  config: ml_collections.ConfigDict,
-  workdir: pathlib.Path,
-) -> dict[str, workdir_lib.Key]:
-  """The key of every job, once data and tokenizer are there."""
-  facts = pipeline.prepare(config, workdir)
-  keys: dict[str, workdir_lib.Key] = {}
-  for job, stage in pipeline.jobs(config).items():
-    keys[job] = workdir_lib.make_key(
-      stage.reads(config, job),
-      {name: facts[name] for name in stage.facts},
-      {need: keys[need] for need in stage.needs(config, job)},
-    )
-  return keys
-
-
-def _claim(config, workdir, trial) -> None:
-  workdir_lib.claim(workdir, json.loads(config.to_json_best_effort()))
-  if trial is not None:
-    trials.claim(trial)
-
-
-def _look(place: Place, keys) -> None:
-  """Checks what is there; links to what is finished elsewhere."""
-  for job, key in keys.items():
-    if not workdir_lib.is_done(place.workdir, job):
-      found = workdir_lib.reuse(place.workdir, job, key, place.reuse)
-      if found is not None:
-        print(f"{job}: reused from {found}", flush=True)
-  workdir_lib.check_keys(place.workdir, keys)
-
-
-def _run_if_needed(config, place: Place, jobs, job: str, key) -> bool:
-  """Runs a job unless it is done, here or meanwhile by another trial."""
-  workdir = place.workdir
-
-  def is_done() -> bool:
-    return distributed.on_first(lambda: workdir_lib.is_done(workdir, job))
-
-  if is_done():
-    return False
-  for need in jobs[job].needs(config, job):
-    if not distributed.on_first(
-      lambda need=need: workdir_lib.is_done(workdir, need)
-    ):
-      raise mistakes.Mistake(
-        f"{job}: needs {need}, which is not finished; run it first, or all "
-        "stages"
-      )
-  distributed.stop_if_asked()
-  with contextlib.ExitStack() as stack:
-    if place.store is not None and jobs[job].shared:
-      distributed.on_first(
-        lambda: _hold(
-          stack, workdir_lib.share(workdir, job, key, place.store), job
-        )
-      )
-      if is_done():
-        print(f"{job}: done by another trial", flush=True)
-        return True
-    _run_job(config, workdir, jobs[job], job, key)
-  return True
-
-
-def _hold(stack, folder, job) -> None:
-  def waiting():
-    print(f"{job}: waits, another trial is at it", flush=True)
-
-  stack.enter_context(workdir_lib.alone(folder, waiting))
-
-
-def _run_job(config, workdir, stage: pipeline_lib.Stage, job, key) -> None:
-  """Runs a job; leaves its results, or why it failed, in the workdir."""
-  print(f"{job}: starts", flush=True)
-  distributed.on_first(lambda: workdir_lib.begin(workdir, job, key))
-  work = functools.partial(stage.run, config, workdir, job)
-  began = time.monotonic()
-  try:
-    results = distributed.on_first(work) if stage.alone else work()
-  except Exception as error:
-    if distributed.is_first():
-      workdir_lib.fail(workdir, job, error)
-    raise
-  seconds = time.monotonic() - began
-  distributed.on_first(
-    lambda: workdir_lib.finish(workdir, job, results, seconds)
-  )
-  print(f"{job}: done in {seconds:.0f} s", flush=True)
+  jobs.run(pipeline, config, place, None if stage == "all" else stage)
 
 
 def run_sweep(
@@ -277,7 +147,7 @@ def run_sweep(
   if number is not None:
     trial = trials.chosen(found, number)
     reuse = workdir_lib.names(REUSE.value)
-    place = Place(trial.folder, reuse, workdir / "shared")
+    place = jobs.Place(trial.folder, reuse, workdir / "shared")
     run(trial.config, place, stage, trial)
   elif stage == "trials":
     _list_trials(found)
@@ -297,12 +167,16 @@ def _list_trials(found: Sequence[trials.Trial]) -> None:
 def _entry(trial: trials.Trial) -> collect.Entry:
   """A trial for `collect`, which must be the one that its folder holds."""
   mistake = None
+  stages = pipeline_of(trial.config, "all").jobs(trial.config)
   if (trial.folder / workdir_lib.CONFIG).exists():
     trials.claim(trial)
+    workdir_lib.check_settings(
+      trial.folder,
+      {job: stage.reads(trial.config, job) for job, stage in stages.items()},
+    )
   else:
     mistake = _mistake(trial)
-  jobs = pipeline_of(trial.config, "all").jobs(trial.config)
-  return collect.Entry(trial, tuple(jobs), mistake)
+  return collect.Entry(trial, tuple(stages), mistake)
 
 
 def _mistake(trial: trials.Trial) -> str | None:
@@ -398,7 +272,7 @@ def _run_or_sweep(workdir: pathlib.Path) -> None:
       "and has no trials"
     )
   else:
-    place = Place(workdir, workdir_lib.names(REUSE.value))
+    place = jobs.Place(workdir, workdir_lib.names(REUSE.value))
     run(CONFIG.value, place, STAGE.value)
 
 

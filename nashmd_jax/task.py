@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import functools
+import math
 import pathlib
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from nashmd_jax import arrays, mistakes, models, sampling, texts
 from nashmd_jax.data import batches, records
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.hub import pretrained
+from nashmd_jax.models import attention
 from nashmd_jax.models import lora as lora_lib
 from nashmd_jax.training import checkpoints, distributed, sharding
 from nashmd_jax.training import metrics as metrics_lib
@@ -106,16 +108,19 @@ def load_task(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Task:
     )
     for section in pretrained.SECTIONS
   }
+  devices = sharding.make_devices(**config.devices)
   return Task(
     splits=splits,
     tokenizer=tokenizer,
-    **make_models({name: start.config for name, start in starts.items()}),
+    **make_models(
+      {name: start.config for name, start in starts.items()}, devices
+    ),
     starts=starts,
     encode=make_encode(config, tokenizer),
     pad=functools.partial(batches.pad_batch, **config.layout),
     max_response=config.layout.max_response,
     lora=Lora(**config.lora),
-    devices=sharding.make_devices(**config.devices),
+    devices=devices,
     seed=config.seed,
   )
 
@@ -132,23 +137,55 @@ def make_encode(
   )
 
 
-def make_models(configs: Mapping[str, Any]) -> dict[str, models.LanguageModel]:
-  """The fields "model" and "judge_model" of a Task from their architectures."""
-  return {name: models.make_model(made) for name, made in configs.items()}
+def make_models(
+  configs: Mapping[str, Any], devices: sharding.Devices
+) -> dict[str, models.LanguageModel]:
+  """The fields "model" and "judge_model" of a Task from their architectures.
+
+  Args:
+    configs: by field.
+    devices: that the models run on; they decide on the attention kernel.
+  Raises: Mistake for a kernel that these devices cannot use.
+  """
+  asked = functools.partial(
+    attention.on_devices,
+    platform=devices.mesh.devices.flat[0].platform,
+    split=devices.mode == "jit" and devices.mesh.size > 1,
+  )
+  return {
+    name: models.make_model(made._replace(attention=asked(made.attention)))
+    for name, made in configs.items()
+  }
 
 
-def check_lora(*, rank: int, alpha: float, targets: Sequence[str]) -> None:
-  """Raises ValueError for adapters that cannot be."""
-  if rank < 0 or not alpha > 0:
+def check_lora(
+  made: Any, *, rank: int, alpha: float, targets: Sequence[str]
+) -> None:
+  """Raises Mistake for adapters that an architecture cannot have.
+
+  Args:
+    made: the architecture.
+    rank, alpha, targets: see `Lora`.
+  """
+  if rank < 0 or not 0 < alpha < math.inf:
     raise mistakes.Mistake(
       f"lora: got rank {rank} and alpha {alpha}, expected a rank of 0 (none) "
       "or more and an alpha above 0"
     )
-  unknown = sorted(set(targets) - set(lora_lib.INPUT_AXES))
-  if rank and (unknown or not targets):
+  if not rank:
+    return
+  init = models.make_model(made).init
+  sizes = lora_lib.sizes(jax.eval_shape(lambda: init(jax.random.key(0))))
+  unknown = sorted(set(targets) - set(sizes))
+  if unknown or not targets:
     raise mistakes.Mistake(
-      f"lora.targets: got {tuple(targets)}, expected some of "
-      f"{tuple(lora_lib.INPUT_AXES)}"
+      f"lora.targets: got {tuple(targets)}, expected some of {tuple(sizes)}"
+    )
+  least, name = min((min(sizes[name]), name) for name in targets)
+  if rank > least:
+    raise mistakes.Mistake(
+      f"lora.rank: got {rank}, expected at most {least}, the smaller side of "
+      f"the matrix {name!r}; more adds nothing to what they can be"
     )
 
 

@@ -32,7 +32,7 @@ Key = Mapping[str, Any]
 
 
 def claim(workdir: pathlib.Path, config: Any) -> None:
-  """Makes a workdir, or checks that a folder is one, and notes the config.
+  """Makes a workdir with the config of its first command, or knows one again.
 
   Raises: Mistake for a folder that is no workdir, or cannot be one.
   """
@@ -45,7 +45,8 @@ def claim(workdir: pathlib.Path, config: Any) -> None:
         f"{workdir}: is not empty and holds no {CONFIG}; choose another "
         "--workdir"
       )
-    files.save_json(path, config)
+    if CONFIG not in found:
+      files.save_json(path, config)
   except OSError as error:
     raise mistakes.Mistake(
       f"{workdir}: cannot be a workdir ({error.strerror}); choose another "
@@ -66,8 +67,8 @@ def make_key(
     needs: keys of the jobs that it reads, by their names.
   """
   key = {
-    "settings": dict(sorted(settings.items())),
-    "facts": dict(sorted(facts.items())),
+    "settings": plain(dict(sorted(settings.items()))),
+    "facts": plain(dict(sorted(facts.items()))),
     "needs": {job: needs[job]["hash"] for job in sorted(needs)},
   }
   text = json.dumps(key, sort_keys=True)
@@ -106,6 +107,28 @@ def check_keys(workdir: pathlib.Path, keys: Mapping[str, Key]) -> None:
           "this folder to make it anew"
         )
   findings.tell()
+
+
+def check_settings(
+  workdir: pathlib.Path, settings: Mapping[str, Mapping[str, Any]]
+) -> None:
+  """`check_keys` of the settings of jobs alone, before any fact is known."""
+  findings = mistakes.Findings()
+  for job, mine in settings.items():
+    path = workdir / job / KEY
+    if path.exists():
+      old = files.load_json(path)
+      changed = differences(old, {**old, "settings": plain(mine)})
+      if changed:
+        findings.sentences.append(
+          f"{workdir / job}: was made with other settings, {'; '.join(changed)}"
+        )
+  findings.tell()
+
+
+def plain(value: Any) -> Any:
+  """A value as it comes back from JSON."""
+  return json.loads(json.dumps(value))
 
 
 def _changed(folder: pathlib.Path, key: Key) -> list[str]:

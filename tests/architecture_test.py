@@ -11,27 +11,31 @@ ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / "nashmd_jax"
 LAYERS = {
   "arrays": 0,
-  "files": 0,
-  "hyper": 0,
-  "trials": 1,
+  "mistakes": 0,
+  "outside": 1,
+  "files": 1,
+  "pipeline": 1,
   "games": 1,
   "losses": 1,
-  "data": 1,
-  "training": 1,
-  "models": 2,
-  "sampling": 3,
-  "policy": 3,
-  "preference_model": 3,
-  "pretrained": 3,
-  "opponents": 4,
-  "judges": 4,
-  "texts": 4,
-  "task": 5,
-  "experiments": 6,
+  "workdir": 2,
+  "data": 2,
+  "training": 2,
+  "jobs": 3,
+  "models": 3,
+  "hub": 4,
+  "sampling": 4,
+  "policy": 4,
+  "texts": 5,
+  "judges": 5,
+  "task": 6,
+  "nash": 6,
   "evaluation": 6,
-  "pipelines": 7,
-  "main": 8,
-  "sweep": 9,
+  "stages": 7,
+  "worlds": 7,
+  "capacity": 8,
+  "sweeps": 8,
+  "main": 9,
+  "sweeps.run": 10,
 }
 LINEN = {"models"}
 FORBIDDEN = {"tensorflow", "pickle", "dill", "cloudpickle", "torch"}
@@ -42,7 +46,8 @@ def modules() -> list[pathlib.Path]:
 
 
 def unit_of(path: pathlib.Path) -> str:
-  return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+  name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+  return name if name in LAYERS else name.split(".")[0]
 
 
 def imports(path: pathlib.Path) -> set[str]:
@@ -73,8 +78,8 @@ class LayersTest(parameterized.TestCase):
     for path in modules():
       unit = unit_of(path)
       for name in own_imports(path):
-        other = name.split(".")[0]
-        if other != unit:
+        other = name if name in LAYERS else name.split(".")[0]
+        if other.split(".")[0] != unit:
           self.assertLess(
             LAYERS[other], LAYERS[unit], msg=f"{path} imports {name}"
           )

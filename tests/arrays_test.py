@@ -25,6 +25,29 @@ class ArraysTest(parameterized.TestCase):
     sizes = arrays.check_shapes(x=(jnp.ones((4, 2)), "B T"))
     self.assertEqual(sizes, {"B": 4, "T": 2})
 
+  def test_mean_over_counts_what_the_mask_keeps(self):
+    values = jnp.array([1.0, jnp.nan, 5.0])
+    mean = arrays.mean_over(values, jnp.array([True, False, True]))
+    self.assertEqual((float(mean.total), float(mean.count)), (6.0, 2.0))
+    self.assertEqual(float(mean.value), 3.0)
+
+  def test_the_mean_of_nothing_is_zero_and_has_no_gradient(self):
+    def value(x):
+      return arrays.mean_over(x, jnp.zeros(2, bool)).value
+
+    found, grad = jax.value_and_grad(value)(jnp.array([jnp.inf, 1.0]))
+    self.assertEqual(float(found), 0.0)
+    np.testing.assert_array_equal(grad, [0.0, 0.0])
+
+  def test_means_of_parts_add_up_where_their_mean_would_be_wrong(self):
+    values, mask = jnp.arange(4.0), jnp.array([True, True, True, False])
+    parts = [
+      arrays.mean_over(values[i], mask[i]) for i in (slice(1), slice(1, 4))
+    ]
+    summed = jax.tree.map(jnp.add, *parts)
+    self.assertEqual(float(summed.value), 1.0)
+    self.assertNotEqual(float(parts[0].value + parts[1].value) / 2, 1.0)
+
   def test_masked_sum_ignores_non_finite(self):
     values = jnp.array([[1.0, jnp.nan, 2.0], [jnp.inf, 1.0, 1.0]])
     mask = jnp.array([[True, False, True], [False, True, False]])

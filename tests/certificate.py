@@ -1,8 +1,9 @@
 """The gradient certificate: every algorithm, opponent and KL form, as cases.
 
 Each case is the relative error of an estimator's expectation against the
-exact gradient; ELSEWHERE holds the forms that other code uses, with the same
-measure. Call in float64.
+exact gradient: CASES of the losses, STEPS of whole steps of play, ADAPTERS of
+those of real models with adapters. ELSEWHERE holds the forms that other code
+uses, with the same measure. Call in float64.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 
 from nashmd_jax import arrays, losses
 from nashmd_jax.nash import opponents
+from tests import adapters_oracle, whole_step
 from tests import gradient_oracle as oracle
 
 BAR = 1e-9
@@ -33,6 +35,11 @@ class Case(NamedTuple):
   opponent: str
   form: str
   measure: Callable[[oracle.World], float]
+
+
+def line(case: Case) -> str:
+  """A line of the table of docs/certificate.md, without its figure."""
+  return f"| {case.algorithm} | {case.opponent} | {case.form} |"
 
 
 IPO_NAMES = {"mixture": "IPO-MD"}
@@ -143,18 +150,94 @@ def _cases() -> list[Case]:
   ]
 
 
+def _short(measure, longest: int, **settings):
+  """The measure in a world whose responses are no longer than that."""
+
+  def shorter(world: oracle.World) -> float:
+    length = min(world.length, longest)
+    return measure(oracle.make_world(length), **settings)
+
+  return shorter
+
+
+def _steps() -> list[Case]:
+  """Whole steps: what is sampled, asked, read and learnt."""
+  case, part, step = Case, functools.partial, whole_step
+  name, mixed = "whole step, Nash-PG", "mixture"
+  rows = [
+    case(name, opponent, TO_GO, part(step.nash, opponent=opponent))
+    for opponent in opponents.LANES
+  ]
+  for form, loss in ((WHOLE, "sequence"), (FULL, "exact")):
+    settings = dict(opponent=mixed, loss=f"policy_gradient_{loss}_kl")
+    rows.append(case(name, mixed, form, part(step.nash, **settings)))
+  pair = dict(opponent=mixed, samples=2)
+  weights = {mixed: 0.25, "reference": 0.75}
+  return rows + [
+    case(f"{name}, K = 2", mixed, TO_GO, _short(step.nash, 2, **pair)),
+    case(
+      f"{name}, two lanes",
+      "¼ mixture, ¾ reference",
+      TO_GO,
+      _short(step.several, 3, weights=weights),
+    ),
+    case(
+      f"{name} off-policy",
+      mixed,
+      TO_GO,
+      part(step.nash, opponent=mixed, updates=2),
+    ),
+    case("whole step, IPO-MD", mixed, WHOLE, part(step.ipo, opponent=mixed)),
+    case(
+      "whole step, online IPO", "past", WHOLE, part(step.ipo, opponent="past")
+    ),
+    case(
+      "whole step, online DPO", mixed, WHOLE, part(step.dpo, opponent=mixed)
+    ),
+    case("whole step, RLHF", "–", TO_GO, step.rlhf),
+    case(
+      "whole step, RLHF leave-one-out", "–", TO_GO, part(step.rlhf, samples=2)
+    ),
+  ]
+
+
+def _adapters() -> list[Case]:
+  """Adapters of query and value, rank 2, responses of up to 2 tokens."""
+
+  def case(family, opponent, form, loss):
+    def measure(world: oracle.World) -> float:
+      del world
+      return adapters_oracle.measure(family, opponent, loss)
+
+    return Case(f"adapters of {family}, Nash-PG", opponent, form, measure)
+
+  pg = "policy_gradient"
+  return [
+    case("qwen2", "mixture", TO_GO, pg),
+    case("qwen2", "self", FULL, f"{pg}_exact_kl"),
+    case("t5", "mixture", TO_GO, pg),
+    case("t5", "reference", WHOLE, f"{pg}_sequence_kl"),
+  ]
+
+
+def _ascended(gain, mask):
+  """A loss whose descent is the ascent of a gain [B, R]."""
+  nats = -arrays.masked_sum(gain, mask)
+  return arrays.mean_over(nats, jnp.any(mask, axis=1)), {}
+
+
 def same_token_kl_loss(*, log_prob, ref_log_prob, win_prob, mask, kl_coef):
   """Each token pays its own log-ratio alone."""
   ratio = jnp.where(mask, log_prob - ref_log_prob, 0)
   bracket = lax.stop_gradient(win_prob[:, None] - 0.5 - kl_coef * ratio)
-  return -jnp.mean(arrays.masked_sum(log_prob * bracket, mask)), {}
+  return _ascended(log_prob * bracket, mask)
 
 
 def unstopped_loss(*, log_prob, ref_log_prob, win_prob, mask, kl_coef):
   """Gradient also flows through the log-ratio of the bracket."""
   kl_to_go = arrays.sum_to_go(log_prob - ref_log_prob, mask)
   bracket = win_prob[:, None] - 0.5 - kl_coef * kl_to_go
-  return -jnp.mean(arrays.masked_sum(log_prob * bracket, mask)), {}
+  return _ascended(log_prob * bracket, mask)
 
 
 def token_ratio_loss(
@@ -164,8 +247,7 @@ def token_ratio_loss(
   ratio = jnp.exp(jnp.where(mask, log_prob - behaviour_log_prob, 0))
   kl_to_go = arrays.sum_to_go(log_prob - ref_log_prob, mask)
   bracket = win_prob[:, None] - 0.5 - kl_coef * kl_to_go
-  gain = log_prob * lax.stop_gradient(ratio * bracket)
-  return -jnp.mean(arrays.masked_sum(gain, mask)), {}
+  return _ascended(log_prob * lax.stop_gradient(ratio * bracket), mask)
 
 
 def no_ratio_loss(*, behaviour_log_prob, **rest):
@@ -200,6 +282,9 @@ def sampled_cooler(world: oracle.World) -> float:
 
 
 CASES = _cases()
+STEPS = _steps()
+ADAPTERS = _adapters()
+ALL = CASES + STEPS + ADAPTERS
 ELSEWHERE = [
   Case(
     "Nash-PG",

@@ -11,9 +11,11 @@ os.environ["XLA_FLAGS"] = (
   os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
-CACHE = pathlib.Path(__file__).parent.parent / "out" / "tests_xla_cache"
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ.get(
+  "JAX_COMPILATION_CACHE_DIR",
+  str(pathlib.Path(__file__).parent.parent / "out" / "tests_xla_cache"),
+)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 from absl import flags
 import jax

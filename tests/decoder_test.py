@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nashmd_jax import arrays, models, sampling
+from nashmd_jax import arrays, mistakes, models, sampling
 from nashmd_jax.models import attention, decoder, layers
 from tests import t5_test
 
@@ -217,6 +217,9 @@ class AttentionTest(parameterized.TestCase):
   @parameterized.parameters(
     ("auto", {}, "xla"),
     ("auto", {"soft_cap": 3.0}, "einsum"),
+    ("tpu", {}, "splash"),
+    ("tpu", {"masked": True}, "xla"),
+    ("gpu", {"dtype": jnp.dtype("bfloat16")}, "cudnn"),
     ("splash", {}, "splash"),
     ("splash", {"masked": True}, "xla"),
     ("splash", {"shape": (2, 100, 4, 128)}, "xla"),
@@ -237,6 +240,23 @@ class AttentionTest(parameterized.TestCase):
     )
     got = attention.choose_kernel(requested, **(asked | changes))
     self.assertEqual(got, expected)
+
+  @parameterized.parameters(
+    ("auto", "tpu", False, "tpu"),
+    ("auto", "gpu", True, "gpu"),
+    ("auto", "cpu", False, "auto"),
+    # The compiler does not split splash, which one device may use.
+    ("auto", "tpu", True, "auto"),
+    ("einsum", "tpu", False, "einsum"),
+    ("splash", "tpu", False, "splash"),
+  )
+  def test_what_devices_ask_for(self, requested, platform, split, expected):
+    got = attention.on_devices(requested, platform=platform, split=split)
+    self.assertEqual(got, expected)
+
+  def test_a_kernel_that_is_not_split_is_a_mistake_on_several_devices(self):
+    with self.assertRaisesRegex(mistakes.Mistake, "attention: got 'splash'"):
+      attention.on_devices("splash", platform="tpu", split=True)
 
   def test_fully_masked_rows_are_finite(self):
     for kernel in ("einsum", "xla"):

@@ -1,17 +1,20 @@
 """Processes: finding each other, stopping on SIGTERM, one writing for all."""
 
+import json
 import pathlib
 import shutil
 import signal
 import tempfile
 import time
+from unittest import mock
 
 from absl.testing import absltest, parameterized
 import jax
 import numpy as np
 
+from nashmd_jax import mistakes
 from nashmd_jax.training import checkpoints, distributed, sharding
-from tests import process_run, processes, training_test
+from tests import least_squares, process_run, processes
 
 # At 0.05 s a step no run is over before its signal comes.
 STEPS = 160
@@ -23,8 +26,8 @@ def command(folder: pathlib.Path, pause: float) -> list[str]:
 
 def ended(folder: pathlib.Path) -> list[np.ndarray]:
   """All that the last checkpoint holds, and the batch that comes next."""
-  everywhere = sharding.replicated(training_test.devices().mesh)
-  state = training_test.start(training_test.adamw())
+  everywhere = sharding.replicated(least_squares.devices().mesh)
+  state = least_squares.start()
   state = jax.device_put(state, everywhere)
   batches = process_run.slow_batches(0.0)
   with checkpoints.make_checkpointer(folder, save_every=20) as checkpointer:
@@ -105,10 +108,43 @@ class SigtermTest(parameterized.TestCase):
   def test_nobody_else_handles_signals(self):
     # The runner of sweeps trains nothing: its trials are other processes.
     package = pathlib.Path(distributed.__file__).parents[1]
-    own = (pathlib.Path(distributed.__file__), package / "sweep.py")
+    own = (pathlib.Path(distributed.__file__), package / "sweeps" / "run.py")
     for path in package.rglob("*.py"):
       if path not in own:
         self.assertNotRegex(path.read_text(), r"import signal|signal\.signal")
+
+
+class OnFirstTest(parameterized.TestCase):
+  @parameterized.parameters(
+    (mistakes.Mistake("one", "two"), mistakes.Mistake),
+    (ValueError("one"), ValueError),
+    (distributed.Preempted("one"), distributed.Preempted),
+    (KeyError("one"), RuntimeError),
+  )
+  def test_other_processes_raise_what_process_0_did(self, error, kind):
+    """What process 0 sends is what the others receive, as JSON."""
+    sent = []
+
+    def work():
+      raise error
+
+    def broadcast(value):
+      sent.append(json.dumps(value))
+      return json.loads(sent[0])
+
+    with (
+      mock.patch.object(jax, "process_count", return_value=2),
+      mock.patch.object(distributed, "_broadcast", broadcast),
+    ):
+      with self.assertRaises(type(error)):
+        distributed.on_first(work)
+      with mock.patch.object(distributed, "is_first", return_value=False):
+        with self.assertRaises(kind) as raised:
+          distributed.on_first(work)
+    self.assertIs(type(raised.exception), kind)
+    self.assertEqual(str(raised.exception), str(error))
+    if kind is mistakes.Mistake:
+      self.assertEqual(raised.exception.sentences, error.sentences)
 
 
 class SaveTest(absltest.TestCase):

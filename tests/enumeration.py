@@ -82,8 +82,8 @@ def sequence_log_probs(log_probs_by_prefix, tokens, mask):
   return jnp.sum(jnp.where(mask, steps, 0), axis=-1)
 
 
-def table_judge(win: jax.Array, length: int):
-  """A token judge that looks P(y ≻ y′|x) up in win f64[prompts, Y, Y]."""
+def response_number(length: int):
+  """(tokens, mask) [B, R] -> numbers int[B] in the order of `responses`."""
   digits = (VOCAB + 1) ** jnp.arange(length)
 
   def code(tokens, mask):
@@ -91,12 +91,21 @@ def table_judge(win: jax.Array, length: int):
 
   codes = code(*(jnp.asarray(x) for x in responses(length)))
   order = jnp.argsort(codes)
+  return lambda segment: order[jnp.searchsorted(codes[order], code(*segment))]
 
-  def number(segment):
-    return order[jnp.searchsorted(codes[order], code(*segment))]
+
+def table_judge(win: jax.Array, length: int):
+  """A token judge that looks P(y ≻ y′|x) up in win f64[prompts, Y, Y]."""
+  number = response_number(length)
 
   def judge(keys, prompts, y, y_opp):
     del keys
     return win[prompts[0][:, 0], number(y), number(y_opp)]
 
   return judge
+
+
+def table_scorer(reward: jax.Array, length: int):
+  """A token scorer that looks r(x, y) up in reward f64[prompts, Y]."""
+  number = response_number(length)
+  return lambda prompts, y: reward[prompts[0][:, 0], number(y)]

@@ -56,6 +56,24 @@ def write_comparisons(folder: pathlib.Path) -> None:
     (folder / f"{split}.jsonl").write_text(lines, encoding="utf-8")
 
 
+def write_rated(folder: pathlib.Path, records: pathlib.Path) -> pathlib.Path:
+  """The small records as the page's schema reads them, with stars."""
+  folder.mkdir()
+  for split in small_records.COUNTS:
+    lines = (records / f"{split}.jsonl").read_text().splitlines()
+    rated = [
+      {
+        "key": row["id"],
+        "question": row["prompt"],
+        "answer": row["response"],
+        "stars": 1 + int(row["id"]) % 5,
+      }
+      for row in map(json.loads, lines)
+    ]
+    (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rated)))
+  return folder
+
+
 def tiny_config(
   records: pathlib.Path, settings: dict[str, object]
 ) -> ml_collections.ConfigDict:

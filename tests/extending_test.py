@@ -16,7 +16,7 @@ from absl.testing import absltest, parameterized
 import jax
 import numpy as np
 
-from nashmd_jax import mistakes, pipeline, texts
+from nashmd_jax import mistakes, pipeline
 from nashmd_jax import task as task_lib
 from nashmd_jax.judges import table
 from nashmd_jax.nash import settings
@@ -226,20 +226,7 @@ class ExtendingTest(TinyRun):
     self.assertNotIn(0, [row["judged"] % 1 for row in rows])
 
   def test_loss_on_records_of_an_own_schema(self):
-    data = self.folder / "rated"
-    data.mkdir()
-    for split in texts.SPLITS:
-      lines = (self.records / f"{split}.jsonl").read_text().splitlines()
-      rated = [
-        {
-          "key": row["id"],
-          "question": row["prompt"],
-          "answer": row["response"],
-          "stars": 1 + int(row["id"]) % 5,
-        }
-        for row in map(json.loads, lines)
-      ]
-      (data / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rated)))
+    data = page.write_rated(self.folder / "rated", self.records)
     config = self.config("rated", **{"data.records": str(data)})
     text.prepare(config, self.base)
     rows, _ = self.train(config, "preference")

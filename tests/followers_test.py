@@ -27,6 +27,20 @@ def kept_after(law: str, *, size: int, every: int, steps: int, runs: int):
   return map(np.asarray, jax.jit(jax.vmap(run))(keys))
 
 
+class MovingAverageTest(parameterized.TestCase):
+  def test_by_hand(self):
+    follower = followers.moving_average(decay=0.75)
+    average = follower.init({"w": jnp.array([4.0])})
+    for step, expected in ((1, 3.0), (2, 2.25)):
+      average = follower.update(average, {"w": jnp.zeros(1)}, step, None)
+      np.testing.assert_allclose(average["w"], [expected])
+
+  @parameterized.parameters(1.0, -0.1, float("nan"))
+  def test_mistakes(self, decay):
+    with self.assertRaisesRegex(ValueError, f"ema.decay: got {decay}"):
+      followers.moving_average(decay=decay)
+
+
 class PastTest(parameterized.TestCase):
   @parameterized.parameters("uniform", "exponential")
   def test_slots_fill_in_order_every_few_steps(self, law):

@@ -1,9 +1,10 @@
 """Exact gradients by enumeration, and the expectation of every estimator.
 
 On a table model all responses are listed, so both sides are finite sums in
-float64: the exact gradient from sequence probabilities alone, the expectation
-from the library's loss on every row that sampling could give, weighted by its
-probability. Used by the tests and by `make certify`.
+float64: the exact gradient from sequence probabilities alone, opponents from
+`paper_opponents`; the expectation from the library's loss on every row that
+sampling could give, weighted by its probability. Used by the tests and by
+`make certify`.
 """
 
 from collections.abc import Callable
@@ -15,9 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from nashmd_jax import losses, policy
-from nashmd_jax.nash import opponents
 from nashmd_jax.training import followers
-from tests import enumeration
+from tests import enumeration, paper_opponents
 
 TEMPERATURE, KL_COEF, MIXTURE, PROMPTS = 0.8, 0.3, 0.25, 2
 SETS = ("policy", "reference", "ema", "behaviour", "past_0", "past_1")
@@ -99,7 +99,7 @@ def token_log_probs(
 
 def sequences(world: World, logits, temperature: float = TEMPERATURE):
   """log π(y|x) from a table of logits [X, prefixes, V], f64[X, Y]."""
-  table = jax.nn.log_softmax(logits / temperature)
+  table = paper_opponents.log_probs(logits, temperature)
   return jnp.stack(
     [
       enumeration.sequence_log_probs(table[x], world.tokens, world.mask)
@@ -114,22 +114,8 @@ def log_policy(world: World, params) -> jax.Array:
 
 def played(world: World, opponent: str) -> list[jax.Array]:
   """π′(y|x), f64[X, Y], for each set that the opponent may draw."""
-  made = opponents.make_opponent(
-    opponent=opponent, mixture=MIXTURE, mixture_end=MIXTURE, mixture_steps=0
-  )
-  snapshots, count = world.sets["past"]
-  found = []
-  for i in range(int(count) if opponent == "past" else 1):
-    one = followers.Past(
-      jax.tree.map(lambda x, i=i: x[i : i + 1], snapshots), jnp.int32(1)
-    )
-    sets = made.sets(world.sets | {"past": one}, jax.random.key(0), 0)
-    mixed = sum(
-      weight * jax.nn.log_softmax(sets[name]["logits"] / TEMPERATURE)
-      for name, weight in made.lane(0).items()
-    )
-    found.append(jnp.exp(sequences(world, mixed, 1.0)))
-  return found
+  tables = paper_opponents.TABLES[opponent](world.sets, MIXTURE, TEMPERATURE)
+  return [jnp.exp(sequences(world, table, 1.0)) for table in tables]
 
 
 def ascent(world: World, weights: jax.Array) -> np.ndarray:
@@ -260,7 +246,7 @@ def pg_estimate(
   return expectation(
     world,
     read,
-    lambda rows: loss(log_prob=rows, **constant)[0],
+    lambda rows: loss(log_prob=rows, **constant)[0].value,
     writer[x, y] * mean[x, z],
     x,
     y,
@@ -282,7 +268,7 @@ def exact_kl_estimate(world: World, loss, draws, **scores) -> np.ndarray:
   return expectation(
     world,
     distributions,
-    lambda rows: loss(log_probs=rows, **constant)[0],
+    lambda rows: loss(log_probs=rows, **constant)[0].value,
     writer[x, y] * mean[x, z],
     x,
     y,
@@ -293,7 +279,8 @@ def leave_one_out_estimate(world: World) -> np.ndarray:
   """Expectation of RLHF with K = 2 and `leave_one_out`."""
   x, y, z = pair_rows(world)
   both = jnp.stack([world.reward[x, y], world.reward[x, z]], axis=1)
-  baseline = losses.leave_one_out(both)[:, 0].reshape(world.win.shape)
+  known = jnp.ones(both.shape, bool)
+  baseline = losses.leave_one_out(both, known)[:, 0].reshape(world.win.shape)
   return pg_estimate(
     world,
     losses.rlhf_pg_loss,
@@ -319,7 +306,14 @@ def pairwise_estimate(world: World, loss, opponent: str) -> np.ndarray:
   return expectation(
     world,
     read,
-    lambda rows: loss(log_ratio=rows, win_prob=win, kl_coef=KL_COEF)[0],
+    lambda rows: (
+      loss(
+        log_ratio=rows,
+        win_prob=win,
+        judged=jnp.ones(win.shape, bool),
+        kl_coef=KL_COEF,
+      )[0].value
+    ),
     weights,
     slice(None),
   )

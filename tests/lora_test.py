@@ -10,11 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nashmd_jax import arrays, models, policy, sampling
-from nashmd_jax.hub import peft, safetensors
+from nashmd_jax import arrays, mistakes, models, policy, sampling
+from nashmd_jax import task as task_lib
+from nashmd_jax.hub import folders, peft, safetensors
 from nashmd_jax.models import lora
-from tests import decoder_test, t5_test
+from tests import decoder_test, hub_test, t5_test
 
+FAMILIES = {
+  "t5": dict(
+    vocab_size=30, width=16, num_heads=2, head_dim=4, mlp_dim=32,
+    encoder_layers=2, decoder_layers=2, num_buckets=8, max_distance=16,
+  ),
+  "llama": decoder_test.SIZES | {"num_layers": 2},
+}  # fmt: skip
 TARGETS = tuple(lora.INPUT_AXES)
 ALPHA, RANK = 6.0, 3
 MODELS = {
@@ -164,7 +172,77 @@ class LoraTest(parameterized.TestCase):
         lora.init_lora(jax.random.key(0), base, **arguments)
 
 
-class PeftTest(absltest.TestCase):
+class CheckTest(parameterized.TestCase):
+  """Mistakes in `config.lora`, before anything runs."""
+
+  FINE = dict(rank=2, alpha=1.0, targets=("query",))
+
+  def made(self):
+    return models.make_config(
+      family="llama", **(decoder_test.SIZES | {"num_layers": 2})
+    )
+
+  @parameterized.parameters(
+    (dict(rank=-1), "got rank -1 and alpha 1.0, expected"),
+    (dict(alpha=0.0), "got rank 2 and alpha 0.0, expected"),
+    (dict(alpha=float("inf")), "got rank 2 and alpha inf, expected"),
+    (dict(alpha=float("nan")), "got rank 2 and alpha nan, expected"),
+    (dict(targets=()), r"lora.targets: got \(\), expected some of"),
+    (dict(targets=("query", "cross_query")), "got .*cross_query.*, expected"),
+    (dict(rank=13, targets=("value", "up")), "got 13, expected at most 12, .*"
+     "matrix 'value'"),
+  )  # fmt: skip
+  def test_is_refused(self, changes, message):
+    task_lib.check_lora(self.made(), **self.FINE)
+    with self.assertRaisesRegex(mistakes.Mistake, message):
+      task_lib.check_lora(self.made(), **(self.FINE | changes))
+
+  def test_without_adapters_their_targets_do_not_matter(self):
+    task_lib.check_lora(
+      self.made(), rank=0, alpha=1.0, targets=("cross_query",)
+    )
+
+  def test_every_matrix_of_every_family_may_be_adapted(self):
+    for make in MODELS.values():
+      base = jax.eval_shape(make().init, jax.random.key(0))
+      self.assertEqual(tuple(lora.sizes(base)), TARGETS)
+    self.assertEqual(lora.sizes(base)["out"], (24, 16))
+
+
+class PeftTest(parameterized.TestCase):
+  def save(self, family, **changes):
+    """A folder of adapters, their base, and themselves."""
+    made = models.make_config(family=family, **FAMILIES[family])
+    base, adapters = adapted(models.make_model(made), ("query", "out", "down"))
+    folder = pathlib.Path(self.create_tempdir())
+    peft.save_adapter(folder, adapters, made, alpha=ALPHA, base="some/base")
+    path = folder / peft.CONFIG
+    settings = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps(settings))
+    return folder, folders.Pretrained(made, None, base), adapters
+
+  @parameterized.parameters("t5", "llama")
+  def test_a_folder_comes_back(self, family):
+    folder, base, adapters = self.save(family)
+    found = peft.load_adapter(folder, base, hub_test.one_device)
+    jax.tree.map(np.testing.assert_array_equal, found, adapters)
+
+  @parameterized.parameters(
+    (dict(use_dora=True), "use_dora = True"),
+    (dict(bias="all"), "bias = 'all'"),
+    (dict(rank_pattern={"q_proj": 4}), "rank_pattern = "),
+    (dict(peft_type="LOHA"), "not known here .LOHA."),
+    (dict(target_modules=["q_proj", "c_attn"]), r"\['q_proj', 'c_attn'\], e"),
+    (dict(target_modules=["q_proj"]), "unknown: .*o_proj"),
+    (dict(target_modules=["q_proj", "k_proj", "o_proj", "down_proj"]),
+     "missing: .*k_proj"),
+    (dict(r=5), r"lora_A.weight is \[3, 16\], not \[5, 16\]"),
+  )  # fmt: skip
+  def test_adapters_that_do_not_fit(self, changes, message):
+    folder, base, _ = self.save("llama", **changes)
+    with self.assertRaisesRegex(ValueError, message):
+      peft.load_adapter(folder, base, hub_test.one_device)
+
   def test_folder(self):
     config = models.make_config(
       family="llama", **(decoder_test.SIZES | {"num_layers": 2})

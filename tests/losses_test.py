@@ -22,33 +22,45 @@ def nash(log_prob, ref_log_prob=REF, win_prob=(0.9, 0.2), kl_coef=0.1):
   )
 
 
+def by_reference(**arrays):
+  """The off-policy loss on responses that μ wrote."""
+  return losses.nash_pg_off_policy_loss(
+    behaviour_log_prob=jnp.asarray(arrays["ref_log_prob"]), clip=9.0, **arrays
+  )
+
+
 class PolicyGradientTest(parameterized.TestCase):
   def test_gradient_is_minus_the_bracket_over_batch(self):
     # Log-ratios: row 0 (.5, -1), row 1 (0, .5, 2); to go: (-.5, -1) and
     # (2.5, 2.5, 2). Brackets: .4 - .1 to go, and -.3 - .1 to go.
     bracket = np.array([[0.45, 0.5, 0.0], [-0.55, -0.55, -0.5]])
-    grad = jax.grad(lambda x: nash(x)[0])(jnp.asarray(LOG_PROB))
+    grad = jax.grad(lambda x: nash(x)[0].value)(jnp.asarray(LOG_PROB))
     np.testing.assert_allclose(grad, -bracket / 2, rtol=1e-6)
 
   def test_no_gradient_to_reference_or_win_prob(self):
     grads = jax.grad(
-      lambda ref, win: nash(LOG_PROB, ref, win)[0], argnums=(0, 1)
+      lambda ref, win: nash(LOG_PROB, ref, win)[0].value, argnums=(0, 1)
     )(jnp.asarray(REF), jnp.array([0.9, 0.2]))
     for grad in grads:
       np.testing.assert_array_equal(grad, np.zeros_like(grad))
 
   def test_metrics(self):
     _, metrics = nash(LOG_PROB)
-    np.testing.assert_allclose(metrics["kl"], 1.0, rtol=1e-6)
-    np.testing.assert_allclose(metrics["win_prob"], 0.55, rtol=1e-6)
-    np.testing.assert_allclose(metrics["objective"], 0.45, rtol=1e-6)
-    np.testing.assert_allclose(metrics["response_tokens"], 2.5)
+    expected = {
+      "kl": 1.0, "win_prob": 0.55, "objective": 0.45, "response_tokens": 2.5
+    }  # fmt: skip
+    self.assertEqual(set(metrics), set(expected))
+    for name, value in expected.items():
+      np.testing.assert_allclose(metrics[name].value, value, rtol=1e-6)
+      np.testing.assert_allclose(metrics[name].count, 2)
 
   def test_masked_positions_may_hold_anything(self):
     dirty = np.where(MASK, LOG_PROB, -np.inf)
     dirty_ref = np.where(MASK, REF, np.nan)
     clean, unclean = (
-      jax.value_and_grad(lambda x, ref=ref: nash(x, ref)[0])(jnp.asarray(x))
+      jax.value_and_grad(lambda x, ref=ref: nash(x, ref)[0].value)(
+        jnp.asarray(x)
+      )
       for x, ref in ((LOG_PROB, REF), (dirty, dirty_ref))
     )
     np.testing.assert_allclose(unclean[0], clean[0], rtol=1e-6)
@@ -64,9 +76,9 @@ class PolicyGradientTest(parameterized.TestCase):
         baseline=jnp.array([1.0, 1.0]),
         kl_coef=0.1,
         **common,
-      )[0]
+      )[0].value
 
-    expected = jax.grad(lambda x: nash(x)[0])(jnp.asarray(LOG_PROB))
+    expected = jax.grad(lambda x: nash(x)[0].value)(jnp.asarray(LOG_PROB))
     got = jax.grad(rlhf)(jnp.asarray(LOG_PROB))
     np.testing.assert_allclose(got, expected, rtol=1e-5)
 
@@ -74,18 +86,48 @@ class PolicyGradientTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, r"win_prob: expected \[B\]"):
       nash(LOG_PROB, win_prob=(0.9, 0.2, 0.3))
 
-  def test_equal_shards_average_to_the_whole(self):
-    rows = [
-      losses.nash_pg_loss(
-        log_prob=jnp.asarray(LOG_PROB[i : i + 1]),
-        ref_log_prob=jnp.asarray(REF[i : i + 1]),
-        win_prob=jnp.array([[0.9], [0.2]])[i],
-        mask=jnp.asarray(MASK[i : i + 1]),
+  def test_parts_add_up_to_the_whole_however_unequal(self):
+    def loss(rows):
+      return losses.nash_pg_loss(
+        log_prob=jnp.asarray(np.vstack([LOG_PROB, LOG_PROB])[rows]),
+        ref_log_prob=jnp.asarray(np.vstack([REF, REF])[rows]),
+        win_prob=jnp.array([0.9, 0.2, 0.4, 0.6])[rows],
+        mask=jnp.asarray(np.vstack([MASK, MASK])[rows]),
         kl_coef=0.1,
-      )[0]
-      for i in (0, 1)
-    ]
-    np.testing.assert_allclose(np.mean(rows), nash(LOG_PROB)[0], rtol=1e-6)
+      )
+
+    whole = loss(slice(None))
+    parts = [loss(slice(0, 1)), loss(slice(1, 4))]
+    summed = jax.tree.map(lambda a, b: a + b, *parts)
+    for got, expected in zip(
+      *map(jax.tree.leaves, (summed, whole)), strict=True
+    ):
+      np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+  @parameterized.parameters(
+    losses.nash_pg_loss,
+    losses.nash_pg_sequence_kl_loss,
+    by_reference,
+  )
+  def test_a_row_without_a_mask_counts_nowhere(self, loss):
+    def run(rows, mask, win_prob):
+      def value(x):
+        mean, metrics = loss(
+          log_prob=x,
+          ref_log_prob=jnp.asarray(REF[rows]),
+          win_prob=jnp.asarray(win_prob),
+          mask=jnp.asarray(mask),
+          kl_coef=0.1,
+        )
+        return mean.value, (mean, metrics)
+
+      return jax.grad(value, has_aux=True)(jnp.asarray(LOG_PROB[rows]))
+
+    mask = MASK & np.array([[True], [False]])
+    grad, found = run(slice(0, 2), mask, [0.9, np.nan])
+    alone, expected = run(slice(0, 1), MASK[:1], [0.9])
+    np.testing.assert_array_equal(grad, np.vstack([alone, np.zeros((1, 3))]))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 def off_policy(log_prob, behaviour, *, clip, win_prob=(0.9, 0.2)):
@@ -105,8 +147,8 @@ class OffPolicyTest(parameterized.TestCase):
     got, expected = (
       jax.grad(f)(jnp.asarray(LOG_PROB))
       for f in (
-        lambda x: off_policy(x, LOG_PROB, clip=0.2)[0],
-        lambda x: nash(x)[0],
+        lambda x: off_policy(x, LOG_PROB, clip=0.2)[0].value,
+        lambda x: nash(x)[0].value,
       )
     )
     np.testing.assert_array_equal(got, expected)
@@ -123,11 +165,15 @@ class OffPolicyTest(parameterized.TestCase):
     behaviour = LOG_PROB + np.array([[shift, 0, 0]], np.float32)
     bracket = np.array([[0.45, 0.5, 0.0], [-0.55, -0.55, -0.5]])
     expected = -bracket * np.array([[first], [second]]) / 2
-    grad, metrics = jax.grad(
-      lambda x: off_policy(x, behaviour, clip=clip), has_aux=True
-    )(jnp.asarray(LOG_PROB))
+
+    def value(x):
+      mean, metrics = off_policy(x, behaviour, clip=clip)
+      return mean.value, metrics
+
+    grad, metrics = jax.grad(value, has_aux=True)(jnp.asarray(LOG_PROB))
     np.testing.assert_allclose(grad, expected, rtol=1e-5)
-    np.testing.assert_allclose(metrics["clipped"], clipped, rtol=1e-6)
+    np.testing.assert_allclose(metrics["clipped"].value, clipped, rtol=1e-6)
+    self.assertEqual(float(metrics["clipped"].count), MASK.sum())
 
 
 class ExactKLTest(parameterized.TestCase):
@@ -140,14 +186,16 @@ class ExactKLTest(parameterized.TestCase):
 
     def value_and_grad(log_probs, ref):
       return jax.value_and_grad(
-        lambda x: losses.nash_pg_exact_kl_loss(
-          log_probs=x,
-          ref_log_probs=jnp.asarray(ref),
-          tokens=jnp.array([[1, 0, 0], [2, 3, 1]]),
-          win_prob=jnp.array([0.9, 0.2]),
-          mask=jnp.asarray(MASK),
-          kl_coef=0.1,
-        )[0]
+        lambda x: (
+          losses.nash_pg_exact_kl_loss(
+            log_probs=x,
+            ref_log_probs=jnp.asarray(ref),
+            tokens=jnp.array([[1, 0, 0], [2, 3, 1]]),
+            win_prob=jnp.array([0.9, 0.2]),
+            mask=jnp.asarray(MASK),
+            kl_coef=0.1,
+          )[0].value
+        )
       )(jnp.asarray(log_probs))
 
     clean = value_and_grad(log_probs, ref)
@@ -162,12 +210,20 @@ class ExactKLTest(parameterized.TestCase):
 
 class LeaveOneOutTest(absltest.TestCase):
   def test_by_hand(self):
-    got = losses.leave_one_out(jnp.array([[1.0, 2.0, 6.0], [0.0, 0.0, 3.0]]))
+    got = losses.leave_one_out(
+      jnp.array([[1.0, 2.0, 6.0], [0.0, 0.0, 3.0]]), jnp.ones((2, 3), bool)
+    )
     np.testing.assert_allclose(got, [[4.0, 3.5, 1.5], [1.5, 1.5, 0.0]])
+
+  def test_an_unknown_score_is_no_baseline_of_the_others(self):
+    got = losses.leave_one_out(
+      jnp.array([[1.0, jnp.nan, 6.0]]), jnp.array([[True, False, True]])
+    )
+    np.testing.assert_allclose(got, [[6.0, 7.0, 1.0]])
 
   def test_one_response_has_no_others(self):
     with self.assertRaisesRegex(ValueError, "got 1 response to each prompt"):
-      losses.leave_one_out(jnp.zeros((4, 1)))
+      losses.leave_one_out(jnp.zeros((4, 1)), jnp.ones((4, 1), bool))
 
 
 class PairwiseTest(parameterized.TestCase):
@@ -178,25 +234,65 @@ class PairwiseTest(parameterized.TestCase):
     win_prob = jnp.full((1, 3, 3), jnp.nan)  # i ≥ j is not read
     win_prob = win_prob.at[0, 0, 1].set(0.75).at[0, 0, 2].set(0.0)
     win_prob = win_prob.at[0, 1, 2].set(1.0)
-    args = dict(log_ratio=log_ratio, win_prob=win_prob, kl_coef=0.5)
+    args = dict(
+      log_ratio=log_ratio,
+      win_prob=win_prob,
+      judged=jnp.ones((1, 3, 3), bool),
+      kl_coef=0.5,
+    )
     ipo, metrics = losses.ipo_loss(**args)
     expected = (0.75 * 0 + 0.25 * 4 + 0.0 + 9.0) / 3
-    np.testing.assert_allclose(ipo, expected, rtol=1e-6)
-    np.testing.assert_allclose(metrics["accuracy"], 2 / 3, rtol=1e-6)
-    np.testing.assert_allclose(metrics["margin"], (0.5 + 1 - 2) / 3, rtol=1e-6)
-    np.testing.assert_allclose(metrics["log_ratio"], 1.0)
+    np.testing.assert_allclose(ipo.value, expected, rtol=1e-6)
+    for name, value in (
+      ("accuracy", 2 / 3), ("margin", (0.5 + 1 - 2) / 3), ("log_ratio", 1.0)
+    ):  # fmt: skip
+      np.testing.assert_allclose(metrics[name].value, value, rtol=1e-6)
     dpo, _ = losses.online_dpo_loss(**args)
 
     def cost(margin):
       return np.log1p(np.exp(-0.5 * margin))
 
     expected = (0.75 * cost(1) + 0.25 * cost(-1) + cost(1) + cost(-2)) / 3
-    np.testing.assert_allclose(dpo, expected, rtol=1e-6)
+    np.testing.assert_allclose(dpo.value, expected, rtol=1e-6)
+
+  @parameterized.parameters(losses.ipo_loss, losses.online_dpo_loss)
+  def test_a_pair_that_was_not_judged_counts_nowhere(self, loss):
+    # Of three responses only the pair (0, 2) is known; NaN stands elsewhere,
+    # and a second prompt has no pair at all.
+    log_ratio = jnp.array([[1.0, 0.5, -0.5], [3.0, 2.0, 1.0]])
+    win_prob = jnp.full((2, 3, 3), jnp.nan).at[0, 0, 2].set(0.7)
+    judged = jnp.zeros((2, 3, 3), bool).at[0, 0, 2].set(True)
+
+    def run(log_ratio, win_prob, judged):
+      def value(x):
+        mean, metrics = loss(
+          log_ratio=x, win_prob=win_prob, judged=judged, kl_coef=0.5
+        )
+        return mean.value, (mean, metrics)
+
+      return jax.grad(value, has_aux=True)(log_ratio)
+
+    grad, (mean, metrics) = run(log_ratio, win_prob, judged)
+    pair = np.array([[0, 2]])
+    alone, (alone_mean, alone_metrics) = run(
+      log_ratio[:1, pair[0]],
+      jnp.full((1, 2, 2), 0.7),
+      jnp.ones((1, 2, 2), bool),
+    )
+    expected = np.zeros((2, 3))
+    expected[0, [0, 2]] = alone[0]
+    np.testing.assert_allclose(grad, expected, rtol=1e-6)
+    np.testing.assert_allclose(mean, alone_mean, rtol=1e-6)
+    for name, expected in alone_metrics.items():
+      np.testing.assert_allclose(metrics[name], expected, rtol=1e-6)
 
   def test_one_response_makes_no_pair(self):
     with self.assertRaisesRegex(ValueError, "log_ratio: got 1 response"):
       losses.ipo_loss(
-        log_ratio=jnp.zeros((2, 1)), win_prob=jnp.zeros((2, 1, 1)), kl_coef=1.0
+        log_ratio=jnp.zeros((2, 1)),
+        win_prob=jnp.zeros((2, 1, 1)),
+        judged=jnp.ones((2, 1, 1), bool),
+        kl_coef=1.0,
       )
 
 
@@ -205,27 +301,62 @@ class SupervisedTest(parameterized.TestCase):
     loss, metrics = losses.sft_loss(
       log_prob=jnp.asarray(LOG_PROB), mask=jnp.asarray(MASK)
     )
-    np.testing.assert_allclose(loss, (3.0 + 1.75) / 2)
-    np.testing.assert_allclose(metrics["nats_per_token"], 4.75 / 5, rtol=1e-6)
+    np.testing.assert_allclose(loss.value, (3.0 + 1.75) / 2)
+    np.testing.assert_allclose(
+      metrics["nats_per_token"].value, 4.75 / 5, rtol=1e-6
+    )
+
+  def test_a_row_that_is_masked_whole_counts_nowhere(self):
+    whole = losses.sft_loss(
+      log_prob=jnp.array([[-1.0, -2.0, -9.0], [-jnp.inf, jnp.nan, -1.0]]),
+      mask=jnp.array([[True, True, False], [False, False, False]]),
+    )
+    alone = losses.sft_loss(
+      log_prob=jnp.array([[-1.0, -2.0]]), mask=jnp.ones((1, 2), bool)
+    )
+    jax.tree.map(np.testing.assert_array_equal, whole, alone)
 
   def test_preference_loss(self):
     # -log σ(log 3) = log 4/3; a tie costs log 2 at logit 0.
     loss, metrics = losses.preference_loss(
       logit=jnp.array([np.log(3.0), -np.log(3.0), 0.0]),
       prob_a=jnp.array([1.0, 1.0, 0.5]),
+      mask=jnp.ones(3, bool),
     )
     expected = (np.log(4 / 3) + np.log(4) + np.log(2)) / 3
-    np.testing.assert_allclose(loss, expected, rtol=1e-6)
-    np.testing.assert_allclose(metrics["accuracy"], 0.5)
+    np.testing.assert_allclose(loss.value, expected, rtol=1e-6)
+    np.testing.assert_allclose(metrics["accuracy"].value, 0.5)
+
+  def test_a_comparison_that_does_not_count_is_as_if_it_were_not_there(self):
+    def run(logit, prob_a, mask):
+      def value(x):
+        mean, metrics = losses.preference_loss(
+          logit=x, prob_a=jnp.array(prob_a), mask=jnp.array(mask)
+        )
+        return mean.value, (mean, metrics)
+
+      return jax.grad(value, has_aux=True)(jnp.array(logit))
+
+    grad, found = run(
+      [0.3, np.inf, -1.0], [1.0, np.nan, 0.2], [True, False, True]
+    )
+    alone, expected = run([0.3, -1.0], [1.0, 0.2], [True, True])
+    np.testing.assert_allclose(grad, [alone[0], 0.0, alone[1]], rtol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
 
   def test_bradley_terry_is_invariant_to_a_constant(self):
     a, b = jnp.array([1.0, -2.0]), jnp.array([0.3, 0.7])
     prob = jnp.array([1.0, 0.0])
     first, second = (
-      losses.bradley_terry_loss(reward_a=a + c, reward_b=b + c, prob_a=prob)[0]
+      losses.bradley_terry_loss(
+        reward_a=a + c, reward_b=b + c, prob_a=prob, mask=jnp.ones(2, bool)
+      )[0]
       for c in (0.0, 5.0)
     )
     np.testing.assert_allclose(first, second, rtol=1e-5)
+    # The logits are .7 for what was chosen and −2.7 for what was not.
+    cost = np.log1p(np.exp(-0.7)) + np.log1p(np.exp(-2.7))
+    np.testing.assert_allclose(first.value, cost / 2, rtol=1e-6)
 
 
 if __name__ == "__main__":

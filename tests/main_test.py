@@ -7,12 +7,12 @@ import subprocess
 import sys
 import time
 
-from absl.testing import absltest, parameterized
+from absl.testing import absltest
 import numpy as np
 
 from nashmd_jax import main
 from nashmd_jax.training import metrics
-from tests import golden_metrics, small_records
+from tests import forked, golden_metrics, small_records
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -189,8 +189,26 @@ class GamesTest(absltest.TestCase):
     self.assertIn("all is done already", again.stdout)
 
 
-class MistakesTest(parameterized.TestCase):
-  @parameterized.named_parameters(
+# A flag each, and what is said of it.
+FAULTS = {
+  "--config.sft.train.log_every=0": "sft.train.log_every: got 0",
+  "--config.preference.data.batch_size=0": "preference.data.batch_size",
+  "--config.reward.optimizer.learning_rate=-1.0": "reward.optimizer",
+  "--config.nash.kl_coef=-1.0": "nash.kl_coef: got -1.0",
+  "--config.nash.runs.rlhf.loss=kto": "nash.loss: got 'kto'",
+  "--config.nash.train.micro_batches=3": "train.micro_batches (3)",
+  "--config.tournament.confidence=2.0": "tournament.confidence: got 2.0",
+  "--config.tournament.judges=('me',)": "tournament.judges: got 'me'",
+  "--config.lora.rank=-1": "lora: got rank -1",
+  "--config.raters.weights.coverage=-1.0": "coverage",
+  "--config.layout.max_response=0": "layout.max_response: got 0",
+  "--config.data.records=absent": "absent/train.jsonl",
+}
+
+
+class MistakesTest(absltest.TestCase):
+  # Name, flags, config, what the one sentence says.
+  MISTAKES = (
     (
       "typo",
       ["--config.nash.mixtur=0.2"],
@@ -254,15 +272,37 @@ class MistakesTest(parameterized.TestCase):
     ),
     ("model", ["--config.model.family=gru"], {}, "model.family: got 'gru'"),
   )
-  def test_one_sentence_and_status_two(self, flags, kwargs, message):
-    workdir = pathlib.Path(self.create_tempdir().full_path) / "run"
+
+  def test_one_sentence_and_status_two(self):
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    commands = []
+    for name, flags, kwargs, _ in self.MISTAKES:
+      config = kwargs.get("config", "configs/docstrings.py:tiny")
+      workdir = f"--workdir={folder / name}"
+      commands.append([f"--config={config}", workdir, *flags])
     began = time.monotonic()
-    out = run_main(f"--workdir={workdir}", *flags, **kwargs)
+    outcomes = forked.run_all(commands)
+    self.assertLess((time.monotonic() - began) / len(commands), 10)
+    for (name, _, _, message), out in zip(self.MISTAKES, outcomes, strict=True):
+      with self.subTest(name):
+        self.assertEqual(out.returncode, 2, msg=out.stderr)
+        self.assertIn(message, out.stderr)
+        self.assertNotIn("Traceback", out.stderr)
+        self.assertLen(out.stderr.strip().splitlines(), 1)
+
+  def test_every_fault_is_named_in_one_go(self):
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    began = time.monotonic()
+    (out,) = forked.run_all(
+      [["--config=configs/docstrings.py:tiny", f"--workdir={folder / 'run'}",
+        *FAULTS]]
+    )  # fmt: skip
     self.assertLess(time.monotonic() - began, 60)
     self.assertEqual(out.returncode, 2, msg=out.stderr)
-    self.assertIn(message, out.stderr)
     self.assertNotIn("Traceback", out.stderr)
-    self.assertLen(out.stderr.strip().splitlines(), 1)
+    for sentence in FAULTS.values():
+      self.assertIn(sentence, out.stderr)
+    self.assertFalse((folder / "run").exists())
 
   def test_own_records_with_a_broken_line(self):
     folder = pathlib.Path(self.create_tempdir().full_path)

@@ -3,13 +3,24 @@
 from absl.testing import absltest, parameterized
 
 from configs import docstrings
-from nashmd_jax.stages import nash, tournament
+from nashmd_jax import mistakes
+from nashmd_jax.nash import settings
+from nashmd_jax.stages import tournament
 
 
 def section(**changes):
+  """The section of a run with these changes, not checked."""
   config = docstrings.get_config("tiny").unlock()
   config.nash.runs = {"one": changes}
-  return nash.run_section(config.lock(), "one")
+  return settings.run_section(config.lock(), "one")
+
+
+def check(**changes):
+  """The same, checked: raises all that is wrong with it."""
+  found, findings = section(**changes), mistakes.Findings()
+  settings.check(found, findings, "nash.runs.one")
+  findings.tell()
+  return found
 
 
 class SectionTest(parameterized.TestCase):
@@ -18,11 +29,13 @@ class SectionTest(parameterized.TestCase):
     dict(loss="policy_gradient_exact_kl", judge="reward", samples=4),
     dict(updates_per_rollout=4, clip=0.1),
     dict(judge="votes", mixture=0.5, mixture_end=0.0, mixture_steps=100),
+    dict(judge="raters", samples=2),
     dict(opponent="past", past={"law": "exponential"}),
+    dict(opponent="moving_average", deploy="mixture"),
     dict(deploy="mixture"),
   )
   def test_good_sections(self, **changes):
-    checked = section(**changes)
+    checked = check(**changes)
     for key, value in changes.items():
       if key != "past":
         self.assertEqual(checked[key], value)
@@ -32,7 +45,7 @@ class SectionTest(parameterized.TestCase):
     (dict(loss="ppo"), "nash.loss: got 'ppo'"),
     (
       dict(loss="ipo", judge="reward"),
-      r"nash.loss: got 'ipo', expected one of \['policy_gradient', .* reward",
+      r"nash.loss: got 'ipo', expected one of \['policy_gradient', ",
     ),
     (dict(loss="dpo", kl_coef=0.0), "nash.kl_coef: got 0 for the loss 'dpo'"),
     (dict(kl_coef=-1.0), "nash.kl_coef: got -1.0"),
@@ -45,12 +58,41 @@ class SectionTest(parameterized.TestCase):
       "several updates on one rollout are for 'policy_gradient' on a win_prob",
     ),
     (dict(deploy="best"), "nash.deploy: got 'best'"),
+    (
+      dict(deploy="mixture", opponent="past"),
+      "nash.deploy: got 'mixture' for the opponent 'past'",
+    ),
     (dict(past={"law": "recent"}), "past.law: got 'recent'"),
+    (dict(ema={"decay": 1.0}), "ema.decay: got 1.0"),
     (dict(lss="ipo"), "nash.runs.one: .* does not fit the keys"),
   )
   def test_mistakes(self, changes, message):
     with self.assertRaisesRegex(ValueError, message):
-      section(**changes)
+      check(**changes)
+
+  def test_all_mistakes_are_told_at_once(self):
+    with self.assertRaises(mistakes.Mistake) as caught:
+      check(samples=0, deploy="best", loss="ppo")
+    self.assertLen(caught.exception.sentences, 3)
+    for sentence in caught.exception.sentences:
+      self.assertStartsWith(sentence, "nash.runs.one: ")
+
+  def test_a_run_that_there_is_not(self):
+    config = docstrings.get_config("tiny")
+    with self.assertRaisesRegex(ValueError, "nash.runs: no run 'two' among"):
+      settings.run_section(config, "two")
+
+  @parameterized.parameters(
+    (dict(), {"policy": 1.0}),
+    (dict(deploy="mixture"), {"policy": 0.875, "reference": 0.125}),
+    # The tiny config trains for 4 steps.
+    (
+      dict(deploy="mixture", mixture=0.5, mixture_end=0.0, mixture_steps=8),
+      {"policy": 0.75, "reference": 0.25},
+    ),
+  )
+  def test_what_a_run_deploys(self, changes, expected):
+    self.assertEqual(settings.deployed_lane(section(**changes)), expected)
 
   def test_tournament_plays_what_a_run_deploys(self):
     config = docstrings.get_config("tiny").unlock()
@@ -61,6 +103,20 @@ class SectionTest(parameterized.TestCase):
     ]
     mixture = {"policy": 0.875, "reference": 0.125}
     self.assertEqual(lanes, [{"policy": 1.0}, mixture, {"policy": 1.0}])
+
+  @parameterized.parameters(
+    (dict(), []),
+    (dict(opponent="past"), ["past"]),
+    (dict(deploy="ema"), ["ema"]),
+    (dict(opponent="past", deploy="ema"), ["ema", "past"]),
+    (dict(opponent="moving_average_mixture", deploy="mixture"), ["ema"]),
+  )
+  def test_followers_are_those_that_are_played_or_deployed(
+    self, changes, expected
+  ):
+    self.assertEqual(
+      list(settings.make_followers(section(**changes))), expected
+    )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """A run from folders and people's comparisons to folders, and its mistakes."""
 
+import functools
 import json
 import pathlib
 
@@ -9,9 +10,10 @@ import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 import numpy as np
 
-from figures import landing
+from configs import tldr_t5
 from nashmd_jax import models, sampling
-from nashmd_jax.hub import folders, pretrained
+from nashmd_jax.hub import folders, peft, pretrained
+from nashmd_jax.models import lora
 from nashmd_jax.nash import opponents
 from nashmd_jax.stages import export
 from tests import main_test
@@ -20,7 +22,7 @@ CONFIG = "configs/tldr_t5.py"
 
 
 def tiny_config():
-  return landing.load_config_file(CONFIG, "tiny").unlock()
+  return tldr_t5.get_config("tiny").unlock()
 
 
 def on_one_device(shapes):
@@ -89,8 +91,57 @@ class StartTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, "another architecture than config"):
       self.load(vocab_size=5)
 
+  def test_whether_policy_and_judge_start_alike(self):
+    given = [self.config.model, self.config.judge_model]
+    self.assertFalse(pretrained.same_start(self.config))  # folders of their own
+    for section in given:
+      section.pretrained = None
+    self.assertFalse(pretrained.same_start(self.config))  # other sizes
+    given[1].update({key: given[0][key] for key in given[1]})
+    self.assertTrue(pretrained.same_start(self.config))
+    for section in given:
+      section.pretrained = "random"
+    self.assertFalse(pretrained.same_start(self.config))
+
 
 class ExportTest(absltest.TestCase):
+  def test_a_mixture_of_adapters_comes_back_on_one_base(self):
+    made = pretrained.architecture(tiny_config(), "model", vocab_size=30)
+    made = made._replace(dtype="float32")
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    base = models.make_model(made).init(jax.random.key(0))
+    folders.save_pretrained(
+      folder / "base",
+      base,
+      made,
+      settings={},
+      beside=None,
+      max_file_bytes=folders.MAX_FILE_BYTES,
+    )
+    sets = {
+      name: lora.init_lora(
+        jax.random.key(number), base, rank=2, targets=("query", "up")
+      )
+      for number, name in enumerate(("policy", "reference"))
+    }
+    export.save_deployed(
+      folder / "mixed",
+      {"policy": 0.75, "reference": 0.25},
+      sets,
+      functools.partial(
+        peft.save_adapter, config=made, alpha=4.0, base=str(folder / "base")
+      ),
+    )
+    found = export.load_deployed(folder / "mixed", on_one_device)
+    self.assertEqual(found.lane, {"policy": 0.75, "reference": 0.25})
+    for name, adapters in sets.items():
+      expected = lora.attach(base, adapters, alpha=4.0)
+      jax.tree.map(np.testing.assert_array_equal, found.sets[name], expected)
+    first, second = (
+      one["decoder"]["mlp"]["up"].matrix for one in found.sets.values()
+    )
+    self.assertIs(first, second)
+
   def test_a_mixture_comes_back_as_it_answered(self):
     made = pretrained.architecture(tiny_config(), "model", vocab_size=30)
     made = made._replace(dtype="float32")
@@ -99,13 +150,23 @@ class ExportTest(absltest.TestCase):
       name: model.init(jax.random.key(number))
       for number, name in enumerate(("policy", "reference"))
     }
-    lane = opponents.make_deployed(
-      deploy="mixture", mixture=0.25, mixture_end=0.0, mixture_steps=0
+    mixture = opponents.make_opponent(
+      opponent="mixture", mixture=0.25, mixture_end=0.0, mixture_steps=0
     )
+    lane = opponents.deployed_lane(mixture, deploy="mixture", steps=4)
     folder = pathlib.Path(self.create_tempdir().full_path) / "nash_md"
-    export.save_deployed(
-      folder, export.Deployed(model, sets, lane), made, settings={}, beside=None
-    )
+
+    def save(place, params):
+      folders.save_pretrained(
+        place,
+        params,
+        made,
+        settings={},
+        beside=None,
+        max_file_bytes=folders.MAX_FILE_BYTES,
+      )
+
+    export.save_deployed(folder, lane, sets, save)
     found = export.load_deployed(folder, on_one_device)
     self.assertEqual(found.lane, {"policy": 0.75, "reference": 0.25})
     prompts = jnp.arange(2, 14).reshape(3, 4)

@@ -11,27 +11,22 @@ import sys
 import time
 
 import grain
-import numpy as np
 
+from nashmd_jax import mistakes
 from nashmd_jax.training import distributed
-from tests import training_test
+from tests import least_squares
 
 
 def slow_batches(pause: float) -> grain.DatasetIterator:
-  """The batches of training_test, each after a pause."""
+  """The batches of least squares, each after a pause."""
 
   def wait(batch):
     time.sleep(pause)
     return batch
 
-  dataset = training_test.rows().batch(16).map(wait)
+  dataset = least_squares.rows().batch(16).map(wait)
   options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
   return iter(dataset.to_iter_dataset(options))
-
-
-def evaluate(sets) -> dict[str, float]:
-  """As in training_test, for parameters on the devices of all processes."""
-  return {"w0": float(np.asarray(sets["policy"]["w"])[0])}
 
 
 def main(folder: pathlib.Path, steps: int, pause: float) -> None:
@@ -41,12 +36,10 @@ def main(folder: pathlib.Path, steps: int, pause: float) -> None:
     distributed.start()
     distributed.on_first(lambda: folder.mkdir(parents=True, exist_ok=True))
     print("up", flush=True)
-    training_test.train(
+    least_squares.train(
       folder,
       steps,
-      training_test.least_squares()._replace(
-        batches=lambda: slow_batches(pause), evaluate=evaluate
-      ),
+      least_squares.experiment()._replace(batches=lambda: slow_batches(pause)),
       log_every=5,
       eval_every=10,
       save_every=20,
@@ -54,7 +47,7 @@ def main(folder: pathlib.Path, steps: int, pause: float) -> None:
   except distributed.Preempted as stopped:
     print(stopped, flush=True)
     status = distributed.EXIT_PREEMPTED
-  except ValueError as error:
+  except mistakes.Mistake as error:
     print(error, file=sys.stderr)
     status = 2
   distributed.finish(status)

@@ -13,7 +13,7 @@ from unittest import mock
 from absl.testing import absltest, parameterized
 import ml_collections
 
-from nashmd_jax import files, main
+from nashmd_jax import files, jobs, main
 from nashmd_jax import pipeline as pipeline_lib
 from nashmd_jax.sweeps import hyper, run, trials
 from tests import main_test, small_sweep
@@ -138,7 +138,7 @@ class ConfigsTest(parameterized.TestCase):
     )
     self.assertLen(found, count)
     for trial in found:
-      main.pipeline_of(trial.config, "all").check(trial.config)
+      pipeline_lib.check(main.pipeline_of(trial.config, "all"), trial.config)
 
   def test_config_without_trials(self):
     path = main_test.ROOT / "configs" / "docstrings.py"
@@ -150,22 +150,31 @@ class FailureTest(absltest.TestCase):
     workdir = pathlib.Path(self.create_tempdir().full_path) / "run"
     errors = [RuntimeError("first line\n second"), KeyboardInterrupt()]
 
-    def second_job():
-      if errors:
+    def run_stage(config, workdir, job):
+      if job == "b" and errors:
         raise errors.pop(0)
       return {}
 
+    def stage(name: str, *needs: str) -> pipeline_lib.Stage:
+      return pipeline_lib.Stage(
+        name=name,
+        keys={},
+        check=lambda config, findings: None,
+        jobs=lambda config: [name],
+        needs=lambda config, job: needs,
+        reads=lambda config, job: {},
+        run=run_stage,
+      )
+
     pipeline = pipeline_lib.Pipeline(
-      stages=("a", "b"),
-      check=lambda config: None,
-      jobs=lambda config, workdir: {"a": dict, "b": second_job},
-      alone=(),
-      needed=lambda config, name: (),
+      stages=[stage("a"), stage("b", "a")],
+      keys={"pipeline": None},
+      check=lambda config, findings: None,
+      prepare=lambda config, workdir: {},
       page="a",
-      pod_check=None,
     )
     config = ml_collections.ConfigDict({"pipeline": "p"})
-    run = functools.partial(main.run, config, workdir, "all", None)
+    run = functools.partial(main.run, config, jobs.Place(workdir), "all")
     with (
       mock.patch.dict(main.PIPELINES, {"p": pipeline}),
       mock.patch.object(main.jax.config, "update"),
@@ -241,8 +250,7 @@ class RunnerTest(absltest.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    folder = main_test.WholePathTest.create_tempdir_for_class.__func__(cls)
-    cls.workdir = pathlib.Path(folder) / "run"
+    cls.workdir = main_test.made_folder(cls) / "run"
     # Neither a log nor a claim of the runner: the second trial cannot save.
     (cls.workdir / "001").mkdir(parents=True)
     (cls.workdir / "001" / "config.json.partial").mkdir()
@@ -256,7 +264,7 @@ class RunnerTest(absltest.TestCase):
       [
         sys.executable,
         "-m",
-        "nashmd_jax.sweep",
+        "nashmd_jax.sweeps.run",
         f"--config={SMALL}:{variant}",
         f"--workdir={cls.workdir}",
         *flags,

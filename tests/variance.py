@@ -11,64 +11,26 @@ import jax.numpy as jnp
 import numpy as np
 
 from nashmd_jax import losses
-from nashmd_jax.nash import algorithms, opponents
-from nashmd_jax.nash import play as game_lib
-from tests import enumeration
+from nashmd_jax.nash import play as play_lib
 from tests import gradient_oracle as oracle
-
-
-def make_game(
-  world: oracle.World,
-  *,
-  samples: int,
-  opponent: str = "mixture",
-  loss: str = "policy_gradient",
-  judge=None,
-) -> game_lib.Game:
-  """The table model in the game, judged by the world's preferences."""
-  look_up = enumeration.table_judge(world.win, world.length)
-  return game_lib.Game(
-    model=enumeration.table_model(world.length),
-    opponent=opponents.make_opponent(
-      opponent=opponent,
-      mixture=oracle.MIXTURE,
-      mixture_end=oracle.MIXTURE,
-      mixture_steps=0,
-    ),
-    judge=lambda sets: judge or look_up,
-    rule=algorithms.make_rule(
-      scores="win_prob", loss=loss, updates_per_rollout=1, clip=0.2
-    ),
-    samples=samples,
-    kl_coef=oracle.KL_COEF,
-    temperature=oracle.TEMPERATURE,
-    max_response=world.length,
-    eos_id=enumeration.EOS,
-  )
-
-
-def prompts_batch() -> dict[str, jax.Array]:
-  """Each of the two prompts once."""
-  prompts = jnp.arange(oracle.PROMPTS, dtype=jnp.int32)[:, None]
-  return {
-    "prompts": prompts,
-    "prompts_mask": prompts == prompts,
-    "example_ids": prompts[:, 0],
-  }
+from tests import whole_step
 
 
 def step_gradients(
-  game: game_lib.Game, sets: dict, count: int, seed: int
+  play: play_lib.Play, sets: dict, count: int, seed: int
 ) -> np.ndarray:
   """The ascent direction of `count` independent steps, f64[count, …]."""
 
   @jax.jit
   @jax.vmap
   def gradient(rng):
-    batch = game_lib.rollout(game, sets, prompts_batch(), rng, jnp.int32(0))
-    loss = functools.partial(game_lib.loss, game)
-    grads, _ = jax.grad(loss, has_aux=True)(sets["policy"], batch, rng)
-    return -grads["logits"]
+    batch = whole_step.prompts_batch(np.arange(oracle.PROMPTS))
+    rows = play_lib.rollout(play, sets, batch, rng, jnp.int32(0))
+
+    def loss(params):
+      return play_lib.loss(play, params, sets, rows, rng)[0].value
+
+    return -jax.grad(loss)(sets["policy"])["logits"]
 
   return np.asarray(gradient(jax.random.split(jax.random.key(seed), count)))
 
@@ -95,7 +57,7 @@ def exact_variance(world: oracle.World, samples: int) -> float:
       win_prob=world.win[x, y, z],
       mask=world.mask[y],
       kl_coef=oracle.KL_COEF,
-    )[0]
+    )[0].value
 
   slopes = -len(x) * jax.grad(loss)(log_prob) / oracle.PROMPTS
   scores = jax.jacobian(functools.partial(oracle.token_log_probs, world))(

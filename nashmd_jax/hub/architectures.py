@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nashmd_jax import mistakes
 from nashmd_jax.models import decoder, t5
 
 Config = t5.T5Config | decoder.DecoderConfig
@@ -121,7 +122,7 @@ def config_from_json(settings: Json) -> Config:
   """
   family = settings.get("model_type")
   if family not in CLASSES:
-    raise ValueError(
+    raise mistakes.Mistake(
       f"config.json: model_type is {family!r}, expected one of "
       f"{sorted(CLASSES)}"
     )
@@ -145,7 +146,7 @@ def config_from_json(settings: Json) -> Config:
     keys = DECODER_KEYS
   missing = [key for key in keys.values() if settings.get(key) is None]
   if others or missing:
-    raise ValueError(
+    raise mistakes.Mistake(
       f"config.json of {family}: {'; '.join(others) or 'nothing unsupported'}; "
       f"missing {missing}"
     )
@@ -171,7 +172,7 @@ def config_to_json(config: Config) -> dict[str, Any]:
   told = _comparable(config_from_json(settings))
   wrong = [name for name, x in _comparable(config).items() if told[name] != x]
   if wrong:
-    raise ValueError(
+    raise mistakes.Mistake(
       f"model: the fields {wrong} have values that no config.json of "
       f"{settings['model_type']} can tell"
     )
@@ -262,7 +263,7 @@ def _rotation(settings: Json) -> dict[str, Any]:
     fields["local_rope_base"] = float(base)
   kind = scaling.get("rope_type", scaling.get("type", "default"))
   if kind not in ("default", "linear", "llama3"):
-    raise ValueError(
+    raise mistakes.Mistake(
       f"config.json: rope_type is {kind!r}, expected default, linear or llama3"
     )
   if kind != "default":

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 import numpy as np
 
-from nashmd_jax import files
+from nashmd_jax import files, mistakes
 from nashmd_jax.hub import architectures, safetensors, tensor_names
 from nashmd_jax.models import families, language_model
 
@@ -66,8 +66,9 @@ def load_config(folder: epath.PathLike, **numerics: str) -> Any:
   settings = files.load_json(epath.Path(folder) / "config.json")
   try:
     config = architectures.config_from_json(settings)
+    families.make_model(config)
   except ValueError as error:
-    raise ValueError(f"{folder}: {error}") from None
+    raise mistakes.Mistake(f"{folder}: {error}") from None
   return config._replace(**numerics)
 
 
@@ -94,7 +95,18 @@ def load_pretrained(
   tensors = _load_headers(folder)
   tied = {"lm_head.weight"} if ("head",) not in names else set()
   check_tensors(folder, names, shapes, tensors, ignored=tied)
-  shardings = shard(shapes)
+  return Pretrained(
+    config, model, load_tensors(names, shapes, tensors, shard(shapes))
+  )
+
+
+def load_tensors(
+  names: Mapping[tensor_names.Path, tensor_names.Name],
+  shapes: Params,
+  tensors: Mapping[str, safetensors.Tensor],
+  shardings: Any,
+) -> Params:
+  """Parameters of these shapes from tensors that were checked to fit."""
   params = {}
   for path, name in names.items():
     leaf = _load_leaf(
@@ -104,7 +116,7 @@ def load_pretrained(
       tensors,
     )
     _put(params, path, leaf)
-  return Pretrained(config, model, params)
+  return params
 
 
 def check_tensors(
@@ -143,7 +155,9 @@ def check_tensors(
     listed = "; ".join(
       f"{kind}: {', '.join(found)}" for kind, found in faults.items() if found
     )
-    raise ValueError(f"{where}: weights do not fit the architecture; {listed}")
+    raise mistakes.Mistake(
+      f"{where}: weights do not fit the architecture; {listed}"
+    )
 
 
 def save_pretrained(
@@ -193,7 +207,7 @@ def _load_headers(folder) -> dict[str, safetensors.Tensor]:
   elif (folder / WEIGHTS).exists():
     names = [WEIGHTS]
   else:
-    raise ValueError(
+    raise mistakes.Mistake(
       f"{folder}: holds neither {WEIGHTS} nor {INDEX}; only safetensors are "
       "read, so convert other weights first"
     )

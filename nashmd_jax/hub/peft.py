@@ -1,14 +1,27 @@
 """Adapters as a folder that the peft library loads beside its base."""
 
+from collections.abc import Callable
 from typing import Any
 
 from etils import epath
+import jax
 
+from nashmd_jax import files, mistakes
 from nashmd_jax.hub import architectures, folders, safetensors, tensor_names
 from nashmd_jax.models import lora, t5
 
 WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
 PREFIX = "base_model.model."
+# Settings of adapters that our code has no other value for.
+FIXED = {
+  "bias": "none",
+  "use_dora": False,
+  "use_rslora": False,
+  "rank_pattern": {},
+  "alpha_pattern": {},
+  "modules_to_save": None,
+}
 
 
 def adapter_names(
@@ -51,7 +64,7 @@ def save_adapter(
   modules = {name.template.split(".")[-3] for name in names.values()}
   encoder_decoder = isinstance(config, t5.T5Config)
   folders.save_json(
-    folder / "adapter_config.json",
+    folder / CONFIG,
     {
       "peft_type": "LORA",
       "task_type": "SEQ_2_SEQ_LM" if encoder_decoder else "CAUSAL_LM",
@@ -64,6 +77,66 @@ def save_adapter(
       "inference_mode": True,
     },
   )
+
+
+def load_settings(folder: epath.PathLike) -> dict[str, Any]:
+  """The contents of adapter_config.json.
+
+  Raises: ValueError for a file that is missing, or adapters of another kind.
+  """
+  settings = files.load_json(epath.Path(folder) / CONFIG)
+  wrong = [
+    f"{key} = {settings.get(key)!r}"
+    for key, only in FIXED.items()
+    if (settings.get(key) or only) != only
+  ]
+  if wrong or settings.get("peft_type") != "LORA":
+    raise mistakes.Mistake(
+      f"{folder}: holds adapters of a kind that is not known here "
+      f"({', '.join(wrong) or settings.get('peft_type')})"
+    )
+  return settings
+
+
+def load_adapter(
+  folder: epath.PathLike,
+  base: folders.Pretrained,
+  shard: Callable[[Any], Any],
+) -> lora.Params:
+  """Adapters from a folder that peft, or `save_adapter`, wrote.
+
+  Args:
+    folder: local or remote.
+    base: what they adapt; see "base_model_name_or_path" of `load_settings`.
+    shard: shapes of the adapters -> the sharding of each.
+  Raises: ValueError that lists what does not fit the base.
+  """
+  folder = epath.Path(folder)
+  settings = load_settings(folder)
+  ours = {
+    name.template.split(".")[-2]: path[-1]
+    for path, name in tensor_names.tensor_names(base.config).items()
+    if path[-1] in lora.INPUT_AXES
+  }
+  modules = settings["target_modules"]
+  if isinstance(modules, str) or not set(modules) <= set(ours):
+    raise mistakes.Mistake(
+      f"{folder}: target_modules are {modules!r}, expected some of "
+      f"{sorted(ours)}"
+    )
+  shapes = jax.eval_shape(
+    lambda params: lora.init_lora(
+      jax.random.key(0),
+      params,
+      rank=settings["r"],
+      targets=[ours[module] for module in modules],
+    ),
+    base.params,
+  )
+  names = adapter_names(base.config, shapes)
+  tensors = safetensors.load_header(folder / WEIGHTS)
+  folders.check_tensors(folder, names, shapes, tensors, ignored=set())
+  return folders.load_tensors(names, shapes, tensors, shard(shapes))
 
 
 def _has(tree: Any, path: tensor_names.Path) -> bool:

@@ -11,7 +11,7 @@ from etils import epath
 import jax
 import ml_collections
 
-from nashmd_jax import models
+from nashmd_jax import mistakes, models
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.hub import folders
 from nashmd_jax.models import layers
@@ -62,6 +62,12 @@ def random_folder(workdir: epath.PathLike, section: str) -> epath.Path:
   return epath.Path(workdir) / "start" / section
 
 
+def same_start(config: ml_collections.ConfigDict) -> bool:
+  """Whether the judge's model starts as the policy's does, bit for bit."""
+  own, judge = (_settings(config, section) for section in SECTIONS)
+  return own == judge and own["pretrained"] != RANDOM
+
+
 def architecture(
   config: ml_collections.ConfigDict, section: str, *, vocab_size: int
 ) -> Any:
@@ -95,7 +101,7 @@ def load_start(
     return Start(wanted, None)
   found = folders.load_config(place, **_numerics(wanted))
   if found.vocab_size < vocab_size:
-    raise ValueError(
+    raise mistakes.Mistake(
       f"{place}: has {found.vocab_size} tokens, the tokenizer {vocab_size}; "
       "they do not belong together"
     )
@@ -106,7 +112,7 @@ def load_start(
       for name, value in found._asdict().items()
       if value != getattr(wanted, name, None)
     ]
-    raise ValueError(
+    raise mistakes.Mistake(
       f"{place}: is another architecture than config.{section}: has "
       f"{', '.join(differ)}; set these sizes in the config"
     )

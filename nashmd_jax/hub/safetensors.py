@@ -14,6 +14,7 @@ from etils import epath
 import jax.numpy as jnp
 import numpy as np
 
+from nashmd_jax import mistakes
 from nashmd_jax.training import distributed
 
 MAX_HEADER = 100_000_000
@@ -55,7 +56,7 @@ def load_header(path: epath.Path) -> dict[str, Tensor]:
     with path.open("rb") as file:
       size = int.from_bytes(file.read(8), "little")
       if size > MAX_HEADER:
-        raise ValueError(f"a header of {size} bytes")
+        raise mistakes.Mistake(f"a header of {size} bytes")
       header = json.loads(file.read(size))
       file.seek(0, 2)
       end = file.tell()
@@ -65,7 +66,7 @@ def load_header(path: epath.Path) -> dict[str, Tensor]:
       for name, entry in header.items()
     }
   except (OSError, ValueError, TypeError, KeyError) as error:
-    raise ValueError(
+    raise mistakes.Mistake(
       f"{path}: not a whole safetensors file ({error}); get it again"
     ) from None
 
@@ -74,7 +75,7 @@ def _tensor(path, start, end, *, dtype, shape, data_offsets) -> Tensor:
   found = np.dtype(NAMES[dtype])
   first, last = data_offsets
   if last - first != math.prod(shape) * found.itemsize or start + last > end:
-    raise ValueError(f"bytes {first} to {last} of {end - start}")
+    raise mistakes.Mistake(f"bytes {first} to {last} of {end - start}")
   return Tensor(path, start + first, tuple(shape), found)
 
 

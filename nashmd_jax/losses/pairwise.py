@@ -84,15 +84,20 @@ def _pairs(log_ratio, win_prob, judged):
       "more to make pairs"
     )
   i, j = np.triu_indices(sizes["K"], 1)
+  mask = judged[:, i, j]
   margin = log_ratio[:, i] - log_ratio[:, j]
-  return margin, win_prob[:, i, j], judged[:, i, j]
+  # A pair that was not judged may hold NaN, which no gradient must meet.
+  return margin, jnp.where(mask, win_prob[:, i, j], 0.5), mask
 
 
 def _metrics(log_ratio, margin, prob, mask) -> Metrics:
   agreement = 0.5 + 0.5 * jnp.sign(margin) * jnp.sign(prob - 0.5)
-  rows = jnp.broadcast_to(jnp.any(mask, axis=1)[:, None], log_ratio.shape)
+  own = np.arange(log_ratio.shape[1])[:, None]
+  i, j = np.triu_indices(len(own), 1)
+  among = ((own == i) | (own == j))[None]
+  paired = jnp.any(mask[:, None, :] & among, axis=2)
   metrics = {
-    "log_ratio": arrays.mean_over(log_ratio, rows),
+    "log_ratio": arrays.mean_over(log_ratio, paired),
     "margin": arrays.mean_over((2 * prob - 1) * margin, mask),
     "accuracy": arrays.mean_over(agreement, mask),
   }

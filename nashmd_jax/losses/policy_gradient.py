@@ -141,6 +141,7 @@ def nash_pg_off_policy_loss(
   )
   payment = kl_forms.to_go(log_prob, ref_log_prob, mask)
   bracket = win_prob[:, None] - 0.5 - kl_coef * payment.owed
+  bracket = jnp.where(mask, bracket, 0)
   weight = jnp.exp(arrays.masked_sum(log_prob - behaviour_log_prob, mask))
   weight = weight[:, None]
   clipped = (weight > 1 + clip) & (bracket > 0)

@@ -48,6 +48,7 @@ def preference_loss(
   arrays.check_shapes(
     logit=(logit, "B"), prob_a=(prob_a, "B"), mask=(mask, "B")
   )
+  logit, prob_a = jnp.where(mask, logit, 0), jnp.where(mask, prob_a, 0.5)
   nats = optax.sigmoid_binary_cross_entropy(logit, prob_a)
   agreement = 0.5 + 0.5 * jnp.sign(logit) * jnp.sign(prob_a - 0.5)
   return arrays.mean_over(nats, mask), {

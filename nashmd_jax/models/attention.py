@@ -4,18 +4,44 @@
 decode cache. H query heads share G key heads, H a multiple of G.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
+from nashmd_jax import mistakes
+
 KERNELS = ("einsum", "xla", "cudnn", "splash")
 LANES = 128
+# Before the kernel's name in the names of compiled operations.
+SCOPE = "attention="
+# In order of speed; "auto" is what every platform can.
 ORDER = {
+  "auto": ("xla", "einsum"),
   "tpu": ("splash", "xla", "einsum"),
   "gpu": ("cudnn", "xla", "einsum"),
-  "cpu": ("xla", "einsum"),
 }
+
+
+def on_devices(requested: str, *, platform: str, split: bool) -> str:
+  """What a model asks for on given devices: "auto" becomes their order.
+
+  The host does not matter: a program may be compiled for devices that it does
+  not have. The compiler cannot split the splash kernel.
+
+  Args:
+    requested: see `choose_kernel`.
+    platform: of the devices, such as "tpu".
+    split: whether one program is split over several of them.
+  Returns: for `choose_kernel`.
+  Raises: Mistake for a kernel that cannot be split.
+  """
+  if split and requested in ("splash", "tpu"):
+    raise mistakes.Mistake(
+      f"model.attention: got {requested!r}, which one program on several "
+      "devices cannot use; set it to 'auto'"
+    )
+  if requested != "auto" or (platform == "tpu" and split):
+    return requested
+  return platform if platform in ORDER else requested
 
 
 def choose_kernel(
@@ -36,7 +62,8 @@ def choose_kernel(
   The einsum knows all.
 
   Args:
-    requested: "auto", or one of `KERNELS` to be preferred where it can.
+    requested: a key of `ORDER`, or one of `KERNELS` to be preferred where it
+      can.
     shape: of the queries, (B, T, H, K).
     dtype: of the queries.
     causal, masked, biased, soft_cap: what is asked; see `attend`.
@@ -53,10 +80,7 @@ def choose_kernel(
     "xla": soft_cap is None,
     "einsum": True,
   }
-  if requested == "auto":
-    order = ORDER.get(jax.default_backend(), ORDER["cpu"])
-  else:
-    order = (requested, "xla", "einsum")
+  order = ORDER.get(requested, (requested, "xla", "einsum"))
   return next(kernel for kernel in order if can[kernel])
 
 
@@ -95,6 +119,20 @@ def attend(
     biased=bias is not None,
     soft_cap=soft_cap,
   )
+  with jax.named_scope(SCOPE + chosen):
+    return _attend(
+      chosen,
+      *(queries, keys, values),
+      scale=scale,
+      causal=causal,
+      mask=mask,
+      bias=bias,
+      soft_cap=soft_cap,
+    )
+
+
+def _attend(chosen, queries, keys, values, *, scale, causal, mask, bias,
+            soft_cap):  # fmt: skip
   if chosen == "splash":
     return _splash(queries * scale, keys, values, soft_cap)
   if chosen in ("xla", "cudnn"):
@@ -159,17 +197,16 @@ def _splash(queries, keys, values, soft_cap, interpret=False):
   return jnp.swapaxes(jax.vmap(kernel)(*by_head), 1, 2)
 
 
-@functools.lru_cache
 def _splash_kernel(length, heads, soft_cap, interpret):
+  """Made anew for each trace, whose constants its masks become."""
   # Imported here because it takes a second that other machines need not pay.
   from jax.experimental.pallas.ops.tpu import splash_attention
 
   causal = splash_attention.CausalMask((length, length))
-  with jax.ensure_compile_time_eval():
-    return splash_attention.make_splash_mha(
-      splash_attention.MultiHeadMask([causal] * heads),
-      head_shards=1,
-      q_seq_shards=1,
-      attn_logits_soft_cap=soft_cap,
-      interpret=interpret,
-    )
+  return splash_attention.make_splash_mha(
+    splash_attention.MultiHeadMask([causal] * heads),
+    head_shards=1,
+    q_seq_shards=1,
+    attn_logits_soft_cap=soft_cap,
+    interpret=interpret,
+  )

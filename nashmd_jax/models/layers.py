@@ -35,7 +35,7 @@ class Numerics(NamedTuple):
     param_dtype: of the parameters that `init` makes.
     remat: what the backward pass computes again: "none", "full" (every
       layer), or "dots" (all but the matrix products with parameters).
-    attention: "auto", or the kernel to prefer; see `attention`.
+    attention: "auto", a platform, or the kernel to prefer; see `attention`.
   """
 
   dtype: str
@@ -50,7 +50,7 @@ def check_numerics(numerics: Numerics) -> None:
     "dtype": DTYPES,
     "param_dtype": DTYPES,
     "remat": tuple(REMAT),
-    "attention": ("auto", *attention.KERNELS),
+    "attention": (*attention.ORDER, *attention.KERNELS),
   }
   for name, allowed in choices.items():
     value = getattr(numerics, name)

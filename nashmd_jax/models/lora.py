@@ -101,6 +101,23 @@ def init_lora(
   return _at_targets(adapters, params, set(targets))
 
 
+def sizes(params: Params) -> dict[str, tuple[int, int]]:
+  """The matrices that may be adapted: by name, numbers in and numbers out.
+
+  Args:
+    params: arrays or shapes of the model; of a name that several of its
+      matrices have, the last is told.
+  """
+  found = {}
+
+  def look(path, leaf):
+    _, ins, outs = _split(leaf.shape, INPUT_AXES[path[-1]])
+    found[path[-1]] = math.prod(ins), math.prod(outs)
+
+  _at_targets(look, params, set(INPUT_AXES))
+  return {name: found[name] for name in INPUT_AXES if name in found}
+
+
 def attach(params: Params, lora: Params, *, alpha: float) -> Params:
   """The parameters with `Adapted` in place of the adapted matrices.
 

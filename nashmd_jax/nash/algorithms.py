@@ -283,7 +283,9 @@ def play_by_names(
   read = policy.response_distributions if whole else policy.response_log_probs
 
   def of_rows(what, reference, rows, kl_coef):
-    found = way.scores(rows["answers"], rows["judged"], rows["weights"])
+    # What was not judged may hold NaN, and 0 · NaN is NaN.
+    answers = jnp.where(rows["judged"], rows["answers"], 0)
+    found = way.scores(answers, rows["judged"], rows["weights"])
     mask = rows["responses_mask"] & found.pop("counted")[:, None]
     found |= {name: rows[key] for name, key in OF_ROWS.items() if key in rows}
     found |= {"mask": mask, "kl_coef": kl_coef}

@@ -95,4 +95,4 @@ def check(section: Section, findings: mistakes.Findings) -> None:
     judge = table.find(section.judge, setting="nash.judge")
     algorithm = make_algorithm(section, judge.gives)
     lanes = make_opponent(section).lanes(0)
-    algorithm.way.lanes(lanes, section.samples)
+    algorithm.way.lanes(lanes, max(section.samples, 1))

@@ -1,8 +1,9 @@
 """Stage `export`: trained policies as folders that transformers and vLLM load.
 
-A policy that answers alone is one folder. A deployed mixture is no network: it
-is a folder of folders, one a parameter set, with their weights in
-`mixture.json`, which `load_deployed` reads back as a lane.
+A policy that answers alone is one folder: of whole parameters, or of adapters
+that peft loads beside their base. A deployed mixture is no network: it is a
+folder of folders, one a parameter set, with their weights in `mixture.json`,
+which `load_deployed` reads back as a lane.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,13 +14,14 @@ from typing import Any, NamedTuple
 from etils import epath
 import jax
 
-from nashmd_jax import files, mistakes, models, pipeline, sampling
+from nashmd_jax import files, mistakes, models, pipeline, sampling, texts
 from nashmd_jax import task as task_lib
 from nashmd_jax.hub import architectures, folders, peft, pretrained
 from nashmd_jax.models import lora
 from nashmd_jax.stages import sft, tournament
 
 Config = pipeline.Config
+Save = Callable[[epath.Path, Any], None]
 NAME = "export"
 FORMS = ("whole", "peft")
 MIXTURE = "mixture.json"
@@ -32,7 +34,7 @@ class Deployed(NamedTuple):
 
   Attributes:
     model: of every set.
-    sets: parameters by name.
+    sets: parameters by name; adapters share the matrices of their base.
     lane: weights of their log-probabilities; see `sampling`.
   """
 
@@ -44,82 +46,81 @@ class Deployed(NamedTuple):
 def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, str]:
   """Writes a folder for each of `config.export.policies`, and where it is."""
   task = task_lib.load_task(config, workdir)
-  start = task.starts["model"]
+  save = _adapters(task)
+  if config.export.form == "whole":
+    save = _whole(task, beside=_tokenizer_folder(config, workdir, task))
   written = {}
   for name in config.export.policies:
     lane = tournament.deployed_lane(config, name)
     place = workdir / tournament.policy_job(config, name)
     sets = tournament.load_sets(task, lane, place, workdir / sft.NAME)
     folder = workdir / job / name
-    if config.export.form == "peft":
-      _save_adapters(folder, lane, sets, task, base=str(start.folder))
-    else:
-      save_deployed(
-        folder,
-        Deployed(task.model, whole(task, lane, sets), lane),
-        start.config,
-        settings=_settings(task, start),
-        beside=start.folder or epath.Path(workdir) / "data",
-      )
+    save_deployed(folder, lane, sets, save)
     written[name] = str(folder)
     print(f"export: {name} in {folder}")
   return written
 
 
-def whole(
-  task: task_lib.Task, lane: sampling.Lane, sets: Mapping[str, Any]
-) -> dict[str, Any]:
-  """The sets of a lane as whole parameters, adapters added to their base."""
-  if not task.lora.rank:
-    return {name: sets[name] for name in lane}
-  base = sets[task_lib.BASES["model"]]
-  merge = jax.jit(functools.partial(lora.merge, alpha=task.lora.alpha))
-  return {name: merge(base, sets[name]) for name in lane}
+def _whole(task: task_lib.Task, *, beside: epath.PathLike) -> Save:
+  """Saves a set as whole parameters, adapters added to their base."""
+  start, base = task.starts["model"], task_lib.bases(task, "model")
+  add = functools.partial(lora.merge, alpha=task.lora.alpha)
 
-
-def _save_adapters(folder, lane, sets, task, *, base: str) -> None:
-  """The adapters of each set, as peft loads them beside their base."""
-  folder = epath.Path(folder)
-  for name in lane:
-    peft.save_adapter(
-      folder if len(lane) == 1 else folder / name,
-      sets[name],
-      task.starts["model"].config,
-      alpha=task.lora.alpha,
-      base=base,
+  def save(folder, trained):
+    folders.save_pretrained(
+      folder,
+      jax.jit(add)(*base.values(), trained) if base else trained,
+      start.config,
+      settings=_settings(task, start),
+      beside=beside,
+      max_file_bytes=folders.MAX_FILE_BYTES,
     )
-  if len(lane) > 1:
-    folders.save_json(folder / MIXTURE, dict(lane))
+
+  return save
+
+
+def _adapters(task: task_lib.Task) -> Save:
+  """Saves a set as the adapters that it is, which name where their base is."""
+  start = task.starts["model"]
+  base = str(start.folder)
+  if "://" not in base:
+    base = str(pathlib.Path(base).absolute())
+  return functools.partial(
+    peft.save_adapter, config=start.config, alpha=task.lora.alpha, base=base
+  )
+
+
+def _tokenizer_folder(config, workdir, task) -> epath.Path:
+  """Where the tokenizer is that goes with the weights."""
+  start = task.starts["model"]
+  if start.folder is not None:
+    return start.folder
+  return texts.load_tokenizer(config, workdir, task.splits)[0].parent
 
 
 def save_deployed(
   folder: epath.PathLike,
-  deployed: Deployed,
-  config: Any,
-  *,
-  settings: dict[str, Any],
-  beside: epath.PathLike | None,
+  lane: sampling.Lane,
+  sets: Mapping[str, Any],
+  save: Save,
 ) -> None:
   """Writes one folder, or one for each set of a mixture and its weights.
 
   Args:
     folder: of the policy.
-    deployed: the policy.
-    config: the architecture.
-    settings, beside: see `folders.save_pretrained`.
+    lane: see `Deployed`.
+    sets: what is saved, by name.
+    save: (folder, set) -> None.
   """
-  folder, lane = epath.Path(folder), deployed.lane
-  for name, params in deployed.sets.items():
-    folders.save_pretrained(
-      folder if len(lane) == 1 else folder / name,
-      params,
-      config,
-      settings=settings,
-      beside=beside,
-      max_file_bytes=folders.MAX_FILE_BYTES,
-    )
+  folder = epath.Path(folder)
+  for name, place in _places(folder, lane).items():
+    save(place, sets[name])
   if len(lane) > 1:
     folders.save_json(folder / MIXTURE, dict(lane))
+
+
+def _places(folder: epath.Path, lane: sampling.Lane) -> dict[str, epath.Path]:
+  return {name: folder if len(lane) == 1 else folder / name for name in lane}
 
 
 def _settings(task: task_lib.Task, start: pretrained.Start) -> dict[str, Any]:
@@ -141,21 +142,27 @@ def load_deployed(
     shard, **numerics: see `folders.load_pretrained`.
   Raises: ValueError for a folder that is not whole.
   """
-  folder = epath.Path(folder)
-  lane = {"policy": 1.0}
-  places = {"policy": folder}
+  folder, lane = epath.Path(folder), {"policy": 1.0}
   if (folder / MIXTURE).exists():
     lane = files.load_json(folder / MIXTURE)
-    places = {name: folder / name for name in lane}
-  loaded = {
-    name: folders.load_pretrained(place, shard, **numerics)
-    for name, place in places.items()
-  }
-  return Deployed(
-    model=next(iter(loaded.values())).model,
-    sets={name: one.params for name, one in loaded.items()},
-    lane=lane,
-  )
+
+  @functools.cache
+  def whole(place):
+    return folders.load_pretrained(place, shard, **numerics)
+
+  sets, places = {}, _places(folder, lane)
+  for name, place in places.items():
+    if not (place / peft.CONFIG).exists():
+      found = whole(place)
+      sets[name] = found.params
+      continue
+    settings = peft.load_settings(place)
+    found = whole(epath.Path(settings["base_model_name_or_path"]))
+    adapters = peft.load_adapter(place, found, shard)
+    sets[name] = lora.attach(
+      found.params, adapters, alpha=settings["lora_alpha"]
+    )
+  return Deployed(model=found.model, sets=sets, lane=lane)
 
 
 def check(config: Config, findings: mistakes.Findings) -> None:

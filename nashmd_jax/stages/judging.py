@@ -10,6 +10,7 @@ import numpy as np
 from nashmd_jax import mistakes
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import tokenizer as tokenizer_lib
+from nashmd_jax.hub import pretrained
 from nashmd_jax.judges import preference_model, scorers, table
 from nashmd_jax.nash import settings
 
@@ -40,8 +41,12 @@ def make_template(
 
 
 def base_section(config: Config, stage: str) -> str:
-  """The model whose adapters the judge of a stage is."""
-  return "model" if config[stage].start_from_sft else "judge_model"
+  """The model whose adapters the judge of a stage is.
+
+  The policy's where both start alike, so that one base serves both.
+  """
+  alike = config[stage].start_from_sft or pretrained.same_start(config)
+  return "model" if alike else "judge_model"
 
 
 def trained_runs(config: Config) -> list[str]:
@@ -53,19 +58,17 @@ def trained_runs(config: Config) -> list[str]:
 def wanted(config: Config) -> list[str]:
   """The stages of all judges that a run or the tournament names.
 
-  One that there is not has no stage; who names it says so.
+  A name that there is not counts for nothing here: the checks tell of it.
   """
-  names = [("tournament.judges", name) for name in config.tournament.judges]
-  found = mistakes.Findings()
+  findings, stages = mistakes.Findings(), []
+  for name in config.tournament.judges:
+    with findings.collect():
+      stages += stages_of([name], setting="tournament.judges")
   for run in trained_runs(config):
-    with found.collect():
+    with findings.collect():
       section = settings.run_section(config, run)
-      names += [("nash.judge", section.judge)]
-      names += [("nash.watch", name) for name in section.watch]
-  stages: list[str] = []
-  for setting, name in dict.fromkeys(names):
-    with found.collect():
-      stages += stages_of([name], setting=setting)
+      names = [section.judge, *section.watch]
+      stages += stages_of(names, setting="nash.judge")
   return list(dict.fromkeys(stages))
 
 

@@ -142,7 +142,7 @@ def make_host(config: Config, task: task_lib.Task, play, judge: table.Judge):
       "judge_seconds": np.full(len(said), seconds),
     }
 
-  return host
+  return step_lib.Host(("record_ids", "written", "written_mask"), host)
 
 
 def _texts(task, tokens, mask) -> list[list[str]]:

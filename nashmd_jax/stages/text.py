@@ -1,6 +1,7 @@
 """The pipeline `text`: from records to a report, and to folders."""
 
 from collections.abc import Mapping
+import importlib.util
 import pathlib
 from typing import Any
 
@@ -23,6 +24,14 @@ from nashmd_jax.stages import (
 from nashmd_jax.training import sharding
 
 Config = pipeline.Config
+# Settings that name a file or a folder, here or in a bucket.
+PLACES = (
+  "data.records",
+  "data.comparisons",
+  "tokenizer.file",
+  "model.pretrained",
+  "judge_model.pretrained",
+)
 KEYS = {
   "pipeline": None,
   "required": None,
@@ -53,17 +62,36 @@ def check(config: Config, findings: mistakes.Findings) -> None:
   """Collects what is wrong with what all stages read."""
   with findings.collect():
     pipeline.check_given(config, config.required)
+  given = pipeline.flat(pipeline.plain(config))
+  for path in PLACES:
+    with findings.collect():
+      check_place(given.get(path), path)
   findings.tell()
   pipeline.at_least_one(config, findings, "layout", "max_response")
   with findings.collect():
     sharding.check_devices(**config.devices)
-  with findings.collect():
-    task_lib.check_lora(**config.lora)
   for section in pretrained.SECTIONS:
     with findings.collect():
-      pretrained.architecture(config, section, vocab_size=1)
+      made = pretrained.architecture(config, section, vocab_size=1)
+      task_lib.check_lora(made, **config.lora)
   with findings.collect():
     texts.check(config)
+
+
+def check_place(value: str | None, setting: str) -> None:
+  """Raises Mistake for an address whose file system is not there."""
+  scheme, address, _ = (value or "").partition("://")
+  if not address:
+    return
+  if scheme != "gs":
+    raise mistakes.Mistake(
+      f"{setting}: got the address {value}, expected a folder or gs://…"
+    )
+  if importlib.util.find_spec("gcsfs") is None:
+    raise mistakes.Mistake(
+      f"{setting}: {value} is in a bucket, which the package gcsfs reads; "
+      "pip install 'nashmd_jax[gcs]'"
+    )
 
 
 def check_batches(config: Config, devices: sharding.Devices) -> None:

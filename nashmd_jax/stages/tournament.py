@@ -54,7 +54,7 @@ def load_sets(
   place: pathlib.Path,
   start: pathlib.Path,
 ) -> dict[str, Any]:
-  """The parameter sets that a lane names, and the base of adapters.
+  """The parameter sets that a lane names, without the base of adapters.
 
   Args:
     place: stage that trained the policy and its moving average.
@@ -69,7 +69,7 @@ def load_sets(
   for wanted in lane:
     folder, name = saved[wanted]
     sets[wanted] = task_lib.load_trained(task, "model", folder, name=name)
-  return sets | task_lib.bases(task, "model")
+  return sets
 
 
 def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, Any]:
@@ -77,21 +77,7 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, Any]:
   section = config.tournament
   task = task_lib.load_task(config, workdir)
   rows = task.splits["test"][: section.prompts]
-  rng = jax.random.fold_in(jax.random.key(config.seed), SALT)
-  responses = {}
-  for number, name in enumerate(section.policies):
-    lane = deployed_lane(config, name)
-    place = workdir / policy_job(config, name)
-    written = task_lib.write_responses(
-      task,
-      load_sets(task, lane, place, workdir / sft.NAME),
-      [lane],
-      rows,
-      batch_size=section.batch_size,
-      temperature=section.temperature,
-      rng=jax.random.fold_in(rng, number),
-    )
-    responses[name] = [texts[0] for texts in written]
+  responses = _written(config, task, workdir, rows)
   results = {
     "policies": list(section.policies),
     "prompts": len(rows),
@@ -106,6 +92,28 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, Any]:
   )
   _print_against_start(results)
   return {"prompts": len(rows)}
+
+
+def _written(config, task, workdir, rows) -> dict[str, list[str]]:
+  """What every policy answers; the base of all of them is loaded once."""
+  section, bases = config.tournament, task_lib.bases(task, "model")
+  rng = jax.random.fold_in(jax.random.key(config.seed), SALT)
+  responses = {}
+  for number, name in enumerate(section.policies):
+    lane = deployed_lane(config, name)
+    place = workdir / policy_job(config, name)
+    sets = load_sets(task, lane, place, workdir / sft.NAME)
+    written = task_lib.write_responses(
+      task,
+      {**sets, **bases},
+      [lane],
+      rows,
+      batch_size=section.batch_size,
+      temperature=section.temperature,
+      rng=jax.random.fold_in(rng, number),
+    )
+    responses[name] = [texts[0] for texts in written]
+  return responses
 
 
 def _play(config, task, workdir, name, responses, rows) -> dict[str, Any]:

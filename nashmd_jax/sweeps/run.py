@@ -1,6 +1,6 @@
 """Runs the trials of a sweep on this machine, each in a process of its own.
 
-  python -m nashmd_jax.sweep --config=configs/sweeps.py:mixture --jobs=2
+  python -m nashmd_jax.sweeps.run --config=configs/sweeps.py:mixture --jobs=2
 
 Further flags go to every trial. Start it again and it goes on: finished
 trials are left alone. It ends by collecting what is finished. Exit status: 0

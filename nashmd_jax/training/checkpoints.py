@@ -13,6 +13,7 @@ import jax
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import v1 as ocp
 
+from nashmd_jax import mistakes
 from nashmd_jax.training import state as state_lib
 
 FOLDER = "checkpoints"
@@ -113,16 +114,18 @@ def load_params(
   """
   folder = folder.absolute() / FOLDER
   if not folder.is_dir():
-    raise ValueError(f"{folder}: no checkpoints here; run that stage first")
+    raise mistakes.Mistake(
+      f"{folder}: no checkpoints here; run that stage first"
+    )
   with ocp.training.Checkpointer(folder) as checkpointer:
     if checkpointer.latest is None:
-      raise ValueError(f"{folder}: holds no finished checkpoint")
+      raise mistakes.Mistake(f"{folder}: holds no finished checkpoint")
     try:
       return checkpointer.load_checkpointables(
         checkpointer.latest, {name: _abstract(like)}
       )[name]
     except (ValueError, KeyError) as error:
-      raise ValueError(
+      raise mistakes.Mistake(
         f"{folder}: these parameters do not fit the model of the config "
         f"({str(error).splitlines()[0]})"
       ) from error

@@ -5,7 +5,7 @@ slices, GKE, SLURM and Open MPI. Host-side work that must happen once, such as
 writing a file that all read, goes through `on_first`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import json
 import os
 import signal
@@ -16,6 +16,8 @@ from typing import Any, NoReturn
 import jax
 from jax.experimental import multihost_utils
 import numpy as np
+
+from nashmd_jax import mistakes
 
 EXIT_PREEMPTED = 75
 EXPLICIT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
@@ -37,6 +39,15 @@ class Preempted(BaseException):
   """
 
 
+# What `on_first` tells the other processes of an error, the first that it is.
+KINDS = {
+  "Preempted": Preempted,
+  "Mistake": mistakes.Mistake,
+  "ValueError": ValueError,
+  "RuntimeError": RuntimeError,
+}
+
+
 class _Sigterm:
   """Whether SIGTERM came, and whether it may interrupt what runs now."""
 
@@ -56,8 +67,8 @@ def start() -> None:
   has been written behind; a SIGTERM that comes then is never seen. A flag of
   our own, compared where all processes meet anyway, has no such moment.
 
-  Raises: ValueError if this process seems to be one of several that JAX
-    cannot find: each would train the whole run by itself.
+  Raises: Mistake if this process seems to be one of several that JAX cannot
+    find: each would train the whole run by itself.
   """
   jax.config.update("jax_enable_preemption_service", False)
   given = [os.environ.get(name) for name in EXPLICIT]
@@ -75,7 +86,7 @@ def start() -> None:
     except ValueError as error:  # no cluster; what a cluster raises goes on up
       member = membership(os.environ)
       if member is not None:
-        raise ValueError(
+        raise mistakes.Mistake(
           f"{member} says that this is one of several processes, but JAX finds "
           f"no cluster ({error}); start it through srun or mpirun, or set "
           f"{', '.join(EXPLICIT)}"
@@ -171,8 +182,8 @@ def on_first(work: Callable[[], Any]) -> Any:
 
   Args:
     work: touches no array that other processes share; its result is JSON.
-  Raises: what the work raised; elsewhere a ValueError with the same sentence,
-    Preempted, or RuntimeError for a fault in the program.
+  Raises: what the work raised; elsewhere the same of `KINDS` with the same
+    sentences, a RuntimeError for anything else.
   """
   if jax.process_count() == 1:
     return _interruptible(work)
@@ -181,21 +192,21 @@ def on_first(work: Callable[[], Any]) -> Any:
     try:
       outcome = {"value": _interruptible(work)}
     except BaseException as error:  # the others must hear of any end
-      raised, outcome = error, {"error": [_kind(error).__name__, str(error)]}
+      raised, outcome = error, {"error": _told(error)}
   outcome = _broadcast(outcome)
   if raised is not None:
     raise raised
   if "error" in outcome:
-    kind, text = outcome["error"]
-    kinds = (Preempted, ValueError, RuntimeError)
-    raise next(k for k in kinds if k.__name__ == kind)(text)
+    kind, sentences = outcome["error"]
+    raise KINDS[kind](*sentences)
   return outcome["value"]
 
 
-def _kind(error: BaseException) -> type[BaseException]:
-  if isinstance(error, Preempted | ValueError):
-    return Preempted if isinstance(error, Preempted) else ValueError
-  return RuntimeError
+def _told(error: BaseException) -> tuple[str, Sequence[str]]:
+  """The name of the first of `KINDS` that an error is, and its sentences."""
+  kinds = (name for name, one in KINDS.items() if isinstance(error, one))
+  told = isinstance(error, mistakes.Mistake)
+  return next(kinds, "RuntimeError"), error.sentences if told else [str(error)]
 
 
 def _on_sigterm(number, frame) -> None:

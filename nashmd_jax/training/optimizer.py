@@ -59,7 +59,7 @@ def make_optimizer(
 
 def _adamw(schedule, *, b1, b2, weight_decay):
   return optax.adamw(
-    schedule, b1=b1, b2=b2, weight_decay=weight_decay, mask=_is_matrix
+    schedule, b1=b1, b2=b2, weight_decay=weight_decay, mask=_decays
   )
 
 
@@ -100,13 +100,19 @@ def _stack(name: str) -> str:
   return name if name in STACKED else ""
 
 
-def _is_matrix(params):
-  return {
-    name: jax.tree.map(
-      lambda leaf, depth=name in STACKED: leaf.ndim - depth > 1, tree
-    )
-    for name, tree in params.items()
-  }
+def _decays(params):
+  """Whether a leaf decays: no bias and no scale of a norm, by their names.
+
+  Their axes do not tell: a stack of biases has as many as a matrix.
+  """
+
+  def leaf(path, x):
+    del x
+    names = [jax.tree_util.keystr((key,), simple=True) for key in path]
+    # A bias may be a table of its own, as T5's of relative positions is.
+    return names[-1] != "scale" and not any(n.endswith("bias") for n in names)
+
+  return jax.tree.map_with_path(leaf, params)
 
 
 OPTIMIZERS = {"adamw": _adamw, "adafactor": _adafactor}

@@ -10,6 +10,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from nashmd_jax.training import distributed, sharding
+from nashmd_jax.training import step as step_lib
 
 
 def compile_step(
@@ -17,7 +18,7 @@ def compile_step(
   make_programs: Callable[..., Any],
   state: Any,
   *,
-  host: Callable[[Any], Any] | None,
+  host: step_lib.Host | None,
 ) -> Callable[[Any, Any], tuple[Any, Any]]:
   """The step (state, batch of the host) -> (state, metrics).
 
@@ -26,8 +27,8 @@ def compile_step(
     make_programs: () or (reduce=...) -> the pure programs; see `loop`.
     state: arrays or shapes with shardings, which the new state keeps; the
       old one is donated.
-    host: (rows on the host) -> further rows, between rollout and update; with
-      None the two are one program.
+    host: what stands between rollout and update, see `step.Host`; with None
+      the two are one program.
   """
   compiled = compile_programs(devices, make_programs, state)
 
@@ -40,7 +41,8 @@ def compile_step(
     batch = sharding.shard_batch(batch, devices.mesh)
     with jax.transfer_guard("disallow"):
       rows = compiled.rollout(state, batch)
-    further = host(jax.tree.map(distributed.to_host, rows))
+    read = {name: distributed.to_host(rows[name]) for name in host.reads}
+    further = host.ask(read)
     rows = {**rows, **sharding.shard_batch(further, devices.mesh)}
     with jax.transfer_guard("disallow"):
       return compiled.update(state, rows)

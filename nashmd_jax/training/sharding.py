@@ -16,6 +16,8 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 import numpy as np
 
+from nashmd_jax import mistakes
+
 MODES = ("jit", "pmap")
 DTYPES = ("float32", "bfloat16")
 # The last axes of a leaf by its name, inputs > outputs. V, H and F may be
@@ -84,15 +86,15 @@ def check_devices(
   }
   for name, (value, allowed) in choices.items():
     if value not in allowed:
-      raise ValueError(
+      raise mistakes.Mistake(
         f"devices.{name}: got {value!r}, expected one of {allowed}"
       )
   if min(model, smallest) < 1:
-    raise ValueError(
+    raise mistakes.Mistake(
       f"devices: got model {model} and smallest {smallest}, expected 1 or more"
     )
   if mode == "pmap" and (model > 1 or fsdp):
-    raise ValueError(
+    raise mistakes.Mistake(
       f"devices.mode: pmap keeps every parameter on every device, got model "
       f"{model} and fsdp {fsdp}; set them to 1 and False, or the mode to jit"
     )
@@ -113,7 +115,7 @@ def make_devices(
   check_devices(model=model, **settings)
   devices = jax.devices() if devices is None else devices
   if len(devices) % model:
-    raise ValueError(
+    raise mistakes.Mistake(
       f"devices.model: got {model}, expected a divisor of the "
       f"{len(devices)} devices"
     )

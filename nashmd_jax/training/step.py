@@ -6,7 +6,7 @@ What stands on the host, such as a judge of text, runs between the two; where
 nothing does they are one program.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import functools
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ import grain
 import jax
 from jax import lax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from nashmd_jax import arrays
@@ -27,6 +28,18 @@ Mean = arrays.Mean
 Metrics = Mapping[str, Mean]
 
 
+class Host(NamedTuple):
+  """What stands on the host between rollout and loss; a judge of text for one.
+
+  Attributes:
+    reads: names of the rows that it is handed, as NumPy arrays.
+    ask: (those rows) -> further rows.
+  """
+
+  reads: Sequence[str]
+  ask: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+
+
 class Experiment(NamedTuple):
   """What one stage trains, as pure functions; the loop does the rest.
 
@@ -36,8 +49,7 @@ class Experiment(NamedTuple):
     rollout: (sets, batch, rng, step) -> rows for the loss. No gradient flows
       through it. Every array of them has a multiple of the batch's rows along
       its first axis, prompt by prompt. Supervised stages return the batch.
-    host: (rows) -> further rows, made on the host between rollout and loss; a
-      judge of text for one. None where nothing stands between.
+    host: what stands on the host between rollout and loss; None for nothing.
     loss: (params, sets, rows, rng) -> (Mean, {name: Mean}), see `arrays.Mean`.
       Gradient flows to params alone.
     batches: () -> endless training batches whose place can be saved.
@@ -50,7 +62,7 @@ class Experiment(NamedTuple):
 
   init: Callable[[jax.Array], tuple[Params, Sets]]
   rollout: Callable[[Sets, Batch, jax.Array, jax.Array], Batch]
-  host: Callable[[Batch], Batch] | None
+  host: Host | None
   loss: Callable[[Params, Sets, Batch, jax.Array], tuple[Mean, Metrics]]
   batches: Callable[[], grain.DatasetIterator]
   evaluate: Callable[[Sets], Mapping[str, float]]
@@ -97,8 +109,10 @@ def make_programs(
     reduce: sums over the devices where each sees its own part of the batch
       (`lax.psum` under pmap); the global view of jit needs nothing.
   """
-  gradient = make_gradient(
-    experiment.loss, micro_batches=micro_batches, reduce=reduce
+  update = functools.partial(
+    _update,
+    make_gradient(experiment.loss, micro_batches=micro_batches, reduce=reduce),
+    optimizer,
   )
 
   def rngs(state):
@@ -108,15 +122,6 @@ def make_programs(
   def rollout(state, batch):
     sets = state_lib.params_by_name(state)
     return experiment.rollout(sets, batch, rngs(state)[0], state.step)
-
-  def update(sets, rows, trained, rng):
-    params, opt_state = trained
-    grads, loss, metrics = gradient(params, sets, rows, rng)
-    updates, opt_state = optimizer.update(grads, opt_state, params)
-    norm = optax.tree.norm(grads)
-    one = jnp.ones_like(norm)
-    metrics = {"loss": loss, **metrics, "grad_norm": Mean(norm, one)}
-    return (optax.apply_updates(params, updates), opt_state), metrics
 
   def updates(state, rows):
     _, loss_rng, follow_rng = rngs(state)
@@ -141,6 +146,17 @@ def make_programs(
     ), metrics
 
   return Programs(rollout, updates)
+
+
+def _update(gradient, optimizer, sets, rows, trained, rng):
+  """One optimizer step of (params, opt_state), and its metrics."""
+  params, opt_state = trained
+  grads, loss, metrics = gradient(params, sets, rows, rng)
+  updates, opt_state = optimizer.update(grads, opt_state, params)
+  norm = optax.tree.norm(grads)
+  one = jnp.ones_like(norm)
+  metrics = {"loss": loss, **metrics, "grad_norm": Mean(norm, one)}
+  return (optax.apply_updates(params, updates), opt_state), metrics
 
 
 def make_gradient(loss, *, micro_batches: int, reduce: Callable[[Any], Any]):
@@ -195,9 +211,11 @@ def _parts(rows: Batch, count: int) -> Batch:
   prompts = len(rows["example_ids"])
 
   def parts(x):
+    # No -1 in the shapes: an array of nothing, such as weights [B, 0], has
+    # many of them.
     of_prompt = len(x) // prompts
     rest = x.shape[1:]
     split = x.reshape(prompts // count, count, of_prompt, *rest)
-    return jnp.moveaxis(split, 1, 0).reshape(count, -1, *rest)
+    return jnp.moveaxis(split, 1, 0).reshape(count, len(x) // count, *rest)
 
   return jax.tree.map(parts, rows)

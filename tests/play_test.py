@@ -1,4 +1,4 @@
-"""The game itself: who is run, who is asked, with which keys."""
+"""Play: who is run, who is asked, with which keys; steps of it."""
 
 from unittest import mock
 
@@ -11,12 +11,12 @@ import optax
 
 from nashmd_jax import sampling
 from nashmd_jax.judges import scorers
-from nashmd_jax.nash import algorithms, opponents
-from nashmd_jax.nash import play as game_lib
-from nashmd_jax.training import followers, loop, sharding, state
-from tests import enumeration, gradient_oracle, variance
+from nashmd_jax.nash import opponents
+from nashmd_jax.nash import play as play_lib
+from nashmd_jax.training import followers, sharding, state, step
+from tests import enumeration, gradient_oracle, plays, variance, whole_step
 
-ROWS, MAX_RESPONSE = 8, 4
+ROWS = 8
 
 
 def first_token_judge(keys, prompts, y, y_opp):
@@ -25,41 +25,31 @@ def first_token_judge(keys, prompts, y, y_opp):
   return jax.nn.sigmoid((y[0][:, 0] - y_opp[0][:, 0]) / 3.0)
 
 
-def make_game(
-  model, *, loss="policy_gradient", judge=first_token_judge, scores="win_prob",
-  samples=1, **opponent,
-) -> game_lib.Game:  # fmt: skip
-  settings = dict(
-    opponent="mixture", mixture=0.25, mixture_end=0.25, mixture_steps=0
-  )
-  return game_lib.Game(
-    model=model,
-    opponent=opponents.make_opponent(**(settings | opponent)),
-    judge=lambda sets: judge,
-    rule=algorithms.make_rule(
-      scores=scores, loss=loss, updates_per_rollout=1, clip=0.2
-    ),
-    samples=samples,
-    kl_coef=0.1,
-    temperature=0.8,
-    max_response=MAX_RESPONSE,
-    eos_id=enumeration.EOS,
+def make_play(model, **settings) -> play_lib.Play:
+  """A play, by default before the judge of first tokens."""
+  return plays.make_play(
+    model=model, **({"judge": first_token_judge} | settings)
   )
 
 
 def make_batch() -> dict[str, jax.Array]:
-  prompts = jnp.arange(ROWS, dtype=jnp.int32)[:, None] % 2
-  return {
-    "prompts": prompts,
-    "prompts_mask": prompts == prompts,
-    "example_ids": 10 + jnp.arange(ROWS),
-  }
+  batch = plays.batches(1, rows=ROWS)[0]
+  return jax.tree.map(
+    jnp.asarray, batch | {"example_ids": 10 + np.arange(ROWS)}
+  )
 
 
-class GameTest(parameterized.TestCase):
+def scores(play, rows):
+  """What the loss reads of the answers."""
+  return play.algorithm.way.scores(
+    rows["answers"], rows["judged"], rows["weights"]
+  )
+
+
+class PlayTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
-    self.model = enumeration.table_model(MAX_RESPONSE)
+    self.model = plays.MODELS["table"]()
     names = ("policy", "reference", "ema", "past")
     keys = jax.random.split(jax.random.key(0), len(names))
     self.sets = {
@@ -69,12 +59,12 @@ class GameTest(parameterized.TestCase):
     self.sets["past"] = followers.Past(stack, jnp.int32(1))
     self.batch = make_batch()
 
-  def rollout(self, game, sets=None, batch=None):
+  def rollout(self, play, sets=None, batch=None):
     sets = sets or self.sets
-    step = jax.jit(lambda *args: game_lib.rollout(game, sets, *args))
-    return step(batch or self.batch, jax.random.key(5), jnp.int32(0))
+    run = jax.jit(lambda *args: play_lib.rollout(play, sets, *args))
+    return run(batch or self.batch, jax.random.key(5), jnp.int32(0))
 
-  def decoded(self, game) -> set[str]:
+  def decoded(self, play) -> set[str]:
     """Names of the sets whose `decode` is called in a rollout."""
     names = {id(tree): name for name, tree in self.sets.items()}
     seen = set()
@@ -83,7 +73,13 @@ class GameTest(parameterized.TestCase):
       seen.add(names.get(id(params), "made"))
       return self.model.decode(params, cache, tokens)
 
-    self.rollout(game._replace(model=self.model._replace(decode=decode)))
+    play = play._replace(model=self.model._replace(decode=decode))
+    jax.eval_shape(
+      lambda *args: play_lib.rollout(play, self.sets, *args),
+      self.batch,
+      jax.random.key(5),
+      jnp.int32(0),
+    )
     return seen
 
   @parameterized.parameters(
@@ -95,28 +91,47 @@ class GameTest(parameterized.TestCase):
     (dict(opponent="moving_average_mixture", mixture=0.0), {"policy", "ema"}),
     (dict(opponent="past"), {"policy", "made"}),
     (dict(loss="ipo", mixture=1.0), {"reference"}),
+    (dict(scores="reward", samples=2, opponent="reference"), {"policy"}),
   )
   def test_only_sets_of_positive_weight_are_decoded(self, settings, expected):
-    self.assertEqual(self.decoded(make_game(self.model, **settings)), expected)
+    judge = plays.JUDGES[settings.get("scores", "win_prob")]
+    play = make_play(self.model, judge=judge, **settings)
+    self.assertEqual(self.decoded(play), expected)
 
   @parameterized.parameters(
     ("policy_gradient", 1), ("policy_gradient", 3), ("ipo", 2),
     ("policy_gradient_exact_kl", 2),
   )  # fmt: skip
   def test_shapes_and_a_finite_gradient(self, loss, samples):
-    game = make_game(self.model, loss=loss, samples=samples)
-    batch = self.rollout(game)
-    rows = ROWS * samples * (2 if loss == "ipo" else 1)
-    self.assertEqual(batch["responses"].shape, (rows, MAX_RESPONSE))
-    grads, metrics = jax.grad(
-      lambda params: game_lib.loss(game, params, batch, None), has_aux=True
-    )(self.sets["policy"])
+    play = make_play(self.model, loss=loss, samples=samples)
+    rows = self.rollout(play)
+    own = samples * (2 if loss == "ipo" else 1)
+    asked = own * (own - 1) // 2 if loss == "ipo" else samples**2
+    width = (enumeration.VOCAB,) if "exact" in loss else ()
+    for name, shape in {
+      "responses": (ROWS * own, plays.MAX_RESPONSE),
+      "behaviour_log_prob": (ROWS * own, plays.MAX_RESPONSE),
+      "reference": (ROWS * own, plays.MAX_RESPONSE, *width),
+      "weights": (ROWS, 0 if loss == "ipo" else samples),
+      "answers": (ROWS, asked),
+      "judged": (ROWS, asked),
+    }.items():
+      self.assertEqual(rows[name].shape, shape, msg=name)
+
+    def value(params):
+      mean, metrics = play_lib.loss(play, params, {}, rows, None)
+      return mean.value, metrics
+
+    grads, metrics = jax.grad(value, has_aux=True)(self.sets["policy"])
     self.assertGreater(optax.tree.norm(grads), 0)
-    self.assertTrue(np.isfinite(list(metrics.values())).all())
+    for mean in metrics.values():
+      self.assertTrue(np.isfinite(mean.value))
+      self.assertGreater(mean.count, 0)
 
   def test_win_prob_is_the_mean_over_the_opponents(self):
-    game = make_game(self.model, samples=3)
-    lanes = [opponents.LEARNER] * 3 + [game.opponent.lane(0)] * 3
+    play = make_play(self.model, samples=3)
+    ((_, lane),) = play.opponent.lanes(0)
+    lanes = [opponents.LEARNER] * 3 + [lane] * 3
     write_rng = jax.random.split(jax.random.key(5), 3)[0]
     written = sampling.rollout(
       self.model,
@@ -125,17 +140,20 @@ class GameTest(parameterized.TestCase):
       prompts=self.batch["prompts"],
       prompt_mask=self.batch["prompts_mask"],
       keys=sampling.row_keys(write_rng, self.batch["example_ids"], 6),
-      max_response=MAX_RESPONSE,
+      max_response=plays.MAX_RESPONSE,
       temperature=0.8,
       eos_id=enumeration.EOS,
     )
     first = written.tokens[:, :, 0]
     margin = first[:, :3, None] - first[:, None, 3:]
     expected = jax.nn.sigmoid(margin / 3.0).mean(axis=2).reshape(-1)
-    batch = self.rollout(game)
-    np.testing.assert_allclose(batch["win_prob"], expected, rtol=1e-6)
+    rows = self.rollout(play)
+    np.testing.assert_allclose(
+      scores(play, rows)["win_prob"], expected, rtol=1e-6
+    )
     np.testing.assert_array_equal(
-      batch["responses"], written.tokens[:, :3].reshape(-1, MAX_RESPONSE)
+      rows["responses"],
+      written.tokens[:, :3].reshape(-1, plays.MAX_RESPONSE),
     )
 
   def test_pairs_are_asked_once_and_win_prob_is_antisymmetric(self):
@@ -145,18 +163,19 @@ class GameTest(parameterized.TestCase):
       asked.append(len(keys))
       return first_token_judge(keys, prompts, y, y_opp)
 
-    batch = self.rollout(
-      make_game(self.model, loss="dpo", samples=2, judge=judge)
-    )
+    play = make_play(self.model, loss="dpo", samples=2, judge=judge)
+    rows = self.rollout(play)
     self.assertEqual(asked, [ROWS * 6])
-    win_prob = np.asarray(batch["win_prob"])
+    found = scores(play, rows)
+    win_prob = np.asarray(found["win_prob"])
     self.assertEqual(win_prob.shape, (ROWS, 4, 4))
     np.testing.assert_allclose(
       win_prob + win_prob.transpose(0, 2, 1), 1.0, rtol=1e-6
     )
-    first = batch["responses"][:, 0].reshape(ROWS, 4)
+    first = rows["responses"][:, 0].reshape(ROWS, 4)
     margin = first[:, :, None] - first[:, None, :]
     np.testing.assert_allclose(win_prob, jax.nn.sigmoid(margin / 3), rtol=1e-6)
+    self.assertTrue((found["judged"] | np.eye(4, dtype=bool)[None]).all())
 
   @parameterized.parameters(1, 3)
   def test_baseline_of_rlhf(self, samples):
@@ -164,22 +183,23 @@ class GameTest(parameterized.TestCase):
       del prompts
       return y[0][:, 0].astype(jnp.float32)
 
-    game = make_game(
+    play = make_play(
       self.model, scores="reward", judge=scorer, samples=samples,
       opponent="reference",
     )  # fmt: skip
-    batch = self.rollout(game)
-    reward = batch["responses"][:, 0].reshape(ROWS, samples)
-    np.testing.assert_array_equal(batch["reward"], reward.reshape(-1))
+    rows = self.rollout(play)
+    found = scores(play, rows)
+    reward = rows["responses"][:, 0].reshape(ROWS, samples)
+    np.testing.assert_array_equal(found["reward"], reward.reshape(-1))
     if samples == 1:
-      versus = self.rollout(
-        make_game(self.model, opponent="reference", judge=lambda k, p, y, z:
-          z[0][:, 0].astype(jnp.float32))
-      )  # fmt: skip
-      np.testing.assert_array_equal(batch["baseline"], versus["win_prob"])
+      versus = make_play(self.model, opponent="reference", judge=lambda k, p, y,
+        z: z[0][:, 0].astype(jnp.float32))  # fmt: skip
+      np.testing.assert_array_equal(
+        found["baseline"], scores(versus, self.rollout(versus))["win_prob"]
+      )
     else:
       others = (reward.sum(1, keepdims=True) - reward) / 2
-      np.testing.assert_allclose(batch["baseline"], others.reshape(-1))
+      np.testing.assert_allclose(found["baseline"], others.reshape(-1))
 
   def test_samples_have_keys_of_their_own(self):
     seen = []
@@ -190,42 +210,42 @@ class GameTest(parameterized.TestCase):
 
     sampling_rollout = sampling.rollout
     with mock.patch.object(sampling, "rollout", rollout):
-      jax.block_until_ready(self.rollout(make_game(self.model, samples=4)))
+      jax.block_until_ready(self.rollout(make_play(self.model, samples=4)))
       jax.effects_barrier()
     data = np.asarray(seen[0]).reshape(8 * ROWS, -1)
     self.assertLen(np.unique(data, axis=0), 8 * ROWS)
 
   @parameterized.parameters(1, 2, 4)
-  def test_micro_batches_complete_as_the_whole(self, size):
-    game = make_game(
+  def test_a_part_of_the_batch_completes_as_the_whole(self, size):
+    play = make_play(
       self.model, samples=2, judge=scorers.votes(first_token_judge)
     )
-    whole = self.rollout(game)
-    step = jax.jit(lambda batch: self.rollout(game, batch=batch))
+    whole = self.rollout(play)
+    run = jax.jit(lambda batch: self.rollout(play, batch=batch))
     for start in range(0, ROWS, size):
-      part = step(jax.tree.map(lambda x, i=start: x[i : i + size], self.batch))
-      rows = slice(2 * start, 2 * (start + size))
-      for name in ("responses", "win_prob"):
+      part = run(jax.tree.map(lambda x, i=start: x[i : i + size], self.batch))
+      for name, each in (("responses", 2), ("answers", 1)):
+        rows = slice(each * start, each * (start + size))
         np.testing.assert_array_equal(part[name], whole[name][rows])
 
   @parameterized.parameters(1, 2, 8)
   def test_devices_complete_as_one(self, count):
     devices = np.array(jax.devices()[:count])
     mesh = jax.sharding.Mesh(devices, ("data",), axis_types=(AxisType.Auto,))
-    game = make_game(
+    play = make_play(
       self.model, samples=2, judge=scorers.votes(first_token_judge)
     )
-    step = jax.jit(
-      lambda sets, batch: game_lib.rollout(
-        game, sets, batch, jax.random.key(5), jnp.int32(0)
+    run = jax.jit(
+      lambda sets, batch: play_lib.rollout(
+        play, sets, batch, jax.random.key(5), jnp.int32(0)
       )
     )
-    got = step(
+    got = run(
       jax.device_put(self.sets, sharding.replicated(mesh)),
       sharding.shard_batch(self.batch, mesh),
     )
-    whole = self.rollout(game)
-    for name in ("responses", "win_prob"):
+    whole = self.rollout(play)
+    for name in ("responses", "answers"):
       np.testing.assert_array_equal(got[name], whole[name])
 
   @parameterized.parameters(
@@ -234,10 +254,11 @@ class GameTest(parameterized.TestCase):
   )  # fmt: skip
   def test_a_moved_set_moves_no_other(self, moved, opponent):
     # IPO's responses are all of the opponent.
-    game = make_game(self.model, loss="ipo", opponent=opponent)
+    play = make_play(self.model, loss="ipo", opponent=opponent)
     shifted = jax.tree.map(lambda x: x + 0.5, self.sets[moved])
+    shifted = jax.tree.map(lambda x: x.at[..., 0].add(1.0), shifted)
     before, after = (
-      self.rollout(game, sets)
+      self.rollout(play, sets)
       for sets in (self.sets, self.sets | {moved: shifted})
     )
     np.testing.assert_array_equal(before["responses"], after["responses"])
@@ -260,31 +281,23 @@ class VotesTest(absltest.TestCase):
 
 class StepTest(absltest.TestCase):
   def test_successive_steps_differ_and_a_step_can_be_repeated(self):
-    model, batch = enumeration.table_model(MAX_RESPONSE), make_batch()
-    start = model.init(jax.random.key(0))
-    game = make_game(model, opponent="self")
-    experiment = loop.Experiment(
-      init=None,
-      rollout=lambda *args: game_lib.rollout(game, *args),
-      loss=lambda *args: game_lib.loss(game, *args),
-      batches=None,
-      evaluate=None,
-      followers={},
-    )
+    play = make_play(plays.MODELS["table"](), opponent="self")
     still = optax.sgd(0.0)
-    step = jax.jit(
-      loop.make_train_step(
-        experiment, still, seed=0, ema_decay=0.9, updates_per_rollout=1
-      )
+    made = plays.experiment(play)
+    take = jax.jit(
+      step.make_programs(
+        made, still, seed=0, updates_per_rollout=1, micro_batches=1
+      ).step
     )
-    now = state.init_state(
-      start, {"reference": start}, still, loop.all_followers(experiment, 0.9)
+    now = state.init_state(*made.init(None), still, made.followers)
+    again, first = take(now, make_batch())
+    _, second = take(again, make_batch())
+    _, repeated = take(now, make_batch())
+    first, second, repeated = (
+      float(metrics["win_prob"].value) for metrics in (first, second, repeated)
     )
-    again, first = step(now, batch)
-    _, second = step(again, batch)
-    _, repeated = step(now, batch)
-    self.assertEqual(first["win_prob"], repeated["win_prob"])
-    self.assertNotEqual(first["win_prob"], second["win_prob"])
+    self.assertEqual(first, repeated)
+    self.assertNotEqual(first, second)
 
 
 class VarianceTest(absltest.TestCase):
@@ -292,8 +305,8 @@ class VarianceTest(absltest.TestCase):
     # 500 steps: the error of their mean is about 5 % of its norm.
     with jax.enable_x64(True):
       world = gradient_oracle.make_world(3)
-      game = variance.make_game(world, samples=4)
-      drawn = variance.step_gradients(game, world.sets, 500, 0)
+      play = whole_step.make_play(world, samples=4)
+      drawn = variance.step_gradients(play, world.sets, 500, 0)
       exact = gradient_oracle.exact_nash(world, "mixture")
       self.assertLess(gradient_oracle.error(drawn.mean(0), exact), 0.12)
       expected = variance.exact_variance(world, 4)

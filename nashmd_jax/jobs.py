@@ -1,0 +1,182 @@
+"""Runs the jobs of a pipeline in a workdir, each once for what it reads."""
+
+from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import functools
+import json
+import pathlib
+import time
+from typing import NamedTuple
+
+from nashmd_jax import files, mistakes
+from nashmd_jax import pipeline as pipeline_lib
+from nashmd_jax import workdir as workdir_lib
+from nashmd_jax.training import distributed
+
+Config = pipeline_lib.Config
+Keys = Mapping[str, workdir_lib.Key]
+
+
+class Place(NamedTuple):
+  """Where a run is, and where else finished stages are.
+
+  Attributes:
+    workdir: of the run.
+    reuse: other workdirs.
+    store: folder that the trials of a sweep share; None for a single run.
+  """
+
+  workdir: pathlib.Path
+  reuse: Sequence[pathlib.Path] = ()
+  store: pathlib.Path | None = None
+
+
+def claim(config: Config, place: Place, further: Callable[[], None]) -> None:
+  """Makes the workdir, or knows it again, in all processes.
+
+  Args:
+    config: of the run.
+    place: where it is.
+    further: what process 0 does besides.
+  Raises: Mistake for a folder that is no workdir, or that hosts do not share.
+  """
+
+  def work():
+    workdir_lib.claim(place.workdir, _plain(config))
+    further()
+
+  distributed.on_first(work)
+  path = place.workdir / workdir_lib.CONFIG
+  if distributed.anywhere(not path.exists()):
+    raise mistakes.Mistake(
+      f"{place.workdir}: not every process sees what process 0 wrote there; "
+      "choose a --workdir that all hosts share"
+    )
+
+
+def run(
+  pipeline: pipeline_lib.Pipeline,
+  config: Config,
+  place: Place,
+  stage: str | None,
+) -> None:
+  """Runs what is not done yet of one stage, or of all.
+
+  Args:
+    pipeline: that the config names.
+    config: checked.
+    place: claimed.
+    stage: the name of one; None for all.
+  Raises: Mistake for a stage that nothing needs, or that needs an unfinished
+    one, and for jobs that were made of something else.
+  """
+  workdir, jobs = place.workdir, pipeline.jobs(config)
+  chosen = [job for job, one in jobs.items() if stage in (None, one.name)]
+  if not chosen:
+    raise mistakes.Mistake(
+      f"--stage: nothing in this config needs {stage}; leave it out"
+    )
+  keys = make_keys(pipeline, config, workdir)
+  wanted = dict.fromkeys(
+    need for job in chosen for need in (*jobs[job].needs(config, job), job)
+  )
+  looked_at = {job: keys[job] for job in wanted}
+  distributed.on_first(functools.partial(_look, config, place, looked_at))
+  ran = [
+    job
+    for job in chosen
+    if _run_if_needed(config, place, jobs[job], job, keys[job])
+  ]
+  if not ran:
+    print("all is done already")
+  page = workdir / pipeline.page
+  if page.exists():
+    print(f"results: {page}")
+
+
+def make_keys(
+  pipeline: pipeline_lib.Pipeline,
+  config: Config,
+  workdir: pathlib.Path,
+) -> Keys:
+  """The key of every job, once data and tokenizer are there."""
+  facts = pipeline.prepare(config, workdir)
+  keys: dict[str, workdir_lib.Key] = {}
+  for job, stage in pipeline.jobs(config).items():
+    keys[job] = workdir_lib.make_key(
+      stage.reads(config, job),
+      {name: facts[name] for name in stage.facts},
+      {need: keys[need] for need in stage.needs(config, job)},
+    )
+  return keys
+
+
+def _plain(config):
+  return json.loads(config.to_json_best_effort())
+
+
+def _look(config, place: Place, keys) -> None:
+  """Checks what is there; links to what is finished elsewhere."""
+  for job, key in keys.items():
+    if not workdir_lib.is_done(place.workdir, job):
+      found = workdir_lib.reuse(place.workdir, job, key, place.reuse)
+      if found is not None:
+        print(f"{job}: reused from {found}", flush=True)
+  workdir_lib.check_keys(place.workdir, keys)
+  files.save_json(place.workdir / workdir_lib.CONFIG, _plain(config))
+
+
+def _run_if_needed(config, place, stage: pipeline_lib.Stage, job, key) -> bool:
+  """Runs a job unless it is done, here or meanwhile by another trial."""
+  workdir = place.workdir
+
+  def is_done(one: str) -> bool:
+    return distributed.on_first(lambda: workdir_lib.is_done(workdir, one))
+
+  if is_done(job):
+    return False
+  for need in stage.needs(config, job):
+    if not is_done(need):
+      raise mistakes.Mistake(
+        f"{job}: needs {need}, which is not finished; run it first, or all "
+        "stages"
+      )
+  distributed.stop_if_asked()
+  with contextlib.ExitStack() as stack:
+    if place.store is not None and stage.shared:
+      hold = functools.partial(_hold, stack, place, job, key)
+      distributed.on_first(hold)
+      if is_done(job):
+        print(f"{job}: done by another trial", flush=True)
+        return True
+    _run_job(config, workdir, stage, job, key)
+  return True
+
+
+def _hold(stack, place: Place, job, key) -> None:
+  """Takes the job's folder in the store, once no other trial is at it."""
+
+  def waiting():
+    print(f"{job}: waits, another trial is at it", flush=True)
+
+  folder = workdir_lib.share(place.workdir, job, key, place.store)
+  stack.enter_context(workdir_lib.alone(folder, waiting))
+
+
+def _run_job(config, workdir, stage: pipeline_lib.Stage, job, key) -> None:
+  """Runs a job; leaves its results, or why it failed, in the workdir."""
+  print(f"{job}: starts", flush=True)
+  distributed.on_first(lambda: workdir_lib.begin(workdir, job, key))
+  work = functools.partial(stage.run, config, workdir, job)
+  began = time.monotonic()
+  try:
+    results = distributed.on_first(work) if stage.alone else work()
+  except Exception as error:
+    if distributed.is_first():
+      workdir_lib.fail(workdir, job, error)
+    raise
+  seconds = time.monotonic() - began
+  distributed.on_first(
+    lambda: workdir_lib.finish(workdir, job, results, seconds)
+  )
+  print(f"{job}: done in {seconds:.0f} s", flush=True)

@@ -1,0 +1,125 @@
+"""Every command line of the README, the docs and the configs can be given."""
+
+import itertools
+import json
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+from unittest import mock
+
+from absl.testing import absltest
+
+from nashmd_jax import main
+from tests import extending_page, forked, small_records
+
+ROOT = forked.ROOT
+PAGES = ("README.md", "docs/*.md", "launch/README.md", "configs/*.py")
+DEFAULT = "--config=configs/docstrings.py"
+STAGES = {
+  *main.SWEEP_STAGES, main.CHECK, main.POD_CHECK, "all",
+  *(stage.name for one in main.PIPELINES.values() for stage in one.stages),
+}  # fmt: skip
+
+
+def texts() -> list[tuple[str, str]]:
+  paths = itertools.chain.from_iterable(ROOT.glob(page) for page in PAGES)
+  return [
+    (path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8"))
+    for path in sorted(paths)
+  ]
+
+
+def commands() -> list[tuple[str, list[str]]]:
+  """Where each command of the program stands, and its arguments.
+
+  They are lines that start with the program, and flags that stand alone.
+  """
+  found = []
+  for where, text in texts():
+    joined = re.sub(r"\\\n\s*", "", text)
+    lines = re.findall(r"^\s*python -m nashmd_jax\.main (.*)$", joined, re.M)
+    lines += re.findall(r"`(--(?:config|stage)[^`]*)`", joined)
+    for line in lines:
+      line = re.sub(r"\[(--[^]]*)\]", r"\1", line)
+      arguments = shlex.split(line)
+      if not any(arg.startswith("--config=") for arg in arguments):
+        arguments.insert(0, DEFAULT)
+      if not arguments[-1].endswith("="):  # "`--config=` takes a file"
+        found.append((where, arguments))
+  return found
+
+
+def made(folder: pathlib.Path) -> dict[str, str]:
+  """What stands for the names in capitals."""
+  records = small_records.write(folder / "records")
+  pairs = folder / "comparisons"
+  pairs.mkdir()
+  for split in ("train", "validation"):
+    rows = (
+      {"info": {"id": str(i), "article": "a b"}, "choice": 0, "worker": "w",
+       "summaries": [{"text": "a"}, {"text": "b"}]}
+      for i in range(4)
+    )  # fmt: skip
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (pairs / f"{split}.jsonl").write_text(lines)
+  posts = folder / "posts"
+  posts.mkdir()
+  for split in small_records.COUNTS:
+    row = {"id": "1", "subreddit": "s", "title": "t", "post": "p"}
+    (posts / f"{split}.jsonl").write_text(json.dumps(row | {"summary": "s"}))
+  return {
+    "FOLDER": str(records),
+    "POSTS": str(posts),
+    "RATED": str(extending_page.write_rated(folder / "rated", records)),
+    "COMPARISONS": str(pairs),
+    "DIR": str(folder / "run"),
+  }
+
+
+class CommandsTest(absltest.TestCase):
+  def test_every_one_is_accepted(self):
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    names, checked = made(folder), []
+    for where, arguments in commands():
+      stage = [a for a in arguments if a.startswith("--stage=")]
+      for one in stage:
+        self.assertIn(one.removeprefix("--stage="), STAGES, where)
+      if {f"--stage={main.POD_CHECK}", "--stage=collect"} & {*stage}:
+        continue  # these have tests of their own
+      if any(a.startswith("--trial") for a in arguments) or any(
+        "sweeps.py" in a for a in arguments
+      ):
+        arguments = [a for a in arguments if not a.startswith("--trial")]
+        stage_now = "--stage=trials"
+      else:
+        stage_now = "--stage=check"
+      arguments = [a for a in arguments if a not in stage]
+      filled = [
+        re.sub(r"\b[A-Z]{3,}\b", lambda m: names.get(m[0], m[0]), argument)
+        for argument in arguments
+        if not argument.startswith(("--workdir", "--reuse"))
+      ]
+      workdir = f"--workdir={folder / 'run'}"
+      checked.append((where, [*filled, workdir, stage_now]))
+    self.assertGreater(len(checked), 20)
+    extending_page.write_module(folder, "mine", extending_page.MODULE)
+    with mock.patch.dict(os.environ, PYTHONPATH=str(folder)):
+      outcomes = forked.run_all([arguments for _, arguments in checked])
+    for (where, arguments), out in zip(checked, outcomes, strict=True):
+      with self.subTest(f"{where}: {' '.join(arguments)}"):
+        self.assertEqual(out.returncode, 0, msg=out.stderr[-2000:])
+    self.assertFalse((folder / "run").exists())  # checks leave nothing
+
+  def test_make_knows_every_target(self):
+    for where, text in texts():
+      for target in set(re.findall(r"`make ([a-z-]+)", text)):
+        out = subprocess.run(
+          ["make", "-n", target], cwd=ROOT, capture_output=True, text=True
+        )
+        self.assertEqual(out.returncode, 0, msg=f"{where}: make {target}")
+
+
+if __name__ == "__main__":
+  absltest.main()
