@@ -1,14 +1,21 @@
 """What a user brings: a function of their own, named module:function.
 
 The folder of the config file is on Python's path, so that a file beside it is
-enough.
+enough. What goes wrong in it is the user's mistake: one sentence that names
+the setting and the function, after the traceback that says where.
 """
 
 from collections.abc import Callable, Mapping
 import functools
+import hashlib
 import importlib
+import os
+import pathlib
+import sys
 import traceback
 from typing import Any
+
+import jax
 
 from nashmd_jax import mistakes
 
@@ -31,33 +38,91 @@ def find(name: str, table: Mapping[str, Any], *, setting: str) -> Any:
       f"{setting}: got {name!r}, expected one of {sorted(table)}, or your own "
       "as module:function"
     )
+  found = getattr(_imported(module, name, setting), function, None)
+  if not callable(found):
+    raise mistakes.Mistake(f"{setting}: {module} has no function {function!r}")
+  return guarded(found, name=name, setting=setting)
+
+
+def guarded(found: Callable, *, name: str, setting: str) -> Callable:
+  """A function of the user's, whose errors are the user's mistakes."""
+
+  @functools.wraps(found)
+  def call(*args, **kwargs):
+    try:
+      return found(*args, **kwargs)
+    except mistakes.Mistake:
+      raise
+    except Exception as error:
+      _tell(_traceback(error))
+      raise mistakes.Mistake(f"{setting}: {name}: {_line(error)}") from None
+
+  return call
+
+
+def source_hash(name: str) -> str | None:
+  """SHA-256 of the file that a user's function is in; None for a built-in.
+
+  What that file imports is not part of it.
+
+  Args:
+    name: as `find` takes it, and has found it.
+  """
+  module, colon, _ = str(name).partition(":")
+  if not colon:
+    return None
+  file = getattr(importlib.import_module(module), "__file__", None)
+  if file is None:
+    return None
+  return hashlib.sha256(pathlib.Path(file).read_bytes()).hexdigest()
+
+
+def sources(path: str, *names: str) -> dict[str, str]:
+  """What a result depends on besides the names of a user's functions.
+
+  Args:
+    path: dotted name of the setting, such as "nash.loss".
+    *names: what it names; built-ins add nothing.
+  Returns: "nash.loss mine:loss source" and the like -> `source_hash`.
+  """
+  digests = {f"{path} {name} source": source_hash(name) for name in names}
+  return {key: digest for key, digest in digests.items() if digest is not None}
+
+
+def _imported(module: str, name: str, setting: str) -> Any:
   try:
-    loaded = importlib.import_module(module)
+    return importlib.import_module(module)
   except ModuleNotFoundError as error:
-    if error.name != module.partition(".")[0]:
-      traceback.print_exc()
+    if not f"{module}.".startswith(f"{error.name}."):
+      _tell(_traceback(error))
     raise mistakes.Mistake(
       f"{setting}: got {name!r}, but {error}; the folder of the config file "
       "and the current one are searched"
     ) from None
   except Exception as error:
-    traceback.print_exc()
+    _tell(_traceback(error))
     raise mistakes.Mistake(
       f"{setting}: {module} cannot be imported ({_line(error)})"
     ) from None
-  found = getattr(loaded, function, None)
-  if not callable(found):
-    raise mistakes.Mistake(f"{setting}: {module} has no function {function!r}")
-  return functools.wraps(found)(functools.partial(_call, found, name, setting))
 
 
-def _call(found: Callable, name: str, setting: str, *args, **kwargs) -> Any:
-  """The user's function, whose errors are the user's mistakes."""
-  try:
-    return found(*args, **kwargs)
-  except Exception as error:
-    traceback.print_exc()
-    raise mistakes.Mistake(f"{setting}: {name}: {_line(error)}") from None
+def _traceback(error: BaseException) -> str:
+  """The traceback as far as it is in the user's code; empty if nowhere is."""
+  told = traceback.TracebackException.from_exception(error)
+  others = [os.path.dirname(one.__file__) for one in (jax, importlib)]
+  others += [__file__, "<frozen importlib"]
+  frames = [
+    one for one in told.stack if not one.filename.startswith(tuple(others))
+  ]
+  told.stack = traceback.StackSummary.from_list(frames)
+  nowhere = not frames and not isinstance(error, SyntaxError)
+  return "" if nowhere else "".join(told.format(chain=False))
+
+
+@functools.lru_cache
+def _tell(told: str) -> None:
+  """Prints a traceback once, however often a config is looked at."""
+  print(told, file=sys.stderr, end="")
 
 
 def _line(error: BaseException) -> str:

@@ -116,17 +116,24 @@ def load_task(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Task:
       {name: start.config for name, start in starts.items()}, devices
     ),
     starts=starts,
-    encode=functools.partial(
-      batches.encode_record,
-      tokenizer=tokenizer,
-      max_prompt=config.layout.prompt_buckets[-1],
-      max_response=config.layout.max_response,
-    ),
+    encode=make_encode(config, tokenizer),
     pad=functools.partial(batches.pad_batch, **config.layout),
     max_response=config.layout.max_response,
     lora=Lora(**config.lora),
     devices=devices,
     seed=config.seed,
+  )
+
+
+def make_encode(
+  config: ml_collections.ConfigDict, tokenizer: tokenizer_lib.Tokenizer
+) -> Callable[[records.Record], batches.Example]:
+  """The field "encode" of a Task."""
+  return functools.partial(
+    batches.encode_record,
+    tokenizer=tokenizer,
+    max_prompt=config.layout.prompt_buckets[-1],
+    max_response=config.layout.max_response,
   )
 
 

@@ -17,7 +17,7 @@ from etils import epath
 import ml_collections
 import tensorflow_datasets as tfds
 
-from nashmd_jax import files, mistakes
+from nashmd_jax import files, mistakes, outside
 from nashmd_jax.data import card, docstrings, records, tldr
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.hub import pretrained
@@ -118,12 +118,37 @@ def load_tokenizer(
   )
 
 
+def check_folders(config: ml_collections.ConfigDict, path: epath.Path) -> None:
+  """Checks that the models' own tokenizers read the run's token ids alike.
+
+  A folder without a tokenizer.json is taken as it is, and so is a special
+  token that one of the two has at an id where the other has nothing.
+
+  Args:
+    config: whose models may start in folders of the user's.
+    path: the tokenizer.json of the run.
+  Raises: Mistake that names both files and the first id that differs.
+  """
+  findings, known = mistakes.Findings(), {path}
+  for section in pretrained.SECTIONS:
+    folder = pretrained.given_folder(config, section)
+    own = path if folder is None else folder / "tokenizer.json"
+    if own not in known and own.exists():
+      known.add(own)
+      with findings.collect():
+        tokenizer_lib.check_same_ids(
+          path, own, setting=f"config.{section}.pretrained"
+        )
+  findings.tell()
+
+
 def save_card(
   workdir: pathlib.Path,
   splits: Mapping[str, Sequence[records.Record]],
   encode: Callable[[records.Record], card.Example],
   *,
   name: str = "card",
+  title: str = "data",
 ) -> dict[str, card.Card]:
   """Writes `workdir/data/NAME.json`, and a line for a split that is amiss.
 
@@ -132,6 +157,7 @@ def save_card(
     splits: records of any kind by split.
     encode: record -> token ids; see `batches.encode_record`.
     name: of the file.
+    title: what the lines begin with.
   Returns: the card, see `card.describe`.
   """
 
@@ -139,7 +165,7 @@ def save_card(
     found = card.describe(splits, encode)
     files.save_json(workdir / "data" / f"{name}.json", found)
     for line in card.lines(found):
-      print(f"data: {line}")
+      print(f"{title}: {line}")
     return found
 
   return distributed.on_first(work)
@@ -258,7 +284,8 @@ def _files(
 
 def _prepared_own(own: Own, workdir: pathlib.Path) -> Splits:
   found = _files(own.folder, own.schema, own.splits)
-  digest = hashlib.sha256(own.schema.encode())
+  source = outside.source_hash(own.schema) or ""
+  digest = hashlib.sha256(f"{own.schema}{source}".encode())
   for split, paths in found.items():
     for path in paths:
       digest.update(f"{split} {path.name}\n".encode() + path.read_bytes())

@@ -2,15 +2,17 @@
 
 import itertools
 import json
+import os
 import pathlib
 import re
 import shlex
 import subprocess
+from unittest import mock
 
 from absl.testing import absltest
 
 from nashmd_jax import main
-from tests import forked, small_records
+from tests import extending_page, forked, small_records
 
 ROOT = forked.ROOT
 PAGES = ("README.md", "docs/*.md", "launch/README.md", "configs/*.py")
@@ -70,6 +72,7 @@ def made(folder: pathlib.Path) -> dict[str, str]:
   return {
     "FOLDER": str(records),
     "POSTS": str(posts),
+    "RATED": str(extending_page.write_rated(folder / "rated", records)),
     "COMPARISONS": str(pairs),
     "DIR": str(folder / "run"),
   }
@@ -101,7 +104,9 @@ class CommandsTest(absltest.TestCase):
       workdir = f"--workdir={folder / 'run'}"
       checked.append((where, [*filled, workdir, stage_now]))
     self.assertGreater(len(checked), 20)
-    outcomes = forked.run_all([arguments for _, arguments in checked])
+    extending_page.write_module(folder, "mine", extending_page.MODULE)
+    with mock.patch.dict(os.environ, PYTHONPATH=str(folder)):
+      outcomes = forked.run_all([arguments for _, arguments in checked])
     for (where, arguments), out in zip(checked, outcomes, strict=True):
       with self.subTest(f"{where}: {' '.join(arguments)}"):
         self.assertEqual(out.returncode, 0, msg=out.stderr[-2000:])

@@ -77,13 +77,7 @@ def load_tokenizer(
       models that expect none.
   Raises: Mistake if the file is missing, broken or lacks one of them.
   """
-  path = epath.Path(path)
-  if not path.exists():
-    raise mistakes.Mistake(f"{path}: no such tokenizer file")
-  try:
-    loaded = tokenizers.Tokenizer.from_str(path.read_text())
-  except Exception as error:  # the library raises bare Exception
-    raise mistakes.Mistake(f"{path}: not a tokenizer.json ({error})") from None
+  loaded = _load(epath.Path(path))
   special = [eos_token] if bos_token is None else [eos_token, bos_token]
   for token in special:
     if loaded.token_to_id(token) is None:
@@ -102,3 +96,40 @@ def load_tokenizer(
       i for i, t in loaded.get_added_tokens_decoder().items() if t.special
     ),
   )
+
+
+def check_same_ids(
+  path: epath.PathLike, other: epath.PathLike, *, setting: str
+) -> None:
+  """Checks that what one tokenizer writes another reads as the same tokens.
+
+  A token that the other has beyond those of the first is never written; a
+  special token that it lacks is no text.
+
+  Args:
+    path: tokenizer.json that writes the ids.
+    other: tokenizer.json of who reads them.
+    setting: dotted name of what named the other, for the error.
+  Raises: Mistake that names both files and the first id that differs.
+  """
+  written, read = _load(epath.Path(path)), _load(epath.Path(other))
+  special = {
+    i for i, t in written.get_added_tokens_decoder().items() if t.special
+  }
+  for token, i in sorted(written.get_vocab().items(), key=lambda one: one[1]):
+    there = read.id_to_token(i)
+    if there != token and not (there is None and i in special):
+      raise mistakes.Mistake(
+        f"{setting}: {other} has another vocabulary than {path}, which the run "
+        f"reads text with: id {i} is {there!r} there and {token!r} here; "
+        "choose a model of the same tokenizer"
+      )
+
+
+def _load(path: epath.Path) -> tokenizers.Tokenizer:
+  if not path.exists():
+    raise mistakes.Mistake(f"{path}: no such tokenizer file")
+  try:
+    return tokenizers.Tokenizer.from_str(path.read_text())
+  except Exception as error:  # the library raises bare Exception
+    raise mistakes.Mistake(f"{path}: not a tokenizer.json ({error})") from None

@@ -49,6 +49,14 @@ def folder(
   return epath.Path(given)
 
 
+def given_folder(
+  config: ml_collections.ConfigDict, section: str
+) -> epath.Path | None:
+  """The folder of the user's that a model starts in; None for any other."""
+  given = _settings(config, section)["pretrained"]
+  return None if given in (None, RANDOM) else epath.Path(given)
+
+
 def random_folder(workdir: epath.PathLike, section: str) -> epath.Path:
   """The folder that a run writes for a model that starts "random"."""
   return epath.Path(workdir) / "start" / section

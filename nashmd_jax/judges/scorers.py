@@ -100,7 +100,7 @@ def bradley_terry_text(score: TextScorer) -> TextJudge:
 
   def judge(rows, responses, opponents):
     margin = score(rows, responses) - score(rows, opponents)
-    return 1 / (1 + np.exp(-np.asarray(margin, np.float64)))
+    return 0.5 * (1 + np.tanh(0.5 * np.asarray(margin, np.float64)))
 
   return judge
 

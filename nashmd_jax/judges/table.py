@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 import inspect
+import reprlib
 from typing import Any, NamedTuple
 
 import ml_collections
 
 from nashmd_jax import mistakes, outside
-from nashmd_jax.judges import raters, scorers
+from nashmd_jax.judges import brought, raters, scorers
 
 
 class Judge(NamedTuple):
@@ -44,9 +45,9 @@ def _raters(config: ml_collections.ConfigDict) -> scorers.TextJudge:
 
 
 LEARNED = (
-  "The judge is a model that policies were trained against, so that these rates "
-  "overrate them: ask people, or a judge that no policy has seen, before you "
-  "claim anything."
+  "The judge is a model that policies were trained against, so that these "
+  "rates overrate them: ask people, or a judge that no policy has seen, before "
+  "you claim anything."
 )
 TABLE = {
   "preference": Judge(
@@ -73,8 +74,8 @@ TABLE = {
   "raters": Judge(
     title="simulated raters",
     about=(
-      "The raters are a constructed judge: three simulated types, each with one "
-      "measurable criterion, whose mixture gives an exact, possibly cyclic "
+      "The raters are a constructed judge: three simulated types, each with "
+      "one measurable criterion, whose mixture gives an exact, possibly cyclic "
       "preference. They stand in for people in tests; they are no model of "
       "people."
     ),
@@ -91,6 +92,9 @@ SHAPES = {
 }
 
 
+STAGES = ("preference", "reward")
+
+
 def find(name: str, *, setting: str) -> Judge:
   """A judge by its name.
 
@@ -99,16 +103,14 @@ def find(name: str, *, setting: str) -> Judge:
       itself, of the arguments of one of `SHAPES`; or it takes none and returns
       a `Judge`.
     setting: dotted name of the setting, for the error.
-  Raises: Mistake for a judge that there is not.
+  Raises: Mistake for a judge that there is not, or that cannot be.
   """
   found = outside.find(name, TABLE, setting=setting)
   if isinstance(found, Judge):
     return found
   names = tuple(inspect.signature(found).parameters)
   if not names:
-    made = found()
-    if isinstance(made, Judge):
-      return made
+    return _checked_judge(found(), name, setting)
   if names not in SHAPES:
     expected = ", ".join(f"({', '.join(shape)})" for shape in SHAPES)
     raise mistakes.Mistake(
@@ -118,7 +120,43 @@ def find(name: str, *, setting: str) -> Judge:
   gives, reads = SHAPES[names]
   about = "A judge that the config brings."
   if reads == "token":
-    return Judge(
-      name, about, gives, token=lambda model, params, template: found
+    judge = brought.of_tokens(found, name=name, setting=setting)
+    return Judge(name, about, gives, token=lambda *nothing: judge)
+  judge = brought.of_text(found, gives=gives, name=name, setting=setting)
+  return Judge(name, about, gives, text=lambda config: judge)
+
+
+def _checked_judge(judge: Any, name: str, setting: str) -> Judge:
+  """A judge of the user's making, whose parts are guarded and checked."""
+  faults = {
+    "a judges.table.Judge": isinstance(judge, Judge),
+    "one that gives 'win_prob' or 'reward'": (
+      getattr(judge, "gives", None) in ("win_prob", "reward")
+    ),
+    f"one whose stage is None or one of {STAGES}": (
+      getattr(judge, "stage", None) in (None, *STAGES)
+    ),
+    "one of tokens or of text": bool(
+      getattr(judge, "token", None) or getattr(judge, "text", None)
+    ),
+  }
+  for expected, holds in faults.items():
+    if not holds:
+      raise mistakes.Mistake(
+        f"{setting}: {name} returned {reprlib.repr(judge)}, expected {expected}"
+      )
+  known = {"name": name, "setting": setting}
+
+  def token(*parts):
+    made = outside.guarded(judge.token, **known)(*parts)
+    return brought.of_tokens(outside.guarded(made, **known), **known)
+
+  def text(config):
+    made = outside.guarded(judge.text, **known)(config)
+    return brought.of_text(
+      outside.guarded(made, **known), gives=judge.gives, **known
     )
-  return Judge(name, about, gives, text=lambda config: found)
+
+  return judge._replace(
+    token=token if judge.token else None, text=text if judge.text else None
+  )

@@ -71,12 +71,14 @@ class Way(NamedTuple):
       (i, None) of those to be scored, own ones first.
     scores: (answers f32[B, N], judged bool[B, N], weights f32[B, other]) ->
       what the loss reads of them by name, and "counted", bool[rows].
+    names: what a loss may ask for that is played so, besides `EVERY`.
   """
 
   gives: str | None
   lanes: Callable[[opponents.Weighted, int], Lanes]
   asks: Callable[[int, int], tuple[np.ndarray, np.ndarray | None]]
   scores: Callable[[jax.Array, jax.Array, jax.Array], Named]
+  names: tuple[str, ...]
 
 
 class Algorithm(NamedTuple):
@@ -201,15 +203,27 @@ def _rows(x: jax.Array) -> jax.Array:
   return x.reshape(-1)
 
 
-VERSUS = Way("win_prob", _versus, _all_pairs, _win_probs)
-ALONE = Way("reward", _alone, _each, _rewards)
-PAIRED = Way("win_prob", _paired, _each_pair, _pair_win_probs)
-RECORDED = Way(None, _recorded, _nobody, _no_scores)
+WROTE = "behaviour_log_prob"
+VERSUS = Way("win_prob", _versus, _all_pairs, _win_probs, ("win_prob", WROTE))
+ALONE = Way("reward", _alone, _each, _rewards, ("reward", "baseline", WROTE))
+PAIRED = Way(
+  "win_prob",
+  _paired,
+  _each_pair,
+  _pair_win_probs,
+  ("log_ratio", "win_prob", "judged", WROTE),
+)
+RECORDED = Way(None, _recorded, _nobody, _no_scores, ("label",))
 WAYS = {"log_ratio": PAIRED, "label": RECORDED, "reward": ALONE}
+SAMPLED = ("log_prob", "ref_log_prob")
+WHOLE = ("log_probs", "ref_log_probs")
+EVERY = ("mask", "tokens", "kl_coef", *SAMPLED, *WHOLE)
+# What the step reports itself.
+TAKEN = {"loss", "grad_norm"}
 OF_ROWS = {
   "mask": "responses_mask",
   "tokens": "responses",
-  "behaviour_log_prob": "behaviour_log_prob",
+  WROTE: "behaviour_log_prob",
   "label": "label",
 }
 
@@ -264,15 +278,8 @@ def play_by_names(
       f"nash.loss: {loss!r} learns from a {way.gives}, but the judge gives a "
       f"{scores}"
     )
-  given = {"kl_coef", *OF_ROWS, "log_prob", "ref_log_prob", "log_probs"}
-  given |= {"ref_log_probs", "log_ratio", "win_prob", "judged", "reward"}
-  unknown = sorted(names - given - {"baseline"})
-  if unknown:
-    raise mistakes.Mistake(
-      f"nash.loss: {loss!r} asks for {unknown}, expected some of "
-      f"{sorted([*given, 'baseline'])}"
-    )
-  whole = "log_probs" in names
+  _check_names(names, way, loss)
+  whole = bool(names & {*WHOLE})
   read = policy.response_distributions if whole else policy.response_log_probs
 
   def of_rows(what, reference, rows, kl_coef):
@@ -287,13 +294,55 @@ def play_by_names(
     if "log_ratio" in names:
       ratio = arrays.masked_sum(what - reference, mask)
       found["log_ratio"] = ratio.reshape(found["win_prob"].shape[:2])
-    value, metrics = function(**{name: found[name] for name in names})
+    value, metrics = _checked(
+      function(**{name: found[name] for name in names}), loss
+    )
     count = jnp.sum(jnp.any(mask, axis=1))
     return _mean(value, count), {
       name: _mean(metric, count) for name, metric in metrics.items()
     }
 
   return Algorithm(way, read, of_rows)
+
+
+def _check_names(names: set[str], way: Way, loss: str) -> None:
+  """Raises Mistake for what a loss asks for and is not given."""
+  unknown = sorted(names - {*EVERY, *way.names})
+  if unknown:
+    others = sorted(name for name, one in WAYS.items() if one != way)
+    raise mistakes.Mistake(
+      f"nash.loss: {loss!r} asks for {unknown}, expected some of "
+      f"{sorted([*EVERY, *way.names])}, or one of {others} and what comes with "
+      "it"
+    )
+  if names & {*WHOLE} and names & {*SAMPLED, "log_ratio"}:
+    raise mistakes.Mistake(
+      f"nash.loss: {loss!r} asks for both log-probs of sampled tokens and of "
+      f"the whole vocabulary; take the former out of {WHOLE} at tokens"
+    )
+
+
+def _checked(returned, loss: str):
+  """What a loss returned, which must be a value and metrics, all scalars."""
+  fits = (
+    isinstance(returned, tuple)
+    and len(returned) == 2
+    and isinstance(returned[1], Mapping)
+  )
+  value, metrics = returned if fits else (None, {})
+  wrong = [
+    name
+    for name, one in {"the loss": value, **metrics}.items()
+    if not isinstance(one, arrays.Mean) and getattr(one, "shape", None) != ()
+  ]
+  taken = sorted(TAKEN & set(metrics))
+  if wrong or taken:
+    raise mistakes.Mistake(
+      f"nash.loss: {loss!r} must return its loss and a dict of metrics, each a "
+      f"scalar or an arrays.Mean, and none named {sorted(TAKEN)}; "
+      f"not so: {', '.join([*wrong, *taken])}"
+    )
+  return value, metrics
 
 
 def _mean(value: arrays.Mean | jax.Array, count: jax.Array) -> arrays.Mean:

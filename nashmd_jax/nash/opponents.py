@@ -5,6 +5,7 @@ exists for one rollout alone, such as an interpolation, is made by `sets`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import reprlib
 from typing import Any, NamedTuple
 
 import jax
@@ -113,7 +114,7 @@ def make_opponent(
       return mixture
     return optax.linear_schedule(mixture, mixture_end, mixture_steps)(step)
 
-  names = _names(opponent, _weighted(write(mixture)))
+  names = _names(opponent, _weighted(opponent, write(mixture)))
 
   def sets(given, rng, step):
     made = {
@@ -125,14 +126,28 @@ def make_opponent(
 
   return Opponent(
     name=opponent,
-    lanes=lambda step: _weighted(write(weight(step))),
+    lanes=lambda step: _weighted(opponent, write(weight(step))),
     sets=sets,
     follows=frozenset(FOLLOWS[name] for name in names if name in FOLLOWS),
   )
 
 
-def _weighted(found: sampling.Lane | Weighted) -> Weighted:
-  return [(1.0, found)] if isinstance(found, Mapping) else list(found)
+def _weighted(opponent: str, found: sampling.Lane | Weighted) -> Weighted:
+  """Lanes with weights of what an opponent wrote, which must be either."""
+  if isinstance(found, Mapping):
+    return [(1.0, found)]
+  pairs = list(found) if isinstance(found, list | tuple) else []
+  if not pairs or not all(
+    isinstance(pair, list | tuple)
+    and len(pair) == 2
+    and isinstance(pair[1], Mapping)
+    for pair in pairs
+  ):
+    raise mistakes.Mistake(
+      f"nash.opponent: {opponent} gave {reprlib.repr(found)}, expected a lane, "
+      "such as {'policy': 1.0}, or a list of (weight, lane)"
+    )
+  return pairs
 
 
 def _names(opponent: str, lanes: Weighted) -> set[str]:

@@ -5,18 +5,19 @@ plays Nash learning, a reward plays RLHF. A judge of text stands on the host,
 between rollout and update.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import functools
 import pathlib
 import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from nashmd_jax import mistakes, pipeline
+from nashmd_jax import arrays, mistakes, outside, pipeline
 from nashmd_jax import task as task_lib
-from nashmd_jax.data import batches
+from nashmd_jax.data import batches, records
 from nashmd_jax.judges import table
 from nashmd_jax.nash import opponents, settings
 from nashmd_jax.nash import play as play_lib
@@ -64,6 +65,7 @@ def make_experiment(
   """
   play = make_play(config, task, section)
   judge = table.find(section.judge, setting="nash.judge")
+  on_host = play.judge is None and play.algorithm.way.gives is not None
   named = [section.judge, *section.watch]
 
   def init(rng):
@@ -78,8 +80,8 @@ def make_experiment(
   return step_lib.Experiment(
     init=init,
     rollout=functools.partial(play_lib.rollout, play),
-    host=None if play.judge else make_host(config, task, play, judge),
-    loss=functools.partial(play_lib.loss, play),
+    host=make_host(config, task, play, judge) if on_host else None,
+    loss=functools.partial(loss, play),
     batches=functools.partial(
       task_lib.training_batches,
       task,
@@ -90,6 +92,29 @@ def make_experiment(
     evaluate=make_evaluation(config, task, section, play),
     followers=settings.make_followers(section),
   )
+
+
+def loss(play: play_lib.Play, params, sets, rows, rng):
+  """The loss of the play; its metrics also tell of prompts and of the host.
+
+  Args: as `play.loss`.
+  Returns: loss and metrics; also "prompts_cut" and, where responses are those
+    of the records, "responses_cut", shares of the prompts; with a judge on the
+    host "judged", the share of pairs or responses that it could judge, and
+    "judge_seconds", a step.
+  """
+  value, metrics = play_lib.loss(play, params, sets, rows, rng)
+  recorded = play.algorithm.way.gives is None
+  cut = ("prompts_cut", "responses_cut") if recorded else ("prompts_cut",)
+  told = trained.shares(rows, *cut)
+  if "judge_seconds" in rows:
+    known = rows["judged"].astype(jnp.float32)
+    told["judged"] = arrays.mean_over(known, jnp.ones_like(rows["judged"]))
+    seconds = rows["judge_seconds"]
+    told["judge_seconds"] = arrays.mean_over(
+      seconds, jnp.ones(seconds.shape, bool)
+    )
+  return value, {**metrics, **told}
 
 
 def make_host(config: Config, task: task_lib.Task, play, judge: table.Judge):
@@ -243,6 +268,29 @@ def check(config: Config, findings: mistakes.Findings) -> None:
     findings.sentences.append(f"{sentence} (run {', '.join(names)})")
 
 
+def check_records(
+  config: Config,
+  splits: Mapping[str, Sequence[records.Record]],
+  findings: mistakes.Findings,
+) -> None:
+  """Collects what the runs that are trained learn from and the data lacks.
+
+  Args:
+    config: checked.
+    splits: the records.
+    findings: where to.
+  """
+  for name in judging.trained_runs(config):
+    section = settings.run_section(config, name)
+    gives = table.find(section.judge, setting="nash.judge").gives
+    recorded = settings.make_algorithm(section, gives).way.gives is None
+    if recorded and any("label" not in row for row in splits["train"]):
+      findings.sentences.append(
+        f"nash.loss: {section.loss!r} asks for the labels of the records, but "
+        "they have none; give unary records, with data.schema=unary for one"
+      )
+
+
 def needs(config: Config, job: str) -> list[str]:
   """SFT, and the judges that the run names."""
   section = settings.run_section(config, job.split("/")[1])
@@ -256,9 +304,14 @@ def reads(config: Config, job: str) -> dict[str, Any]:
   with section.unlocked():
     del section.runs
   of_judge = ("judge_model", "raters") if "raters" in config else ()
-  return pipeline.settings(config, *trained.READS, *of_judge) | pipeline.flat(
-    pipeline.plain(section), NAME
-  )
+  return {
+    **pipeline.settings(config, *trained.READS, *of_judge),
+    **pipeline.flat(pipeline.plain(section), NAME),
+    **outside.sources("nash.loss", section.loss),
+    **outside.sources("nash.opponent", section.opponent),
+    **outside.sources("nash.judge", section.judge),
+    **outside.sources("nash.watch", *section.watch),
+  }
 
 
 STAGE = pipeline.Stage(

@@ -48,7 +48,8 @@ def make_experiment(
     base = task_lib.BASES[part]
     params = task.ready({**sets, "policy": params}, ["policy"], base)["policy"]
     judge = (task.judge_model, params, template)
-    return comparison_loss(kind, judge, batch)
+    value, metrics = comparison_loss(kind, judge, batch)
+    return value, {**metrics, **trained.shares(batch, "prompts_cut")}
 
   return step_lib.Experiment(
     init=init,

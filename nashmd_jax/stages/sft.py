@@ -36,7 +36,9 @@ def make_experiment(
       temperature=1.0,
     )
     mask = batch["responses_mask"] & batch["real"][:, None]
-    return losses.sft_loss(log_prob=log_prob, mask=mask)
+    value, metrics = losses.sft_loss(log_prob=log_prob, mask=mask)
+    cut = trained.shares(batch, "prompts_cut", "responses_cut")
+    return value, {**metrics, **cut}
 
   return step_lib.Experiment(
     init=init,

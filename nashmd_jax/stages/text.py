@@ -8,6 +8,7 @@ from typing import Any
 from nashmd_jax import mistakes, pipeline, texts
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import batches
+from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.hub import pretrained
 from nashmd_jax.stages import (
   comparisons,
@@ -137,9 +138,33 @@ def prepare(config: Config, workdir: pathlib.Path) -> Mapping[str, Any]:
   for stage in judging.wanted(config):
     with findings.collect():
       judging.make_template(config, tokenizer, stage)
+  with findings.collect():
+    texts.check_folders(config, path)
+  nash.check_records(config, splits, findings)
   findings.tell()
   own = texts.load_comparisons(config, workdir)
+  save_cards(config, workdir, tokenizer, splits, own)
   return texts.facts(splits, own, path)
+
+
+def save_cards(
+  config: Config,
+  workdir: pathlib.Path,
+  tokenizer: tokenizer_lib.Tokenizer,
+  splits: texts.Splits,
+  comparisons: texts.Splits | None,
+) -> None:
+  """Writes the data card of the records, and of the user's comparisons."""
+  encode = task_lib.make_encode(config, tokenizer)
+  texts.save_card(workdir, splits, encode)
+  if comparisons is not None:
+    texts.save_card(
+      workdir,
+      comparisons,
+      encode,
+      name="comparisons_card",
+      title="comparisons",
+    )
 
 
 PIPELINE = pipeline.Pipeline(

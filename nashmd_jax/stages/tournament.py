@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from nashmd_jax import files, mistakes, pipeline, sampling
+from nashmd_jax import files, mistakes, outside, pipeline, sampling
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import records
 from nashmd_jax.evaluation import win_rates
@@ -203,6 +203,15 @@ def needs(config: Config, job: str) -> list[str]:
   return list(dict.fromkeys([sft.NAME, *policies, *judges]))
 
 
+def reads(config: Config, job: str) -> dict[str, Any]:
+  """The settings of the tournament, and the sources of the user's judges."""
+  del job
+  return {
+    **pipeline.settings(config, *trained.READS, "judge_model", "raters", NAME),
+    **outside.sources("tournament.judges", *config.tournament.judges),
+  }
+
+
 STAGE = pipeline.Stage(
   name=NAME,
   keys={
@@ -218,9 +227,7 @@ STAGE = pipeline.Stage(
   check=check,
   jobs=lambda config: [NAME],
   needs=needs,
-  reads=lambda config, job: pipeline.settings(
-    config, *trained.READS, "judge_model", "raters", NAME
-  ),
+  reads=reads,
   run=run,
   facts=trained.FACTS,
 )

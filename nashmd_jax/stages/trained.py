@@ -1,11 +1,13 @@
 """What every trained stage of a run on text has: keys, checks, its training."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 import pathlib
 
+import jax
+import jax.numpy as jnp
 import ml_collections
 
-from nashmd_jax import mistakes, pipeline
+from nashmd_jax import arrays, mistakes, pipeline
 from nashmd_jax import task as task_lib
 from nashmd_jax.training import loop, optimizer
 from nashmd_jax.training import step as step_lib
@@ -70,6 +72,22 @@ def check(name: str, section: Config, findings: mistakes.Findings) -> None:
       )
   with findings.collect(name, "."):
     optimizer.make_optimizer(**section.optimizer)
+
+
+def shares(
+  batch: Mapping[str, jax.Array], *names: str
+) -> dict[str, arrays.Mean]:
+  """The shares of a batch's real rows in which bool columns are true.
+
+  Args:
+    batch: see `data.batches`; a column that it does not have is left out.
+    names: of columns bool[B], such as "prompts_cut".
+  """
+  return {
+    name: arrays.mean_over(batch[name].astype(jnp.float32), batch["real"])
+    for name in names
+    if name in batch
+  }
 
 
 def train(

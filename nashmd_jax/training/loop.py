@@ -153,7 +153,7 @@ def train(
       writer.write(step, row)
       stop = distributed.must_stop() and not last
       checkpoints.save(checkpointer, step, state, batches, now=last or stop)
-      progress.update(step, f"loss {row['loss']:.3f}")
+      progress.update(step, metrics_lib.note(row))
       if stop:
         raise distributed.Preempted(f"{name}: saved at step {step}")
     return evaluation or evaluate()

@@ -1,7 +1,8 @@
 """Metrics and progress: JSON lines are the truth, TensorBoard stands beside.
 
 Only process 0 writes. The JSON lines hold no times, so that a resumed run
-leaves the same file as an uninterrupted one.
+leaves the same file as an uninterrupted one: a metric whose name ends in
+"_seconds" goes to the event file and the line of progress alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,9 +18,14 @@ import tqdm
 
 from nashmd_jax import arrays, files
 
+SECONDS = "_seconds"
+
 
 class MetricWriter:
-  """Writes one row of scalars a step to `metrics.jsonl` and an event file."""
+  """Writes one row of scalars a step to `metrics.jsonl` and an event file.
+
+  Scalars whose name ends in "_seconds" go to the event file alone.
+  """
 
   def __init__(self, folder: pathlib.Path, *, start_step: int):
     """Opens the files; rows after `start_step` of a cut-off run are dropped.
@@ -43,7 +49,11 @@ class MetricWriter:
     """Appends one row; it is on disk when this returns."""
     if not self._active:
       return
-    row = {"step": step} | {k: float(v) for k, v in sorted(scalars.items())}
+    row = {"step": step} | {
+      name: float(value)
+      for name, value in sorted(scalars.items())
+      if not name.endswith(SECONDS)
+    }
     self._file.write(json.dumps(row) + "\n")
     self._file.flush()
     for name, value in scalars.items():
@@ -87,6 +97,16 @@ def load_metrics(path: pathlib.Path) -> list[dict[str, float]]:
       except json.JSONDecodeError:
         break
   return rows
+
+
+def note(row: Mapping[str, float]) -> str:
+  """What the line of progress says of a row: its loss and its times."""
+  times = [
+    f"{name.removesuffix(SECONDS)} {row[name]:.2f} s"
+    for name in sorted(row)
+    if name.endswith(SECONDS)
+  ]
+  return ", ".join([f"loss {row['loss']:.3f}", *times])
 
 
 class Progress:
