@@ -56,7 +56,8 @@ def golden_rows() -> list[rows.Row]:
   return [
     rows.row(
       f"of {count} metrics of four tiny runs, those that are another than "
-      f"before, but for {len(golden_metrics.CHANGED)} that mended faults change",
+      f"before, but for the {len(golden_metrics.CHANGED)} that mended faults "
+      "change",
       len(told) if same else None,
       "=",
       0,

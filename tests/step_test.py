@@ -259,7 +259,7 @@ def as_one(found):
 
 
 def both_ways(model: str, layout: str, settings: dict) -> list:
-  """State and metrics after four steps, with the judge in jit and on the host."""
+  """State and metrics after four steps, the judge in jit and on the host."""
   settings = dict(settings)
   updates = settings.pop("updates", 1)
   play = plays.make_play(

@@ -64,23 +64,19 @@ def make_world(
   Raises: Mistake with all that is wrong.
   """
   _check_numbers(
-    {
-      "vocab_size": (vocab_size, 2),
-      "max_response": (max_response, 1),
-      "prompts": (prompts, 1),
-      "prompt_length": (prompt_length, 1),
-      "noise": (noise, 0),
-      "seed": (seed, 0),
-    }
+    vocab_size=(vocab_size, 2),
+    max_response=(max_response, 1),
+    prompts=(prompts, 1),
+    prompt_length=(prompt_length, 1),
+    noise=(noise, 0),
+    seed=(seed, 0),
   )
   _check_counts(vocab_size, max_response, prompts, prompt_length)
   space = games.response_space(
     vocab_size=vocab_size, eos_id=0, max_response=max_response
   )
   rng = np.random.default_rng(seed)
-  possible = (vocab_size - 1) ** prompt_length
-  numbers = rng.choice(possible, prompts, replace=False)
-  digits = np.unravel_index(numbers, (vocab_size - 1,) * prompt_length)
+  digits = _distinct_digits(rng, prompts, vocab_size - 1, prompt_length)
   weights = rng.integers(1, KINDS, (prompts, max_response))
   kind = (weights @ space.tokens.T) % KINDS
   # 1 against the next kind, −1 against the one before.
@@ -99,7 +95,13 @@ def make_world(
   )
 
 
-def _check_numbers(least: dict[str, tuple[float, float]]) -> None:
+def _distinct_digits(rng, count: int, base: int, length: int):
+  """The digits of `count` numbers, no two alike, position by position."""
+  numbers = rng.choice(base**length, count, replace=False)
+  return np.unravel_index(numbers, (base,) * length)
+
+
+def _check_numbers(**least: tuple[float, float]) -> None:
   findings = mistakes.Findings()
   for name, (value, lowest) in least.items():
     with findings.collect():
