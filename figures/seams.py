@@ -20,6 +20,7 @@ import pytest
 
 from configs import docstrings
 from figures import rows, seams_lora, seams_sweep
+from nashmd_jax.capacity import programs
 from nashmd_jax.stages import preference
 from nashmd_jax.training import loop, optimizer
 from tests import (
@@ -138,11 +139,11 @@ def step_rows() -> list[rows.Row]:
 def memory_rows() -> list[rows.Row]:
   """What the state of a judge's stage holds, in copies of its parameters."""
   config = docstrings.get_config("tiny")
-  task = tiny_runs.stand_in(config)
+  task = programs.stand_in_task(config, tiny_runs.devices())
+  pairs = dict.fromkeys(("train", "validation"), [{}])
   experiment = preference.make_experiment(
-    config, task, "preference", dict.fromkeys(("train", "validation"), [{}]),
-    pathlib.Path(),
-  )  # fmt: skip
+    config, task, "preference", pairs, pathlib.Path()
+  )
   params = jax.eval_shape(task.judge_model.init, jax.random.key(0))
   make = loop.make_first_state(
     experiment,
