@@ -81,11 +81,10 @@ def make_world(
   kind = (weights @ space.tokens.T) % KINDS
   # 1 against the next kind, −1 against the one before.
   turn = (kind[:, None, :] - kind[:, :, None] + 1) % KINDS - 1
-  length = space.mask.sum(1)
   own = rng.normal(size=turn.shape)
   logit = (
     cycle * turn
-    + brevity * (length[None, :] - length[:, None])
+    + brevity * _shorter(space.mask.sum(1))
     + noise * (own - own.swapaxes(1, 2)) / np.sqrt(2)
   )
   return World(
@@ -93,6 +92,11 @@ def make_world(
     prompts=np.stack(digits, axis=1).astype(np.int32) + 1,
     preference=games.check_preference(1 / (1 + np.exp(-logit))),
   )
+
+
+def _shorter(length: np.ndarray) -> np.ndarray:
+  """|y′| − |y| of every pair, [Y, Y]."""
+  return length[None, :] - length[:, None]
 
 
 def _distinct_digits(rng, count: int, base: int, length: int):
