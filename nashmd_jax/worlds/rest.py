@@ -4,7 +4,7 @@ The learner's pairs, or its opponent's answers, are of the token-wise mixture
 m(π) of weight β; at rest m is its own and the expected gradient is zero.
 """
 
-from typing import Any
+from collections.abc import Callable
 
 import jax
 from jax import lax
@@ -50,10 +50,8 @@ def fitted_fixed_point(
 
   def excess(logits):
     mixed = games.token_mixture(space, logits, game.log_reference, mixture)
-    weight, scores = (
-      jnp.exp(mixed),
-      game.kl_coef * (logits - game.log_reference),
-    )
+    weight = jnp.exp(mixed)
+    scores = game.kl_coef * (logits - game.log_reference)
     fit = jax.nn.sigmoid(scores[:, None] - scores[None, :])
     return (game.preference - fit) @ weight, (fit * (1 - fit)) @ weight
 
@@ -96,7 +94,7 @@ FIXED_POINTS = {
 }
 
 
-def fixed_point(loss: str) -> Any:
+def fixed_point(loss: str) -> Callable[..., games.FixedPoint]:
   """The solver of a loss; raises Mistake where it is not known."""
   if loss not in FIXED_POINTS:
     raise mistakes.Mistake(

@@ -4,7 +4,7 @@ A real language model is trained through the whole stack, by sampling, against
 the planted P; a job for each run.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import functools
 import pathlib
 from typing import Any
@@ -68,7 +68,7 @@ def make_experiment(
   world: World,
   play: play_lib.Play,
   section: Config,
-  evaluate,
+  evaluate: Callable[[play_lib.Sets], Mapping[str, float]],
 ) -> step_lib.Experiment:
   """Training on the world's prompts from a random start, which is μ.
 
