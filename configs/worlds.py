@@ -92,14 +92,12 @@ def neural_config(variant: str) -> ml_collections.ConfigDict:
     "mixture": 0.125,
     "mixture_end": 0.125,
     "mixture_steps": 0,
-    "past": {"size": 8, "every": 10, "law": "uniform"},
-    # The planted P; there is no other judge here.
-    "judge": "preference",
+    # Of the opponents that follow as a moving average.
+    "ema": {"decay": 0.99},
     "loss": "policy_gradient",
     "samples": 8,
     "updates_per_rollout": 1,
     "clip": 0.2,
-    "deploy": "mixture",
     "kl_coef": 0.2,
     "temperature": 1.0,
     "data": {"batch_size": 64},
@@ -115,7 +113,7 @@ def neural_config(variant: str) -> ml_collections.ConfigDict:
     },
     "train": {
       "steps": 1500,
-      "ema_decay": 0.99,
+      "micro_batches": 1,
       "log_every": 50,
       "eval_every": 250,
       "save_every": 500,

@@ -13,7 +13,7 @@ import numpy as np
 
 from figures import demo, rows
 from nashmd_jax import files, games
-from nashmd_jax.worlds import planted, training
+from nashmd_jax.worlds import answer, planted, stage
 
 CONFIG = "configs/worlds.py"
 OUT = pathlib.Path("out") / "landing.json"
@@ -160,18 +160,12 @@ def mixture_rows(variant: str, where: str) -> list[rows.Row]:
 
 def exact_distances(config, kl_coef: float, beta: float) -> dict[str, float]:
   """How far m lies from π*_τ′: "log" at most, mean "kl" and "gap"."""
-  world = planted.make_world(**config.world)
-  game = training.make_game(
-    world, training.make_model(config, world), config.nash
-  )
-  start = game.model.init(jax.random.key(config.seed))
-  reference = training.exact_log_probs(world, game, start)
-  answer = training.solve(
-    world, log_reference=reference, kl_coef=kl_coef, mixture=beta
-  )
+  section = config.nash.copy_and_resolve_references()
+  section.update({"opponent": "mixture", "mixture": beta, "kl_coef": kl_coef})
+  world, exact = stage.solve(config, section)
   with jax.enable_x64(True):
-    found = training.distances(world, answer, jax.numpy.asarray(answer.policy))
-  difference = np.abs(answer.mixture - answer.hot_equilibrium).max()
+    found = answer.distances(world, exact, jax.numpy.asarray(exact.policy))
+  difference = np.abs(exact.mixture - exact.hot_equilibrium).max()
   return {
     "log": float(difference),
     "kl": float(found["mixture_kl"]),

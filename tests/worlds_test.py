@@ -1,4 +1,4 @@
-"""Planted worlds: what is planted, the exact answer, and a landing."""
+"""The stage `nash` of planted worlds: its check, what it plays, a landing."""
 
 import pathlib
 import tempfile
@@ -10,190 +10,235 @@ import jax.numpy as jnp
 import numpy as np
 
 from figures import landing
-from nashmd_jax import games, main
-from nashmd_jax.worlds import planted, training
-
-SMALL = dict(
-  vocab_size=3,
-  max_response=2,
-  prompts=2,
-  prompt_length=2,
-  cycle=1.0,
-  brevity=0.0,
-  noise=0.0,
-  seed=0,
-)
+from nashmd_jax import games, mistakes, pipeline
+from nashmd_jax.worlds import answer as answer_lib
+from nashmd_jax.worlds import planted, stage
+from tests import small_worlds
 
 
-def small_config(**nash):
-  config = landing.load_config("tiny").copy_and_resolve_references()
-  config.nash.update(nash)
-  return config
+def sentences(config):
+  """All that the check tells of a config."""
+  try:
+    pipeline.check(stage.PIPELINE, config)
+  except mistakes.Mistake as error:
+    return error.sentences
+  return ()
 
 
-def made(config):
-  world = planted.make_world(**config.world)
-  model = training.make_model(config, world)
-  return world, training.make_game(world, model, config.nash)
+class CheckTest(parameterized.TestCase):
+  @parameterized.parameters("neural", "one_token", "tiny")
+  def test_configs_pass_the_check(self, variant):
+    self.assertEmpty(sentences(landing.load_config(variant)))
+
+  @parameterized.parameters(
+    ({"opponent": "past"}, "nash.opponent: no exact answer .*'past'"),
+    ({"opponent": "interpolation"}, "nash.opponent: no exact answer"),
+    ({"opponent": "me"}, "nash.opponent: got 'me'"),
+    ({"mixture": 1.5}, "nash.mixture: got 1.5"),
+    ({"loss": "tests.worlds_test:own_loss"}, "nash.loss: got 'tests.worlds_t"),
+    ({"kl_coef": 0.0}, "nash.kl_coef: got 0, expected τ above 0"),
+    ({"samples": 0}, "nash.samples: got 0"),
+    ({"loss": "ppo"}, "nash.loss: got 'ppo'"),
+    ({"data": {"batch_size": 6}}, "nash.data.batch_size: .* the 4 prompts"),
+    ({"data": {"batch_size": 0}}, "nash.data.batch_size: got 0"),
+    ({"train": {"micro_batches": 3}}, "batch_size: .* of train.micro_batches"),
+    ({"train": {"micro_batches": 0}}, "nash.train.micro_batches: got 0"),
+    ({"train": {"eval_every": 0}}, "nash.train.eval_every: got 0"),
+    ({"optimizer": {"name": "sgd"}}, "nash.optimizer.name: got 'sgd'"),
+    ({"ema": {"decay": 1.0}}, "nash.ema.decay: got 1.0"),
+  )
+  def test_tells_what_is_wrong_with_a_run(self, change, message):
+    config = small_worlds.small_config()
+    config.nash.runs = {"good": {}, "bad": change}
+    found = sentences(config)
+    self.assertNotEmpty(found)
+    for sentence in found:
+      self.assertEndsWith(sentence, "(run bad)")
+    self.assertRegex("\n".join(found), message)
+
+  @parameterized.parameters(
+    ({"prompts": 9}, "world.prompts: got 9, expected 1 to 8"),
+    ({"prompts": 0}, "world.prompts: got 0"),
+    ({"vocab_size": 1}, "world.vocab_size: got 1"),
+    ({"max_response": 0}, "world.max_response: got 0"),
+    ({"max_response": 40}, "world.max_response: got 40 .* responses"),
+    ({"prompt_length": 0}, "world.prompt_length: got 0"),
+    ({"prompt_length": 80}, "world.prompt_length: got 80"),
+    ({"seed": -1}, "world.seed: got -1"),
+    ({"noise": -1.0}, "world.noise: got -1.0"),
+  )
+  def test_tells_what_is_wrong_with_a_world(self, change, message):
+    config = small_worlds.small_config()
+    config.world.update(change)
+    self.assertRegex("\n".join(sentences(config)), message)
+
+  def test_tells_everything_at_once(self):
+    config = small_worlds.small_config()
+    config.world.update({"prompts": 0, "seed": -1})
+    config.devices.run_dtype = "int8"
+    config.model.family = "rnn"
+    config.nash.runs = {
+      "a": {"samples": 0, "kl_coef": -1.0},
+      "b": {"samples": 0, "loss": ""},
+    }
+    found = "\n".join(sentences(config))
+    for message in (
+      "world.prompts: got 0",
+      "world.seed: got -1",
+      "devices.run_dtype: got 'int8'",
+      "model.family: got 'rnn'",
+      "nash.samples: got 0, expected 1 or more (run a, b)",
+      "nash.kl_coef: got -1.0, expected τ of 0 (no regularisation) or more "
+      "(run a)",
+      "nash.loss: got ''",
+    ):
+      self.assertIn(message, found)
+
+  @parameterized.parameters("judge", "deploy", "past")
+  def test_has_no_settings_that_nothing_reads(self, key):
+    config = small_worlds.small_config().unlock()
+    config.nash[key] = "mixture"
+    self.assertRegex("\n".join(sentences(config)), rf"unknown \['{key}'\]")
+
+  def test_prepare_tells_what_takes_devices_to_know(self):
+    config = small_worlds.small_config()
+    config.nash.runs = {
+      "fits": {},
+      "split": {"train": {"micro_batches": 2}},
+      "cold": {"kl_coef": 1e-4},
+    }
+    self.assertEmpty(sentences(config))
+    with self.assertRaises(mistakes.Mistake) as caught:
+      stage.PIPELINE.prepare(config, pathlib.Path())
+    cold, split = sorted(caught.exception.sentences)
+    self.assertRegex(split, "^nash.runs.split: .*batch_size: got 4 .* of 8")
+    self.assertRegex(cold, "^nash.runs.cold: nash.kl_coef: no exact answer")
 
 
-class PlantedTest(parameterized.TestCase):
-  def test_cycle_alone_by_hand(self):
-    # σ(1) = .731059: three kinds, each against the next one.
-    world = planted.make_world(**SMALL)
-    for matrix in world.preference:
-      values = np.unique(matrix.round(6))
-      np.testing.assert_allclose(values, [0.268941, 0.5, 0.731059], atol=2e-6)
-      self.assertLen(np.unique(matrix.round(6), axis=0), 3)
-      first = matrix[0] > 0.6  # kinds: of EOS alone, beaten by it, the third
-      third = matrix[0] < 0.4
-      self.assertTrue((matrix[np.ix_(first, third)] > 0.6).all())
-
-  def test_brevity_alone_by_hand(self):
-    world = planted.make_world(**SMALL | {"cycle": 0.0, "brevity": 0.5})
-    # EOS alone is one token against two: σ(.5) = .622459.
-    np.testing.assert_allclose(world.preference[:, 0, 1:], 0.622459, atol=1e-6)
-    np.testing.assert_allclose(world.preference[:, 1:, 1:], 0.5)
-
-  def test_seed_decides_everything(self):
-    settings = SMALL | {"noise": 1.0}
-    one, same, other = (
-      planted.make_world(**settings | {"seed": seed}) for seed in (0, 0, 1)
-    )
-    np.testing.assert_array_equal(one.preference, same.preference)
-    self.assertGreater(np.abs(one.preference - other.preference).max(), 0.1)
-    self.assertLen(np.unique(one.prompts, axis=0), 2)
-
-  def test_default_is_cyclic(self):
-    world = planted.make_world(**landing.load_config("neural").world)
-    self.assertGreater(games.cyclic_share(world.preference).min(), 0.2)
-
-  def test_judge_looks_the_pair_up(self):
-    world = planted.make_world(**SMALL | {"noise": 1.0})
-    tables = {"prompts": world.prompts, "preference": world.preference}
-    tables = jax.tree.map(jnp.asarray, tables)
-    rng = np.random.default_rng(0)
-    x, y, other = rng.integers(0, [[2], [7], [7]], (3, 50))
-    rows = [
-      (jnp.asarray(world.space.tokens[i]), jnp.asarray(world.space.mask[i]))
-      for i in (y, other)
-    ]
-    prompts = jnp.asarray(world.prompts[x])
-    judge = planted.make_judge(world.space, tables)
-    found = judge(None, (prompts, prompts > 0), *rows)
-    np.testing.assert_allclose(found, world.preference[x, y, other], rtol=1e-6)
-
-
-class AnswerTest(parameterized.TestCase):
-  def test_policy_by_enumeration_is_a_distribution_of_its_model(self):
-    world, game = made(small_config())
-    params = game.model.init(jax.random.key(3))
-    found = training.exact_log_probs(world, game, params)
-    np.testing.assert_allclose(jnp.exp(found).sum(1), 1, rtol=1e-5)
-    prompts = jnp.asarray(world.prompts)
-    tokens = jnp.tile(jnp.asarray(world.space.tokens[-1:]), (len(prompts), 1))
-    logits = game.model.response_logits(params, prompts, prompts > 0, tokens)
-    root = jax.nn.log_softmax(logits[:, 0])
-    for row, expected in zip(found, root, strict=True):
-      by_prefix = games.conditionals(world.space, row)
-      np.testing.assert_allclose(by_prefix[0], expected, atol=1e-5)
-
-  @parameterized.parameters(0.0, 0.5, 1.0)
-  def test_distances_from_the_answer_are_zero(self, mixture):
-    world, game = made(small_config())
-    start = game.model.init(jax.random.key(0))
-    reference = training.exact_log_probs(world, game, start)
-    answer = training.solve(
-      world, log_reference=reference, kl_coef=0.1, mixture=mixture
-    )
-    with jax.enable_x64(True):
-      found, from_start = (
-        jax.tree.map(float, training.distances(world, answer, jnp.asarray(x)))
-        for x in (answer.policy, answer.reference)
-      )
-    self.assertLess(found["kl"], 1e-18)
-    self.assertGreater(from_start["kl"], 0.01)
-    if mixture == 0:
-      self.assertLess(found["equilibrium_kl"], 1e-18)
-      self.assertLess(found["gap"], 1e-18)
-    else:
-      self.assertGreater(found["equilibrium_kl"], 1e-3)
-    if mixture == 0.5:  # two tokens: near that equilibrium, but not there
-      self.assertBetween(found["mixture_kl"], 1e-9, 1e-2)
-      self.assertBetween(found["mixture_gap"], 1e-9, 1e-2)
-    else:
-      self.assertLess(found["mixture_kl"], 1e-9)
-
-  def test_mixture_of_one_token_is_the_hot_equilibrium(self):
-    config = landing.load_config("one_token")
-    found = landing.exact_distances(config, 0.1, 0.5)
-    self.assertLess(found["log"], 1e-9)
+def own_loss(*, log_prob, win_prob, mask):
+  return -jnp.mean(jnp.sum(jnp.where(mask, log_prob, 0), 1) * win_prob)
 
 
 class StageTest(parameterized.TestCase):
   def test_batches_hold_every_prompt_as_often_and_keep_their_place(self):
-    config = small_config()
-    world, game = made(config)
-    start = game.model.init(jax.random.key(0))
-    answer = training.solve(
-      world,
-      log_reference=training.exact_log_probs(world, game, start),
-      kl_coef=0.2,
-      mixture=0.5,
-    )
-    experiment = training.make_experiment(world, game, answer, batch_size=8)
-    batches = experiment.batches()
+    world = planted.make_world(**small_worlds.small_config().world)
+    batches = stage.make_batches(world, 8)
     first, state = next(batches), batches.get_state()
     second = next(batches)
     rows, counts = np.unique(first["prompts"], axis=0, return_counts=True)
     self.assertLen(rows, 4)
     np.testing.assert_array_equal(counts, 2)
     np.testing.assert_array_equal(second["example_ids"], np.arange(8, 16))
-    again = experiment.batches()
+    again = stage.make_batches(world, 8)
     again.set_state(state)
     np.testing.assert_array_equal(
       next(again)["example_ids"], second["example_ids"]
     )
-    with self.assertRaisesRegex(ValueError, "multiple of the 4 prompts"):
-      training.make_experiment(world, game, answer, batch_size=6)
-
-  @parameterized.parameters("neural", "one_token", "tiny")
-  def test_configs_pass_the_check(self, variant):
-    main.PIPELINES["worlds"].check(landing.load_config(variant))
 
   @parameterized.parameters(
-    ({"opponent": "past"}, "no exact answer"),
-    ({"judge": "reward"}, "planted"),
+    ("float32", "float32"), ("bfloat16", "float32"), ("float32", "bfloat16")
   )
-  def test_refuses_games_without_an_answer(self, change, message):
-    config = small_config(**change)
-    with self.assertRaisesRegex(ValueError, message):
-      main.PIPELINES["worlds"].check(config)
+  def test_the_answer_is_of_the_reference_that_is_played(self, run, frozen):
+    config = small_worlds.small_config()
+    config.devices.update({"run_dtype": run, "frozen_dtype": frozen})
+    world, answer, experiment, sets = small_worlds.make_experiment(config)
+    batch = next(experiment.batches())
+    rows = jax.jit(experiment.rollout)(sets, batch, jax.random.key(0), 0)
+    space, mask = world.space, rows["responses_mask"]
+    which = games.response_index(space, rows["responses"], mask)
+    same = (rows["prompts"][:, None] == world.prompts[None]).all(-1)
+    played = jnp.where(mask, rows["reference"], 0).sum(1)
+    expected = answer.reference[jnp.argmax(same, axis=1), which]
+    np.testing.assert_allclose(played, expected, atol=1e-5)
+    model = stage.make_model(config, world)
+    start = model.init(jax.random.key(config.seed))
+    plain = answer_lib.exact_log_probs(world, model, start, temperature=1.0)
+    moved = np.abs(answer.reference - np.asarray(plain)).max()
+    if run == frozen:
+      self.assertLess(moved, 1e-6)
+    else:
+      self.assertGreater(moved, 1e-3)
 
-  def test_refuses_more_prompts_than_there_are(self):
-    with self.assertRaisesRegex(ValueError, "world.prompts: got 5"):
-      planted.make_world(**SMALL | {"prompts": 5})
+  def test_evaluates_the_policy_as_it_is_run(self):
+    config = small_worlds.small_config()
+    config.devices.run_dtype = "bfloat16"
+    world, answer, experiment, sets = small_worlds.make_experiment(config)
+    start = jnp.asarray(answer.reference, jnp.float32)  # as it is run
+    expected = answer_lib.distances(world, answer, start)
+    found = experiment.evaluate(sets)
+    np.testing.assert_allclose(found["kl"], expected["kl"], rtol=1e-5)
 
-  def test_lands_at_its_answer_and_nowhere_else(self):
-    # In float32, by sampling, through the loop. Self-play would rest at the
-    # equilibrium, a best response further off, a wrong sign nowhere.
-    config = small_config(kl_coef=0.15, samples=8)
+  @parameterized.parameters(
+    ("self", False),
+    ("mixture", False),
+    ("moving_average", True),
+    ("moving_average_mixture", True),
+  )
+  def test_keeps_an_average_where_the_opponent_plays_it(self, opponent, kept):
+    experiment, sets = small_worlds.make_experiment(
+      small_worlds.small_config(opponent=opponent)
+    )[2:]
+    self.assertEqual(set(experiment.followers), {"ema"} if kept else set())
+    found = experiment.evaluate(sets)
+    self.assertEqual("ema_kl" in found, kept)
+    if kept:  # at the start it is the policy
+      self.assertEqual(found["ema_kl"], found["kl"])
+      moved = jax.tree.map(lambda x: 2 * x, sets["policy"])
+      later = experiment.evaluate({**sets, "policy": moved})
+      self.assertEqual(later["ema_kl"], found["kl"])
+      self.assertNotEqual(later["kl"], found["kl"])
+
+  def test_result_depends_on_what_its_run_reads(self):
+    def key(change=None, job="nash/one", **sections):
+      config = small_worlds.small_config(mixture=0.25)
+      config.nash.runs = {"one": change or {}, "two": {"mixture": 0.5}}
+      for name, settings_ in sections.items():
+        config[name].update(settings_)
+      return stage.STAGE.reads(config, job)
+
+    self.assertEqual(key()["nash.mixture"], 0.25)
+    self.assertEqual(key(job="nash/two")["nash.mixture"], 0.5)
+    self.assertEmpty([name for name in key() if name.startswith("nash.runs")])
+    self.assertEqual(key(), key(devices={"fsdp": True}))
+    changed = (
+      key({"train": {"steps": 6}}),
+      key({"ema": {"decay": 0.5}}),
+      key(world={"seed": 1}),
+      key(model={"width": 16}),
+      key(devices={"run_dtype": "bfloat16"}),
+      key(devices={"frozen_dtype": "bfloat16"}),
+    )
+    for other in changed:
+      self.assertNotEqual(other, key())
+
+  @parameterized.parameters(
+    # Self-play would rest at the equilibrium, a best response further off, a
+    # wrong sign nowhere.
+    ({"mixture": 0.5}, 8e-3, 2e-3),
+  )
+  def test_lands_at_its_answer_and_nowhere_else(
+    self, change, from_equilibrium, mixture_lands
+  ):
+    # In float32, by sampling, through the loop.
+    config = small_worlds.small_config(kl_coef=0.15, samples=8)
     config.world.update({"max_response": 1, "vocab_size": 5})
     config.nash.data.batch_size = 64
     config.nash.optimizer.update({"warmup_steps": 10, "decay_steps": 400})
     config.nash.train.update({
       "steps": 400, "log_every": 100, "eval_every": 100, "save_every": 400
     })  # fmt: skip
+    config.nash.runs = {"one": change}
     # Collectives among eight devices on one core can time out.
     alone = jax.devices()[:1]
     with (
       mock.patch.object(jax, "devices", return_value=alone),
       tempfile.TemporaryDirectory() as folder,
     ):
-      found = training.run(config, pathlib.Path(folder), "nash_md_half")
+      found = stage.run(config, pathlib.Path(folder), "nash/one")
     self.assertLess(found["eval/kl"], 3e-3)
-    self.assertGreater(found["eval/equilibrium_kl"], 8e-3)
-    self.assertLess(found["eval/mixture_kl"], 2e-3)
+    self.assertGreater(found["eval/equilibrium_kl"], from_equilibrium)
+    if mixture_lands:
+      self.assertLess(found["eval/mixture_kl"], mixture_lands)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Worlds in which every response can be listed: prompts and a planted P.
 
-What is played here has an exact answer; `worlds.py` trains towards it.
+What is played here has an exact answer; `stage.py` trains towards it.
 """
 
 from typing import Any, NamedTuple
@@ -8,10 +8,14 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from nashmd_jax import games
+from nashmd_jax import games, mistakes
 from nashmd_jax.judges import scorers
 
 KINDS = 3
+# Responses that can be listed, and their pairs solved for, in some seconds.
+MOST_RESPONSES = 2000
+# Prompts that a draw can number.
+MOST_PROMPTS = 2**62
 
 
 class World(NamedTuple):
@@ -57,18 +61,14 @@ def make_world(
     brevity: log-odds for each token that a response is shorter.
     noise: standard deviation of what each pair has of its own, log-odds.
     seed: of prompts, w and ε.
-  Raises: ValueError for more prompts than there are.
+  Raises: Mistake with all that is wrong.
   """
+  _check(vocab_size, max_response, prompts, prompt_length, noise, seed)
   space = games.response_space(
     vocab_size=vocab_size, eos_id=0, max_response=max_response
   )
-  possible = (vocab_size - 1) ** prompt_length
-  if not 1 <= prompts <= possible:
-    raise ValueError(
-      f"world.prompts: got {prompts}, expected 1 to {possible}, as many as "
-      f"{prompt_length} of {vocab_size - 1} tokens make"
-    )
   rng = np.random.default_rng(seed)
+  possible = (vocab_size - 1) ** prompt_length
   numbers = rng.choice(possible, prompts, replace=False)
   digits = np.unravel_index(numbers, (vocab_size - 1,) * prompt_length)
   weights = rng.integers(1, KINDS, (prompts, max_response))
@@ -87,6 +87,48 @@ def make_world(
     prompts=np.stack(digits, axis=1).astype(np.int32) + 1,
     preference=games.check_preference(1 / (1 + np.exp(-logit))),
   )
+
+
+def _check(vocab_size, max_response, prompts, prompt_length, noise, seed):
+  """Raises Mistake with all that is wrong."""
+  findings = mistakes.Findings()
+  for name, value, least in (
+    ("vocab_size", vocab_size, 2),
+    ("max_response", max_response, 1),
+    ("prompts", prompts, 1),
+    ("prompt_length", prompt_length, 1),
+    ("noise", noise, 0),
+    ("seed", seed, 0),
+  ):
+    with findings.collect():
+      if not value >= least:
+        raise mistakes.Mistake(
+          f"world.{name}: got {value}, expected {least} or more"
+        )
+  findings.tell()
+  bodies = vocab_size - 1
+  with findings.collect():
+    responses = sum(bodies**size for size in range(max_response + 1))
+    if responses > MOST_RESPONSES:
+      raise mistakes.Mistake(
+        f"world.max_response: got {max_response} for vocab_size {vocab_size}, "
+        f"which makes {responses} responses, expected at most {MOST_RESPONSES} "
+        "to list; make one of them smaller"
+      )
+  with findings.collect():
+    possible = bodies**prompt_length
+    if possible > MOST_PROMPTS:
+      raise mistakes.Mistake(
+        f"world.prompt_length: got {prompt_length} for vocab_size "
+        f"{vocab_size}, which makes more than {MOST_PROMPTS} prompts; make it "
+        "smaller"
+      )
+    if prompts > possible:
+      raise mistakes.Mistake(
+        f"world.prompts: got {prompts}, expected 1 to {possible}, as many as "
+        f"{prompt_length} of {bodies} tokens make"
+      )
+  findings.tell()
 
 
 def make_judge(space: games.Space, tables: Any) -> scorers.TokenJudge:

@@ -1,57 +1,327 @@
-"""Planted worlds: one stage, `nash`, with a job for each run."""
+"""Stage `nash` in a planted world: a language model against the exact answer.
 
+A real language model is trained through the whole stack, by sampling, against
+the planted P; a job for each run.
+"""
+
+from collections.abc import Callable, Mapping
 import functools
 import pathlib
+from typing import Any
 
-from nashmd_jax import pipeline
-from nashmd_jax.stages import nash
-from nashmd_jax.training import followers, loop, optimizer, sharding
-from nashmd_jax.worlds import planted, training
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
 
-SECTIONS = {
-  "pipeline": None,
-  "seed": None,
-  "world": pipeline.keywords(planted.make_world),
-  "model": None,
-  "devices": pipeline.keywords(sharding.check_devices),
-  "nash": ("data", "optimizer", "train", *nash.GAME, "past", "runs"),
+from nashmd_jax import mistakes, models, pipeline
+from nashmd_jax.nash import play as play_lib
+from nashmd_jax.nash import settings
+from nashmd_jax.training import loop, sharding
+from nashmd_jax.training import optimizer as optimizer_lib
+from nashmd_jax.training import step as step_lib
+from nashmd_jax.worlds import answer as answer_lib
+from nashmd_jax.worlds import planted, rest
+
+Config = pipeline.Config
+World = planted.World
+NAME = "nash"
+JUDGE = "planted"  # the frozen set that holds P
+PLAY = ("samples", "kl_coef", "temperature", "ema")
+PARTS = {
+  "data": {"batch_size"},
+  "train": pipeline.keywords(loop.check_intervals),
 }
 
 
-def jobs(
-  config: pipeline.Config, workdir: pathlib.Path
-) -> dict[str, pipeline.Job]:
-  """One job for each of `config.nash.runs`."""
-  return {
-    f"nash/{name}": functools.partial(training.run, config, workdir, name)
-    for name in config.nash.runs
-  }
+def make_model(config: Config, world: World) -> models.LanguageModel:
+  """`config.model` on the world's vocabulary."""
+  return models.make_language_model(
+    vocab_size=world.space.vocab_size, **config.model
+  )
 
 
-def check(config: pipeline.Config) -> None:
-  """Raises ValueError for what would fail later, before anything runs."""
-  check_keys = functools.partial(pipeline.check_keys, config)
-  check_keys("", SECTIONS)
-  for path, keys in SECTIONS.items():
-    if keys:
-      check_keys(path, keys)
-  check_keys("nash.data", ("batch_size",))
-  check_keys("nash.past", pipeline.keywords(followers.past_policies))
-  sharding.check_devices(**config.devices)
-  given = {"devices", "name", "folder", "seed", "updates_per_rollout"}
-  check_keys("nash.train", pipeline.keywords(loop.train) - given)
-  loop.check_intervals("nash", **config.nash.train)
+def make_play(
+  world: World,
+  model: models.LanguageModel,
+  section: Config,
+  devices: sharding.Devices,
+) -> play_lib.Play:
+  """The play of a checked section `nash` before the planted P."""
+  return play_lib.Play(
+    model=model,
+    opponent=settings.make_opponent(section),
+    judge=lambda sets: planted.make_judge(world.space, sets[JUDGE]),
+    algorithm=settings.make_algorithm(section, "win_prob"),
+    samples=section.samples,
+    kl_coef=section.kl_coef,
+    temperature=section.temperature,
+    max_response=world.space.tokens.shape[1],
+    eos_id=world.space.eos_id,
+    ready=lambda sets, names: sharding.to_run(
+      play_lib.as_they_are(sets, names), devices
+    ),
+  )
+
+
+def make_experiment(
+  world: World,
+  play: play_lib.Play,
+  section: Config,
+  evaluate: Callable[[play_lib.Sets], Mapping[str, float]],
+) -> step_lib.Experiment:
+  """Training on the world's prompts from a random start, which is μ.
+
+  Args:
+    section: of the run, checked.
+    evaluate: see `make_evaluation`.
+  """
+
+  def init(rng):
+    start = play.model.init(rng)
+    tables = {
+      "prompts": jnp.asarray(world.prompts),
+      "preference": jnp.asarray(world.preference, jnp.float32),
+    }
+    return start, {"reference": start, JUDGE: tables}
+
+  return step_lib.Experiment(
+    init=init,
+    rollout=functools.partial(play_lib.rollout, play),
+    host=None,
+    loss=functools.partial(play_lib.loss, play),
+    batches=functools.partial(make_batches, world, section.data.batch_size),
+    evaluate=evaluate,
+    followers={
+      name: settings.FOLLOWERS[name](**section[name])
+      for name in sorted(play.opponent.follows)
+    },
+  )
+
+
+def make_batches(world: World, batch_size: int) -> grain.DatasetIterator:
+  """Endless batches with every prompt as often; only `example_ids` differ."""
+  prompts = np.tile(world.prompts, (batch_size // len(world.prompts), 1))
+
+  def batch(index, prompts):
+    ids = (index * batch_size + np.arange(batch_size)) % 2**31
+    return {
+      "prompts": prompts,
+      "prompts_mask": np.ones(prompts.shape, bool),
+      "example_ids": ids.astype(np.int32),
+    }
+
+  dataset = grain.MapDataset.source([prompts]).repeat().map_with_index(batch)
+  return iter(
+    dataset.to_iter_dataset(
+      grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
+    )
+  )
+
+
+def make_evaluation(
+  world: World,
+  play: play_lib.Play,
+  answer: answer_lib.Answer,
+  devices: sharding.Devices,
+):
+  """(sets) -> `answer.distances` of the policy.
+
+  With those, "ema_kl", KL(answer ‖ average), for a run that plays the average.
+  """
+  names = ["policy", *sorted(play.opponent.follows)]
+
+  @functools.partial(jax.jit, out_shardings=sharding.replicated(devices.mesh))
+  def evaluate(sets):
+    found = {
+      name: answer_lib.distances(
+        world,
+        answer,
+        answer_lib.exact_log_probs(
+          world, play.model, params, temperature=play.temperature
+        ),
+      )
+      for name, params in play.ready(sets, names).items()
+    }
+    last = found.pop("policy")
+    return last | {f"{name}_kl": one["kl"] for name, one in found.items()}
+
+  return evaluate
+
+
+def solve(config: Config, section: Config) -> tuple[World, answer_lib.Answer]:
+  """The world of a checked run, and its exact answer.
+
+  Raises: Mistake if none was found.
+  """
+  world = planted.make_world(**config.world)
+  model = make_model(config, world)
+  # The loop makes the same start of the same seed, and keeps it as μ.
+  reference = model.init(jax.random.key(config.seed))
+  for dtype in (config.devices.frozen_dtype, config.devices.run_dtype):
+    reference = sharding.cast(reference, dtype)
+  return world, answer_lib.solve(
+    world,
+    log_reference=answer_lib.exact_log_probs(
+      world, model, reference, temperature=section.temperature
+    ),
+    kl_coef=section.kl_coef,
+    mixture=rest.weight_on_reference(
+      settings.make_opponent(section), section.train.steps
+    ),
+    loss=section.loss,
+  )
+
+
+def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, float]:
+  """Trains one of `config.nash.runs`; returns `distances` of its end."""
+  section = settings.run_section(config, job.split("/")[1])
+  devices = sharding.make_devices(**config.devices)
+  world, answer = solve(config, section)
+  play = make_play(world, make_model(config, world), section, devices)
+  evaluate = make_evaluation(world, play, answer, devices)
+  return loop.train(
+    make_experiment(world, play, section, evaluate),
+    optimizer_lib.make_optimizer(**section.optimizer),
+    devices=devices,
+    name=job,
+    folder=workdir / job,
+    seed=config.seed,
+    updates_per_rollout=section.updates_per_rollout,
+    **section.train,
+  )
+
+
+def check(config: Config, findings: mistakes.Findings) -> None:
+  """Collects what is wrong with the runs, once, with the names of those."""
+  runs: dict[str, list[str]] = {}
   for name in config.nash.runs:
-    section = training.run_section(config, name)
-    optimizer.make_optimizer(**section.optimizer)
+    own = mistakes.Findings()
+    with own.collect():
+      section = settings.run_section(config, name)
+      settings.check_play(section, "win_prob", own)
+      _check_rest(section, own)
+      _check_training(config, section, own)
+    for sentence in dict.fromkeys(own.sentences):
+      runs.setdefault(sentence, []).append(name)
+  for sentence, names in runs.items():
+    findings.sentences.append(f"{sentence} (run {', '.join(names)})")
 
 
-PIPELINE = pipeline.Pipeline(
-  stages=("nash",),
+def _check_rest(section: Config, findings: mistakes.Findings) -> None:
+  """Collects why the point of rest of a run is not known."""
+  with findings.collect():
+    if section.kl_coef == 0:
+      raise mistakes.Mistake(
+        "nash.kl_coef: got 0, expected τ above 0: without it no exact answer "
+        "is known"
+      )
+  with findings.collect():
+    settings.make_algorithm(section, "win_prob")  # a wrong name is told once
+    rest.fixed_point(section.loss)
+  with findings.collect():
+    rest.weight_on_reference(
+      settings.make_opponent(section), section.train.steps
+    )
+  with findings.collect(NAME, "."):
+    settings.FOLLOWERS["ema"](**section.ema)
+
+
+def _check_training(config, section: Config, findings) -> None:
+  for path, expected in PARTS.items():
+    with findings.collect():
+      pipeline.check_keys(section, path, expected, NAME)
+  with findings.collect(NAME, "."):
+    loop.check_intervals(**section.train)
+  with findings.collect(NAME, "."):
+    optimizer_lib.make_optimizer(**section.optimizer)
+  size, parts = section.data.batch_size, section.train.micro_batches
+  for count, what in (
+    (config.world.prompts, "the {} prompts of the world"),
+    (parts, "train.micro_batches ({})"),
+  ):
+    with findings.collect():
+      if count > 0 and (size < 1 or size % count):
+        raise mistakes.Mistake(
+          f"nash.data.batch_size: got {size}, expected a multiple of "
+          f"{what.format(count)}"
+        )
+
+
+def check_shared(config: Config, findings: mistakes.Findings) -> None:
+  """Collects what is wrong with world, model and devices."""
+  with findings.collect():
+    planted.make_world(**config.world)
+  with findings.collect():
+    models.make_language_model(
+      vocab_size=config.world.vocab_size, **config.model
+    )
+  with findings.collect():
+    sharding.check_devices(**config.devices)
+
+
+def prepare(config: Config, workdir: pathlib.Path) -> Mapping[str, Any]:
+  """Checks what takes devices to know: their share, and the exact answers.
+
+  Returns: no facts, the settings tell all.
+  Raises: Mistake with everything that was found.
+  """
+  del workdir
+  findings = mistakes.Findings()
+  with findings.collect():
+    parts = sharding.make_devices(**config.devices).mesh.shape["data"]
+    for name in config.nash.runs:
+      section = settings.run_section(config, name)
+      rows = section.data.batch_size // section.train.micro_batches
+      with findings.collect(f"nash.runs.{name}"):
+        if rows % parts:
+          raise mistakes.Mistake(
+            f"nash.data.batch_size: got {rows} rows at a time, expected a "
+            f"multiple of {parts}, the parts in which the devices share a batch"
+          )
+      with findings.collect(f"nash.runs.{name}"):
+        solve(config, section)
+  findings.tell()
+  return {}
+
+
+def reads(config: Config, job: str) -> dict[str, Any]:
+  """The settings of the run as it is played."""
+  section = settings.run_section(config, job.split("/")[1])
+  with section.unlocked():
+    del section.runs
+  dtypes = ("devices.run_dtype", "devices.frozen_dtype")
+  return pipeline.settings(
+    config, "seed", "world", "model", *dtypes
+  ) | pipeline.flat(pipeline.plain(section), NAME)
+
+
+STAGE = pipeline.Stage(
+  name=NAME,
+  keys={
+    NAME: {
+      *(*PARTS, "optimizer", "runs"),
+      *(*settings.OPPONENT, *settings.LOSS, *PLAY),
+    },
+    **{f"{NAME}.{name}": keys for name, keys in PARTS.items()},
+    f"{NAME}.ema": pipeline.keywords(settings.FOLLOWERS["ema"]),
+  },
   check=check,
-  jobs=jobs,
-  alone=(),
-  needed=lambda config, name: (),
-  page="nash",
-  pod_check=None,
+  jobs=lambda config: [f"{NAME}/{name}" for name in config.nash.runs],
+  needs=lambda config, job: [],
+  reads=reads,
+  run=run,
+)
+PIPELINE = pipeline.Pipeline(
+  stages=[STAGE],
+  keys={
+    "pipeline": None,
+    "seed": None,
+    "world": pipeline.keywords(planted.make_world),
+    "model": None,
+    "devices": pipeline.keywords(sharding.check_devices),
+  },
+  check=check_shared,
+  prepare=prepare,
+  page=NAME,
 )
