@@ -130,6 +130,14 @@ def neural_config(variant: str) -> ml_collections.ConfigDict:
         "optimizer": {"max_grad_norm": 20.0},
       },
       "best_response": {"opponent": "reference"},
+      # Rests elsewhere: where τ log(π/μ) is the Bradley-Terry fit under π. Log
+      # odds are about 4 (P − ½), so that this τ is as strong as the others'.
+      "online_dpo": {
+        "opponent": "self",
+        "loss": "dpo",
+        "samples": 4,
+        "kl_coef": 0.8,
+      },
     },
   }
   if variant == "one_token":
@@ -145,6 +153,6 @@ def neural_config(variant: str) -> ml_collections.ConfigDict:
     config.nash.train.update({
       "steps": 4, "log_every": 1, "eval_every": 2, "save_every": 2
     })  # fmt: skip
-    for name in ("self_play", "ipo_md_eighth", "best_response"):
+    for name in ("self_play", "ipo_md_eighth", "best_response", "online_dpo"):
       del config.nash.runs[name]
   return config.lock()

@@ -82,6 +82,7 @@ class AnswerTest(parameterized.TestCase):
     ("policy_gradient", 0.0),
     ("policy_gradient", 0.5),
     ("policy_gradient", 1.0),
+    ("dpo", 0.0),
   )
   def test_distances_from_the_answer_are_zero(self, loss, mixture):
     config = small_worlds.small_config(loss=loss, kl_coef=0.1, mixture=mixture)
@@ -93,6 +94,10 @@ class AnswerTest(parameterized.TestCase):
       )
     self.assertLess(found["kl"], 1e-18)
     self.assertGreater(from_start["kl"], 0.01)
+    if loss == "dpo":  # rests elsewhere, though it plays itself
+      self.assertGreater(found["equilibrium_kl"], 0.1)
+      self.assertGreater(found["gap"], 0.01)
+      return
     if mixture == 0:
       self.assertLess(found["equilibrium_kl"], 1e-18)
       self.assertLess(found["gap"], 1e-18)
@@ -189,15 +194,41 @@ class RestTest(parameterized.TestCase):
     kwargs = dict(mixture=mixture, tolerance=1e-12, max_iterations=1000)
     with jax.enable_x64(True):
       space, game = self.game()
-      found = rest.fixed_point(loss)(
-        space, game, start=game.log_reference, **kwargs
+      solvers = (games.mixture_fixed_point, rest.fitted_fixed_point)
+      own, another = (
+        solve(space, game, start=game.log_reference, **kwargs)
+        for solve in sorted(solvers, key=lambda x: x != rest.fixed_point(loss))
       )
       here, there = (
-        jnp.abs(expected_gradient(loss, game, policy, found.log_mixture))
-        for policy in (found.log_policy, game.log_reference)
+        jnp.abs(expected_gradient(loss, game, x.log_policy, x.log_mixture))
+        for x in (own, another)
       )
     self.assertLess(np.asarray(here).max(), 1e-12)
     self.assertGreater(np.asarray(there).max(), 1e-3)
+
+  @parameterized.parameters(0.1, 0.2, 1.0)
+  def test_dpo_rests_where_its_scores_are_the_bradley_terry_fit(self, kl_coef):
+    with jax.enable_x64(True):
+      space, game = self.game(kl_coef)
+      found, again = (
+        rest.fitted_fixed_point(
+          space,
+          game,
+          mixture=0.0,
+          tolerance=1e-12,
+          max_iterations=5000,
+          start=start,
+        )
+        for start in (game.log_reference, jnp.array([0.0, 1, 2, 3, 4]))
+      )
+      pi = np.exp(found.log_policy)
+      wins = np.outer(pi, pi) * np.asarray(game.preference)
+      scores = kl_coef * np.asarray(found.log_policy - game.log_reference)
+    np.testing.assert_allclose(pi.sum(), 1)
+    np.testing.assert_allclose(
+      scores - scores.mean(), games.fit_scores(wins), atol=1e-9
+    )
+    np.testing.assert_allclose(again.log_policy, found.log_policy, atol=1e-9)
 
   def test_refuses_lanes_that_are_no_mixture(self):
     def weight(*lanes):

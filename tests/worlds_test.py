@@ -215,6 +215,8 @@ class StageTest(parameterized.TestCase):
     # Self-play would rest at the equilibrium, a best response further off, a
     # wrong sign nowhere.
     ({"mixture": 0.5}, 8e-3, 2e-3),
+    # Where the mixture's answer would have it rest is the equilibrium.
+    ({"opponent": "self", "loss": "dpo", "kl_coef": 0.6}, 0.1, None),
   )
   def test_lands_at_its_answer_and_nowhere_else(
     self, change, from_equilibrium, mixture_lands

@@ -4,21 +4,102 @@ The learner's pairs, or its opponent's answers, are of the token-wise mixture
 m(π) of weight β; at rest m is its own and the expected gradient is zero.
 """
 
-from typing import Any
+from collections.abc import Callable
+import functools
+
+import jax
+from jax import lax
+import jax.numpy as jnp
 
 from nashmd_jax import games, mistakes
 from nashmd_jax.nash import opponents
 
-# By loss. All of these rest where π ∝ μ exp(P m(π) / τ).
+# The slope of σ is at most this.
+STEEPEST = 0.25
+
+
+def fitted_fixed_point(
+  space: games.Space,
+  game: games.Game,
+  *,
+  mixture: float | jax.Array,
+  tolerance: float,
+  max_iterations: int,
+  start: jax.Array,
+) -> games.FixedPoint:
+  """Where online DPO rests: τ log(π/μ) is the Bradley-Terry fit under m(π).
+
+    Σ_y′ m(y′) (P(y ≻ y′) − σ(τ h(y) − τ h(y′))) = 0 for every y, h = log π/μ
+
+  which is what makes E_{y,y′~m}[(P − σ(τ(h − h′))) (∇log π(y) − ∇log π(y′))]
+  vanish. Newton's method on the left side G; a step that does not halve the
+  smallest residual so far is replaced by the damped step of log π by α 4 G/τ,
+  α = t²/(t² + L²), t = τ/4, L = max |P − ½|: σ is at most a quarter as steep
+  as the margin, so that near h = 0 this is the game at temperature τ/4. No
+  theorem says that there is one such point, or that this finds it: what was
+  found is certified by its residual alone.
+
+  Args: as `games.mixture_fixed_point`.
+  Returns: the policy of the smallest residual seen, which is the largest
+    |G| / (τ Σ_y′ m σ(1 − σ)), how far h is from the fit, nats.
+  Source: the moment identity of Munos et al., ICML 2024, prop. 2.
+  """
+  size, cool = len(space.tokens), STEEPEST * game.kl_coef
+  largest = jnp.max(jnp.abs(game.preference - 0.5))
+  damping = cool**2 / (cool**2 + largest**2)
+  flat = jnp.full((size, size), 1 / size)  # along which log π is no policy
+
+  excess = functools.partial(_excess, space, game, mixture)
+
+  def measured(logits, iterations) -> games.FixedPoint:
+    policy = jax.nn.log_softmax(logits)
+    left, slope = excess(policy)
+    mixed = games.token_mixture(space, policy, game.log_reference, mixture)
+    residual = jnp.max(jnp.abs(left) / (game.kl_coef * slope))
+    return games.FixedPoint(policy, mixed, residual, iterations)
+
+  def goes_on(carry):
+    best, _ = carry
+    return (best.residual > tolerance) & (best.iterations < max_iterations)
+
+  def advance(carry):
+    best, current = carry
+    iterations = best.iterations + 1
+    left = excess(current)[0]
+    jacobian = jax.jacfwd(lambda logits: excess(logits)[0])(current)
+    newton = jnp.linalg.solve(jacobian + flat, left)
+    leap = measured(current - newton, iterations)
+    walk = measured(current + damping * left / cool, iterations)
+    leaps = leap.residual < best.residual / 2
+    moved = jax.tree.map(lambda a, b: jnp.where(leaps, a, b), leap, walk)
+    improves = moved.residual < best.residual
+    best = jax.tree.map(lambda a, b: jnp.where(improves, a, b), moved, best)
+    return best._replace(iterations=iterations), moved.log_policy
+
+  first = measured(start, jnp.zeros((), jnp.int32))
+  return lax.while_loop(goes_on, advance, (first, first.log_policy))[0]
+
+
+def _excess(space, game, mixture, logits) -> tuple[jax.Array, jax.Array]:
+  """G, see `fitted_fixed_point`, and its slope against τ h(y), f[Y] each."""
+  mixed = games.token_mixture(space, logits, game.log_reference, mixture)
+  weight = jnp.exp(mixed)
+  scores = game.kl_coef * (logits - game.log_reference)
+  fit = jax.nn.sigmoid(scores[:, None] - scores[None, :])
+  return (game.preference - fit) @ weight, (fit * (1 - fit)) @ weight
+
+
+# By loss. All but "dpo" rest where π ∝ μ exp(P m(π) / τ).
 FIXED_POINTS = {
   "policy_gradient": games.mixture_fixed_point,
   "policy_gradient_sequence_kl": games.mixture_fixed_point,
   "policy_gradient_exact_kl": games.mixture_fixed_point,
   "ipo": games.mixture_fixed_point,
+  "dpo": fitted_fixed_point,
 }
 
 
-def fixed_point(loss: str) -> Any:
+def fixed_point(loss: str) -> Callable[..., games.FixedPoint]:
   """The solver of a loss; raises Mistake where it is not known."""
   if loss not in FIXED_POINTS:
     raise mistakes.Mistake(
