@@ -5,6 +5,7 @@ m(π) of weight β; at rest m is its own and the expected gradient is zero.
 """
 
 from collections.abc import Callable
+import functools
 
 import jax
 from jax import lax
@@ -48,12 +49,7 @@ def fitted_fixed_point(
   damping = cool**2 / (cool**2 + largest**2)
   flat = jnp.full((size, size), 1 / size)  # along which log π is no policy
 
-  def excess(logits):
-    mixed = games.token_mixture(space, logits, game.log_reference, mixture)
-    weight = jnp.exp(mixed)
-    scores = game.kl_coef * (logits - game.log_reference)
-    fit = jax.nn.sigmoid(scores[:, None] - scores[None, :])
-    return (game.preference - fit) @ weight, (fit * (1 - fit)) @ weight
+  excess = functools.partial(_excess, space, game, mixture)
 
   def measured(logits, iterations) -> games.FixedPoint:
     policy = jax.nn.log_softmax(logits)
@@ -82,6 +78,15 @@ def fitted_fixed_point(
 
   first = measured(start, jnp.zeros((), jnp.int32))
   return lax.while_loop(goes_on, advance, (first, first.log_policy))[0]
+
+
+def _excess(space, game, mixture, logits) -> tuple[jax.Array, jax.Array]:
+  """G, see `fitted_fixed_point`, and its slope against τ h(y), f[Y] each."""
+  mixed = games.token_mixture(space, logits, game.log_reference, mixture)
+  weight = jnp.exp(mixed)
+  scores = game.kl_coef * (logits - game.log_reference)
+  fit = jax.nn.sigmoid(scores[:, None] - scores[None, :])
+  return (game.preference - fit) @ weight, (fit * (1 - fit)) @ weight
 
 
 # By loss. All but "dpo" rest where π ∝ μ exp(P m(π) / τ).
