@@ -1,9 +1,10 @@
 """Metrics of tiny runs as they were before the seams were opened.
 
 `tests/golden/metrics.json` was recorded at commit 7664532, on the records of
-`small_records`, with the eight CPU devices of the tests. What changed since is
-in `CHANGED`, with the reason; everything else is equal bit for bit on a
-machine that rounds as that one did.
+`small_records`, with the eight CPU devices of the tests and the flags of
+`flags`: biases were decayed then, so that the runs with AdamW are without
+decay. What else changed since is in `CHANGED`, with the reason; everything else
+is equal bit for bit on a machine that rounds as that one did.
 """
 
 import hashlib
@@ -31,6 +32,19 @@ CHANGED = {
 }
 # Jobs that nothing in their config needs, so that they are not run any more.
 GONE = {("tldr_t5", "reward"), ("tldr_decoder", "reward")}
+
+
+def flags(name: str, records: pathlib.Path) -> list[str]:
+  """What the run of a config was given besides `:tiny` and a workdir."""
+  if name == "worlds":
+    return []
+  given = [f"--config.data.records={records}", "--config.data.schema=summary"]
+  if name == "docstrings":
+    given += [
+      f"--config.{stage}.optimizer.weight_decay=0.0"
+      for stage in ("sft", "preference", "reward", "nash")
+    ]
+  return given
 
 
 def machine() -> str:

@@ -63,28 +63,23 @@ def make_world(
     seed: of prompts, w and ε.
   Raises: Mistake with all that is wrong.
   """
-  _check_numbers(
-    vocab_size=(vocab_size, 2),
-    max_response=(max_response, 1),
-    prompts=(prompts, 1),
-    prompt_length=(prompt_length, 1),
-    noise=(noise, 0),
-    seed=(seed, 0),
-  )
-  _check_counts(vocab_size, max_response, prompts, prompt_length)
+  _check(vocab_size, max_response, prompts, prompt_length, noise, seed)
   space = games.response_space(
     vocab_size=vocab_size, eos_id=0, max_response=max_response
   )
   rng = np.random.default_rng(seed)
-  digits = _distinct_digits(rng, prompts, vocab_size - 1, prompt_length)
+  possible = (vocab_size - 1) ** prompt_length
+  numbers = rng.choice(possible, prompts, replace=False)
+  digits = np.unravel_index(numbers, (vocab_size - 1,) * prompt_length)
   weights = rng.integers(1, KINDS, (prompts, max_response))
   kind = (weights @ space.tokens.T) % KINDS
   # 1 against the next kind, −1 against the one before.
   turn = (kind[:, None, :] - kind[:, :, None] + 1) % KINDS - 1
+  length = space.mask.sum(1)
   own = rng.normal(size=turn.shape)
   logit = (
     cycle * turn
-    + brevity * _shorter(space.mask.sum(1))
+    + brevity * (length[None, :] - length[:, None])
     + noise * (own - own.swapaxes(1, 2)) / np.sqrt(2)
   )
   return World(
@@ -94,30 +89,24 @@ def make_world(
   )
 
 
-def _shorter(length: np.ndarray) -> np.ndarray:
-  """|y′| − |y| of every pair, [Y, Y]."""
-  return length[None, :] - length[:, None]
-
-
-def _distinct_digits(rng, count: int, base: int, length: int):
-  """The digits of `count` numbers, no two alike, position by position."""
-  numbers = rng.choice(base**length, count, replace=False)
-  return np.unravel_index(numbers, (base,) * length)
-
-
-def _check_numbers(**least: tuple[float, float]) -> None:
+def _check(vocab_size, max_response, prompts, prompt_length, noise, seed):
+  """Raises Mistake with all that is wrong."""
   findings = mistakes.Findings()
-  for name, (value, lowest) in least.items():
+  for name, value, least in (
+    ("vocab_size", vocab_size, 2),
+    ("max_response", max_response, 1),
+    ("prompts", prompts, 1),
+    ("prompt_length", prompt_length, 1),
+    ("noise", noise, 0),
+    ("seed", seed, 0),
+  ):
     with findings.collect():
-      if not value >= lowest:
+      if not value >= least:
         raise mistakes.Mistake(
-          f"world.{name}: got {value}, expected {lowest} or more"
+          f"world.{name}: got {value}, expected {least} or more"
         )
   findings.tell()
-
-
-def _check_counts(vocab_size, max_response, prompts, prompt_length) -> None:
-  findings, bodies = mistakes.Findings(), vocab_size - 1
+  bodies = vocab_size - 1
   with findings.collect():
     responses = sum(bodies**size for size in range(max_response + 1))
     if responses > MOST_RESPONSES:
