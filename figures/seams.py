@@ -39,10 +39,9 @@ WORK = OUT / "seams"
 def golden_rows() -> list[rows.Row]:
   """Metrics of tiny runs against those from before the first change."""
   records = small_records.write(WORK / "records")
-  flags = (f"--config.data.records={records}", "--config.data.schema=summary")
   count, told = 0, []
   for name, runs in golden_metrics.recorded()["runs"].items():
-    own = () if name == "worlds" else flags
+    own = golden_metrics.flags(name, records)
     workdir = WORK / f"golden_{name}"
     out = main_test.run_main(
       f"--workdir={workdir}", *own, config=f"configs/{name}.py:tiny"

@@ -43,9 +43,7 @@ class WholePathTest(absltest.TestCase):
     folder = made_folder(cls)
     cls.workdir = folder / "run"
     records = small_records.write(folder / "records")
-    cls.flags = (
-      f"--config.data.records={records}", "--config.data.schema=summary"
-    )  # fmt: skip
+    cls.flags = golden_metrics.flags("docstrings", records)
     cls.first = cls.run_on(cls.workdir)
 
   @classmethod
