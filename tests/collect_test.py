@@ -8,7 +8,7 @@ from absl.testing import absltest, parameterized
 import ml_collections
 import numpy as np
 
-from nashmd_jax import files
+from nashmd_jax import files, workdir
 from nashmd_jax.sweeps import collect, hyper, trials
 
 JOBS = ("sft", "tournament", "report")
@@ -151,7 +151,7 @@ class CollectTest(absltest.TestCase):
 
   def test_a_trial_that_fails_again_and_then_ends(self):
     trial = self.trials[0]
-    trials.save_failure(trial.folder, "sft", ValueError("x"))
+    workdir.fail(trial.folder, "sft", ValueError("x"))
     finish(trial.folder, 0.4, 1.0)
     row = collect.state(self.entries()[0], [])
     self.assertEqual((row["state"], row["reason"]), ("finished", collect.NONE))

@@ -18,7 +18,7 @@ def section(**changes):
 def check(**changes):
   """The same, checked: raises all that is wrong with it."""
   found, findings = section(**changes), mistakes.Findings()
-  settings.check(found, findings, "nash.runs.one")
+  settings.check(found, findings)
   findings.tell()
   return found
 
@@ -75,7 +75,7 @@ class SectionTest(parameterized.TestCase):
       check(samples=0, deploy="best", loss="ppo")
     self.assertLen(caught.exception.sentences, 3)
     for sentence in caught.exception.sentences:
-      self.assertStartsWith(sentence, "nash.runs.one: ")
+      self.assertStartsWith(sentence, "nash.")
 
   def test_a_run_that_there_is_not(self):
     config = docstrings.get_config("tiny")

@@ -34,7 +34,8 @@ def both_lanes(*, opponent, mixture):
   made = opponents.make_opponent(
     opponent=opponent, mixture=mixture, mixture_end=mixture, mixture_steps=0
   )
-  return [opponents.LEARNER, made.lane(0)]
+  ((_, lane),) = made.lanes(0)
+  return [opponents.LEARNER, lane]
 
 
 class RolloutTest(parameterized.TestCase):
