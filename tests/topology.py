@@ -15,7 +15,7 @@ from tests import processes
 
 CONFIG = "configs/docstrings.py"
 WHOLE = "configs/tldr_t5.py:tiny"
-STAGES = ("sft", "preference", "reward", "nash")
+STAGES = ("sft", "comparisons", "preference", "nash")
 NASH = "nash/nash_md"
 SHAPES = {"1x4": (1, 4), "2x2": (2, 2)}  # processes × devices of each
 
