@@ -176,6 +176,14 @@ def finished(workdir: pathlib.Path) -> dict[str, dict[str, Any]]:
   return {name: done for _, name, done in sorted(found, key=lambda x: x[:2])}
 
 
+def origin(workdir: pathlib.Path, job: str) -> dict[str, Any]:
+  """Where a job really is, and its key; None for one that has none."""
+  folder = (workdir / job).resolve()
+  path = folder / KEY
+  key = files.load_json(path) if path.exists() else None
+  return {"folder": str(folder), "key": key}
+
+
 def fail(workdir: pathlib.Path, job: str, error: BaseException) -> None:
   """Leaves the job that failed, and its error line, in `failed.json`."""
   files.save_json(workdir / FAILED, {"stage": job, "error": error_line(error)})

@@ -11,7 +11,7 @@ from jax.sharding import SingleDeviceSharding
 import numpy as np
 
 from configs import tldr_t5
-from nashmd_jax import models, sampling
+from nashmd_jax import files, models, sampling
 from nashmd_jax.hub import folders, peft, pretrained
 from nashmd_jax.models import lora
 from nashmd_jax.nash import opponents
@@ -243,19 +243,26 @@ class TldrTest(absltest.TestCase):
       f"--config.data.records={folder / 'posts'}",
       f"--config.data.comparisons={folder / 'comparisons'}",
       "--config.tournament.policies=('sft', 'nash_md')",
+      "--config.tournament.judges=('preference',)",
       config=f"{CONFIG}:tiny",
     )
     self.assertEqual(out.returncode, 0, msg=out.stderr[-3000:])
     self.assertIn("openai_comparisons", out.stdout)
-    self.assertIn("beats sft", out.stdout)
-    self.assertIn("by the learned preference model", out.stdout)
+    self.assertRegex(
+      out.stdout,
+      r"nash_md against sft 0\.\d+ .* by the learned preference model: ",
+    )
     page = (workdir / "report" / "index.html").read_text()
-    self.assertIn("The judge is the preference model that", page)
+    self.assertIn("a model that policies were trained against", page)
     self.assertNotIn("simulated raters", page)
     exported = folders.load_pretrained(
       workdir / "export" / "nash_md", on_one_device
     )
     self.assertEqual(exported.config.width, 16)
+    origin = files.load_json(workdir / "export" / "nash_md" / "origin.json")
+    self.assertEqual(list(origin), ["sft", "nash/nash_md"])
+    made = origin["nash/nash_md"]["key"]["settings"]
+    self.assertEqual(made["nash.mixture"], 0.125)
     self.assertTrue(
       (workdir / "export" / "nash_md" / "tokenizer.json").exists()
     )

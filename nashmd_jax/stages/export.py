@@ -4,6 +4,8 @@ A policy that answers alone is one folder: of whole parameters, or of adapters
 that peft loads beside their base. A deployed mixture is no network: it is a
 folder of folders, one a parameter set, with their weights in `mixture.json`,
 which `load_deployed` reads back as a lane.
+`origin.json` says which jobs policy and reference are from, and what those were
+made of.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,6 +18,7 @@ import jax
 
 from nashmd_jax import files, mistakes, models, pipeline, sampling, texts
 from nashmd_jax import task as task_lib
+from nashmd_jax import workdir as workdir_lib
 from nashmd_jax.hub import architectures, folders, peft, pretrained
 from nashmd_jax.models import lora
 from nashmd_jax.stages import sft, tournament
@@ -24,7 +27,7 @@ Config = pipeline.Config
 Save = Callable[[epath.Path, Any], None]
 NAME = "export"
 FORMS = ("whole", "peft")
-MIXTURE = "mixture.json"
+MIXTURE, ORIGIN = "mixture.json", "origin.json"
 # Of a config.json, what tells how the folder itself was written.
 OURS = ("dtype", "torch_dtype", "transformers_version", "_name_or_path")
 
@@ -56,6 +59,9 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, str]:
     sets = tournament.load_sets(task, lane, place, workdir / sft.NAME)
     folder = workdir / job / name
     save_deployed(folder, lane, sets, save)
+    jobs = dict.fromkeys([sft.NAME, tournament.policy_job(config, name)])
+    origin = {one: workdir_lib.origin(workdir, one) for one in jobs}
+    folders.save_json(epath.Path(folder) / ORIGIN, origin)
     written[name] = str(folder)
     print(f"export: {name} in {folder}")
   return written
