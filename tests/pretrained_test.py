@@ -13,6 +13,7 @@ import numpy as np
 from configs import tldr_t5
 from nashmd_jax import models, sampling
 from nashmd_jax.hub import folders, peft, pretrained
+from nashmd_jax.judges import table
 from nashmd_jax.models import lora
 from nashmd_jax.nash import opponents
 from nashmd_jax.stages import export
@@ -242,15 +243,17 @@ class TldrTest(absltest.TestCase):
       f"--workdir={workdir}",
       f"--config.data.records={folder / 'posts'}",
       f"--config.data.comparisons={folder / 'comparisons'}",
-      "--config.tournament.policies=('sft', 'nash_md')",
+      "--config.tournament.judges=('preference',)",
       config=f"{CONFIG}:tiny",
     )
     self.assertEqual(out.returncode, 0, msg=out.stderr[-3000:])
     self.assertIn("openai_comparisons", out.stdout)
-    self.assertIn("beats sft", out.stdout)
-    self.assertIn("by the learned preference model", out.stdout)
+    self.assertRegex(
+      out.stdout,
+      r"nash_md against sft 0\.\d+ .* by the learned preference model",
+    )
     page = (workdir / "report" / "index.html").read_text()
-    self.assertIn("The judge is the preference model that", page)
+    self.assertIn(table.find("preference", setting="").about[:40], page)
     self.assertNotIn("simulated raters", page)
     exported = folders.load_pretrained(
       workdir / "export" / "nash_md", on_one_device
