@@ -143,12 +143,30 @@ class TextsTest(parameterized.TestCase):
     )
     self.assertEqual(set(compared), {"train", "validation"})
     self.assertCountEqual(
-      [path.name for path in (self.folder / "run/data/tldr").iterdir()],
+      [path.name for path in (self.folder / "run/data").glob("*/tldr/*")],
       ["own_rows.labels.unary", "own_rows.pairs.comparison"],
     )
     for row in compared["train"]:
       self.assertEqual(row["slot"], (0, 1))
       self.assertEqual(float(row["prob_a"]), 0.75)
+
+  def test_other_files_are_other_data(self):
+    def rows(response):
+      return [{"id": "1", "prompt": "p", "response": response}]
+
+    facts = []
+    for response in ("wrong", "right", "right"):
+      made = rows(response)
+      folder = self.write(train=made, validation=made, test=made)
+      splits = self.load(texts.load_summaries, records=folder)
+      self.assertEqual(splits["train"][0]["response"], response)
+      path = self.folder / "tokenizer.json"
+      path.write_text("{}")
+      facts.append(texts.facts(splits, None, path))
+    self.assertNotEqual(facts[0]["records"], facts[1]["records"])
+    self.assertEqual(facts[1], facts[2])
+    prepared = list((self.folder / "run" / "data").glob("*/tldr/*"))
+    self.assertLen(prepared, 2)
 
   def test_slots_come_back_and_none_stays_none(self):
     rows = [{"id": str(i), "prompt": "pqr", "response": "r"} for i in range(2)]
