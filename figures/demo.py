@@ -12,8 +12,8 @@ import jax.numpy as jnp
 
 from figures import rows
 from nashmd_jax import files, policy, sampling
+from nashmd_jax.evaluation import win_rates
 from nashmd_jax.nash import opponents
-from nashmd_jax.stages import tournament
 from tests import certificate, gradient_oracle, t5_test
 
 CONFIG = "configs/docstrings.py"
@@ -34,7 +34,8 @@ def run_main(*flags: str, config: str = CONFIG, quiet: bool = False):
 def win_rows(workdir: pathlib.Path) -> list[rows.Row]:
   """What the tournament and the judges' evaluations say."""
   results = files.load_json(workdir / "tournament" / "results.json")
-  rate, low, _ = tournament.against_start(results, "nash_md")
+  judge = next(iter(results["judges"]))
+  rate, low, _ = win_rates.against(results, "nash_md", "sft", judge)
   found = [
     rows.row(
       f"Nash-MD beats SFT under the exact judge at {rate:.3f} over "
@@ -125,7 +126,7 @@ def mistake_rows(workdir: pathlib.Path) -> list[rows.Row]:
     cases = {
       "--config.nash.mixtur=0.2": [new, "--config.nash.mixtur=0.2"],
       "a τ below zero": [new, "--config.nash.kl_coef=-0.1"],
-      "a workdir of another config": [old, "--config.seed=9"],
+      "a workdir of another seed": [old, "--config.seed=9"],
       "a broken JSON line": [new, f"--config.data.records={data}"],
       "a missing config file": [new],
     }

@@ -76,37 +76,46 @@ def make_key(
 
 
 def differences(old: Key, new: Key) -> list[str]:
-  """What changed from one key to another, a phrase each."""
+  """What of a job's own changed from one key to another, a phrase each."""
   found = []
   for part in ("settings", "facts"):
-    before, now = old.get(part, {}), new[part]
+    before, now = old[part], new[part]
     for name in sorted(set(before) | set(now)):
       was, to_be = before.get(name, "absent"), now.get(name, "absent")
       if was != to_be:
         found.append(f"{name} was {was!r} and is now {to_be!r}")
-  for job in sorted(set(old.get("needs", {})) | set(new["needs"])):
-    if old.get("needs", {}).get(job) != new["needs"].get(job):
-      found.append(f"{job} is another")
   return found
 
 
 def check_keys(workdir: pathlib.Path, keys: Mapping[str, Key]) -> None:
   """Checks that what the folders of jobs hold was made with their keys.
 
-  Raises: Mistake that names the jobs, and for each what has changed.
+  Raises: Mistake that names the jobs that were made of something else, what
+    has changed, and the jobs that were made from them.
   """
-  findings = mistakes.Findings()
+  changes: dict[tuple[str, ...], list[str]] = {}
+  after = []
   for job, key in keys.items():
-    folder = workdir / job
-    with findings.collect():
-      changed = _changed(folder, key)
-      if changed:
-        raise mistakes.Mistake(
-          f"{folder}: was made with other settings, {'; '.join(changed)}; "
-          f"choose another --workdir, which may --reuse={workdir}, or delete "
-          "this folder to make it anew"
-        )
-  findings.tell()
+    own, needs = _changed(workdir / job, key)
+    if own:
+      changes.setdefault(tuple(own), []).append(job)
+    elif needs:
+      after.append(job)
+  sentences = [
+    f"{workdir}: {', '.join(jobs)} was made of other settings or data, "
+    f"{'; '.join(changed)}; choose another --workdir, which may "
+    f"--reuse={workdir}, or delete the folder to make it anew"
+    for changed, jobs in changes.items()
+  ]
+  if after and sentences:
+    sentences[-1] += f"; so with what was made from it, {', '.join(after)}"
+  elif after:
+    sentences = [
+      f"{workdir}: {', '.join(after)} was made from other stages than the "
+      "config has now; choose another --workdir, or delete the folder"
+    ]
+  if sentences:
+    raise mistakes.Mistake(*sentences)
 
 
 def check_settings(
@@ -131,12 +140,12 @@ def plain(value: Any) -> Any:
   return json.loads(json.dumps(value))
 
 
-def _changed(folder: pathlib.Path, key: Key) -> list[str]:
+def _changed(folder: pathlib.Path, key: Key) -> tuple[list[str], bool]:
+  """What of its own has changed, and whether what it was made from has."""
   if (folder / KEY).exists():
-    return differences(files.load_json(folder / KEY), key)
-  if (folder / DONE).exists():
-    return [f"it has no {KEY}"]
-  return []
+    old = files.load_json(folder / KEY)
+    return differences(old, key), old["needs"] != key["needs"]
+  return [f"it has no {KEY}"] if (folder / DONE).exists() else [], False
 
 
 def begin(workdir: pathlib.Path, job: str, key: Key) -> None:

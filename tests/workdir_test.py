@@ -57,7 +57,6 @@ class KeyTest(parameterized.TestCase):
         "beta was 0.1 and is now 0.5",
         "gone was 1 and is now 'absent'",
         "records was 'abc' and is now 'x'",
-        "sft is another",
       ],
     )
     self.assertEmpty(workdir.differences(old, json.loads(json.dumps(old))))
@@ -65,18 +64,26 @@ class KeyTest(parameterized.TestCase):
   def test_stale_jobs_are_refused_all_at_once_and_left_alone(self):
     place = self.finished("run", "sft", key())
     workdir.begin(place, "nash/a", key(needs={"sft": key()}))
+    workdir.begin(place, "nash/b", key(needs={"sft": key()}))
+    workdir.begin(place, "report", workdir.make_key({}, {}, {"sft": key()}))
     before = (place / "sft" / "key.json").read_text()
     now = key(seed=1)
     with self.assertRaises(mistakes.Mistake) as raised:
       workdir.check_keys(
-        place, {"sft": now, "nash/a": key(needs={"sft": now}), "new": now}
+        place,
+        {
+          "sft": now,
+          "nash/a": key(needs={"sft": now}, seed=1),
+          "nash/b": key(needs={"sft": now}, beta=0.5),
+          "report": workdir.make_key({}, {}, {"sft": now}),
+          "new": now,
+        },
       )
     first, second = raised.exception.sentences
-    self.assertIn("sft: was made with other settings, seed was 0", first)
+    self.assertIn("sft, nash/a was made of other settings or data, seed", first)
     self.assertIn(f"--reuse={place}", first)
-    self.assertIn(
-      "nash/a: was made with other settings, sft is another", second
-    )
+    self.assertIn("nash/b was made of other settings or data, beta", second)
+    self.assertEndsWith(second, "so with what was made from it, report")
     self.assertEqual((place / "sft" / "key.json").read_text(), before)
     workdir.check_keys(place, {"sft": key()})
 
