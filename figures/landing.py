@@ -36,10 +36,11 @@ Made by `make certify`; do not edit.
 A T5 of two layers each way is trained by sampling, through the whole stack, in
 worlds whose every response can be listed: `configs/worlds.py`. The preference
 is planted and cyclic, the start μ is random and not uniform, τ = {kl_coef:g}.
-Its exact distribution is compared with the exact fixed point of the algorithm:
-π ∝ μ exp(P m/τ), m being the mixture that is played, token by token; of online
-DPO the π whose τ log(π/μ) is the Bradley-Terry fit to P on pairs of π's own. KL
-in nats, means over four prompts; the gap is the duality gap.
+Of online DPO τ is {dpo_kl_coef:g}, log-odds being about 4 (P − ½).
+The policy's exact distribution is compared with the exact fixed point of the
+algorithm: π ∝ μ exp(P m/τ), m being the mixture that is played, token by token;
+of online DPO the π whose τ log(π/μ) is the Bradley-Terry fit to P on pairs of
+π's own. KL in nats, means over four prompts; the gap is the duality gap.
 
 ## Trained
 
@@ -207,6 +208,7 @@ def write_page(found: dict[str, dict[str, dict]]) -> None:
       mixtures.append(f"| {kl_coef:g} | {beta:g} | {' | '.join(cells)} |")
   text = HEAD.format(
     kl_coef=config.nash.kl_coef,
+    dpo_kl_coef=config.nash.runs.online_dpo.kl_coef,
     trained="\n".join(trained),
     mixtures="\n".join(mixtures),
   )
