@@ -99,7 +99,7 @@ class CollectTest(absltest.TestCase):
       finish(self.trials[number].folder, 0.0, 99.0)
       (self.trials[number].folder / "report" / "done.json").unlink()
     error = FloatingPointError("loss | is nan\nin step 7")
-    trials.save_failure(self.trials[4].folder, "report", error)
+    workdir.fail(self.trials[4].folder, "report", error)
     finish(self.workdir / "006", 0.0, 99.0)
     results, table, printed = self.collect()
     states = {
