@@ -19,7 +19,7 @@ from figures import rows
 from nashmd_jax import files
 from nashmd_jax.capacity import compiled, pod_check, programs
 from nashmd_jax.stages import judging, text
-from tests import tiny_runs
+from tests import plays, tiny_runs
 
 DEVICES = 8
 FAMILIES = ("t5", "gemma2")
@@ -51,7 +51,7 @@ def layout_rows() -> list[rows.Row]:
     if len(jax.devices()) >= DEVICES:
       one = tiny_runs.five_steps(stage, family).params
       worst = max(
-        tiny_runs.distance(
+        plays.distance(
           one, tiny_runs.five_steps(stage, family, **layout).params
         )
         for layout in LAYOUTS.values()

@@ -289,16 +289,6 @@ def held_out_scores(
   return evaluate
 
 
-def supervised_scores(loss):
-  """(sets, batch) -> loss and metrics of the trained parameters."""
-
-  def scores(sets, batch):
-    value, metrics = loss(sets["policy"], sets, batch, jax.random.key(0))
-    return {"loss": value, **metrics}
-
-  return scores
-
-
 def write_responses(
   task: Task,
   sets: Sets,

@@ -11,7 +11,7 @@ from nashmd_jax import task as task_lib
 from nashmd_jax.nash import settings
 from nashmd_jax.stages import nash, sft
 from nashmd_jax.training import sharding
-from tests import lora_runs, small_records
+from tests import lora_runs, plays, small_records
 
 LAYOUTS = {
   "one": dict(count=1),
@@ -27,15 +27,6 @@ def devices(count: int = 8, **changes) -> sharding.Devices:
     run_dtype="float32", frozen_dtype="float32",
   )  # fmt: skip
   return sharding.make_devices(jax.devices()[:count], **(chosen | changes))
-
-
-def distance(expected, found) -> float:
-  """Largest ‖a − b‖ / ‖a‖ over the leaves of two trees."""
-  worst = 0.0
-  for a, b in zip(*map(jax.tree.leaves, (expected, found)), strict=True):
-    a, b = np.float64(a), np.float64(b)
-    worst = max(worst, np.linalg.norm(a - b) / max(np.linalg.norm(a), 1e-30))
-  return float(worst)
 
 
 class DevicesTest(parameterized.TestCase):
@@ -88,7 +79,7 @@ class DevicesTest(parameterized.TestCase):
       ends[name] = lora_runs.five_steps(*make(places), places)
     one = ends.pop("one")
     for name, many in ends.items():
-      self.assertLess(distance(one.params, many.params), 1e-5, name)
+      self.assertLess(plays.distance(one.params, many.params), 1e-5, name)
       jax.tree.map(
         np.testing.assert_array_equal, many.frozen["base"], one.frozen["base"]
       )

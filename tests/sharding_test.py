@@ -20,7 +20,7 @@ from nashmd_jax.capacity import compiled, programs
 from nashmd_jax.models import lora
 from nashmd_jax.stages import text
 from nashmd_jax.training import checkpoints, sharding
-from tests import least_squares, tiny_runs
+from tests import least_squares, plays, tiny_runs
 
 rule = functools.partial(sharding.spec, data=2, model=4, smallest=1)
 
@@ -128,7 +128,7 @@ class EqualityTest(parameterized.TestCase):
       (one.params, many.params),
       (one.followers["ema"], many.followers["ema"]),
     ):
-      self.assertLess(tiny_runs.distance(a, b), 1e-5)
+      self.assertLess(plays.distance(a, b), 1e-5)
 
 
 class ByRowsTest(parameterized.TestCase):

@@ -180,12 +180,3 @@ def beside_the_sampler(
     for one in in_decode_loop(found)
     if one.kind == "all-gather" and not is_the_samplers(one.shape)
   ]
-
-
-def distance(expected, found) -> float:
-  """Largest ‖a − b‖ / ‖a‖ over the leaves of two trees."""
-  worst = 0.0
-  for a, b in zip(*map(jax.tree.leaves, (expected, found)), strict=True):
-    a, b = np.float64(a), np.float64(b)
-    worst = max(worst, np.linalg.norm(a - b) / max(np.linalg.norm(a), 1e-30))
-  return float(worst)

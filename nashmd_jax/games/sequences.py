@@ -7,6 +7,7 @@ from one to the other, and the game that Nash-MD-PG plays when its mixture is
 taken token by token.
 """
 
+from collections.abc import Callable
 import itertools
 from typing import NamedTuple
 
@@ -223,6 +224,38 @@ def mixture_fixed_point(
     residual = jnp.max(jnp.abs(policy - response))
     return FixedPoint(policy, mixed, residual, iterations)
 
+  def steps(logits):
+    excess, newton = _newton(space, game, mixture, logits)
+    return logits - newton, logits - damping * excess
+
+  return settle(
+    measured,
+    steps,
+    start,
+    tolerance=tolerance,
+    max_iterations=max_iterations,
+  )
+
+
+def settle(
+  measured: Callable[[jax.Array, jax.Array], FixedPoint],
+  steps: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
+  start: jax.Array,
+  *,
+  tolerance: float,
+  max_iterations: int,
+) -> FixedPoint:
+  """Leaps where that halves the residual, walks where it does not.
+
+  Args:
+    measured: (logits, iterations) -> the point and its residual.
+    steps: (logits) -> logits after Newton's step, and after a damped one.
+    start: f[Y], logits.
+    tolerance: of the residual.
+    max_iterations: steps after which it stops.
+  Returns: the point of the smallest residual seen.
+  """
+
   def goes_on(carry):
     best, _ = carry
     return (best.residual > tolerance) & (best.iterations < max_iterations)
@@ -230,9 +263,7 @@ def mixture_fixed_point(
   def advance(carry):
     best, current = carry
     iterations = best.iterations + 1
-    excess, newton = _newton(space, game, mixture, current)
-    leap = measured(current - newton, iterations)
-    walk = measured(current - damping * excess, iterations)
+    leap, walk = (measured(to, iterations) for to in steps(current))
     leaps = leap.residual < best.residual / 2
     moved = jax.tree.map(lambda a, b: jnp.where(leaps, a, b), leap, walk)
     improves = moved.residual < best.residual

@@ -51,27 +51,7 @@ def make_experiment(
     value, metrics = comparison_loss(kind, judge, batch)
     return value, {**metrics, **trained.shares(batch, "prompts_cut")}
 
-  return step_lib.Experiment(
-    init=init,
-    rollout=lambda sets, batch, rng, step: batch,
-    host=None,
-    loss=loss,
-    batches=functools.partial(
-      task_lib.training_batches,
-      task,
-      comparisons["train"],
-      batch_size=section.data.batch_size,
-      seed=task.seed,
-    ),
-    evaluate=task_lib.held_out_scores(
-      task,
-      comparisons["validation"],
-      task_lib.supervised_scores(loss),
-      batch_size=section.data.batch_size,
-      examples=section.data.eval_examples,
-    ),
-    followers={},
-  )
+  return trained.supervised(task, init, loss, comparisons, **section.data)
 
 
 def comparison_loss(kind: str, judge, batch: Mapping[str, jax.Array]):

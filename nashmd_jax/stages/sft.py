@@ -1,6 +1,5 @@
 """Stage `sft`: maximum likelihood on written summaries; gives μ."""
 
-import functools
 import pathlib
 
 from nashmd_jax import losses, pipeline, policy
@@ -40,26 +39,13 @@ def make_experiment(
     cut = trained.shares(batch, "prompts_cut", "responses_cut")
     return value, {**metrics, **cut}
 
-  return step_lib.Experiment(
-    init=init,
-    rollout=lambda sets, batch, rng, step: batch,
-    host=None,
-    loss=loss,
-    batches=functools.partial(
-      task_lib.training_batches,
-      task,
-      task.splits["train"],
-      batch_size=batch_size,
-      seed=task.seed,
-    ),
-    evaluate=task_lib.held_out_scores(
-      task,
-      task.splits["validation"],
-      task_lib.supervised_scores(loss),
-      batch_size=batch_size,
-      examples=eval_examples,
-    ),
-    followers={},
+  return trained.supervised(
+    task,
+    init,
+    loss,
+    task.splits,
+    batch_size=batch_size,
+    eval_examples=eval_examples,
   )
 
 

@@ -1,7 +1,9 @@
 """What every trained stage of a run on text has: keys, checks, its training."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+import functools
 import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import ml_collections
 
 from nashmd_jax import arrays, mistakes, pipeline
 from nashmd_jax import task as task_lib
+from nashmd_jax.data import records
 from nashmd_jax.training import loop, optimizer
 from nashmd_jax.training import step as step_lib
 
@@ -88,6 +91,52 @@ def shares(
     for name in names
     if name in batch
   }
+
+
+def supervised(
+  task: task_lib.Task,
+  init: Callable[[jax.Array], tuple[Any, task_lib.Sets]],
+  loss: Callable[..., tuple[arrays.Mean, Mapping[str, arrays.Mean]]],
+  splits: Mapping[str, Sequence[records.Record]],
+  *,
+  batch_size: int,
+  eval_examples: int,
+) -> step_lib.Experiment:
+  """The experiment of a loss on records, with nothing written in between.
+
+  Args:
+    task: of the run.
+    init, loss: see `step.Experiment`.
+    splits: records, "train" and "validation".
+    batch_size: rows a step.
+    eval_examples: held-out records an evaluation.
+  """
+
+  def scores(sets, batch):
+    value, metrics = loss(sets["policy"], sets, batch, jax.random.key(0))
+    return {"loss": value, **metrics}
+
+  return step_lib.Experiment(
+    init=init,
+    rollout=lambda sets, batch, rng, step: batch,
+    host=None,
+    loss=loss,
+    batches=functools.partial(
+      task_lib.training_batches,
+      task,
+      splits["train"],
+      batch_size=batch_size,
+      seed=task.seed,
+    ),
+    evaluate=task_lib.held_out_scores(
+      task,
+      splits["validation"],
+      scores,
+      batch_size=batch_size,
+      examples=eval_examples,
+    ),
+    followers={},
+  )
 
 
 def train(

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import functools
 
 import jax
-from jax import lax
 import jax.numpy as jnp
 
 from nashmd_jax import games, mistakes
+from nashmd_jax.games import sequences
 from nashmd_jax.nash import opponents
 
 # The slope of σ is at most this.
@@ -58,26 +58,19 @@ def fitted_fixed_point(
     residual = jnp.max(jnp.abs(left) / (game.kl_coef * slope))
     return games.FixedPoint(policy, mixed, residual, iterations)
 
-  def goes_on(carry):
-    best, _ = carry
-    return (best.residual > tolerance) & (best.iterations < max_iterations)
-
-  def advance(carry):
-    best, current = carry
-    iterations = best.iterations + 1
-    left = excess(current)[0]
-    jacobian = jax.jacfwd(lambda logits: excess(logits)[0])(current)
+  def steps(logits):
+    left = excess(logits)[0]
+    jacobian = jax.jacfwd(lambda logits: excess(logits)[0])(logits)
     newton = jnp.linalg.solve(jacobian + flat, left)
-    leap = measured(current - newton, iterations)
-    walk = measured(current + damping * left / cool, iterations)
-    leaps = leap.residual < best.residual / 2
-    moved = jax.tree.map(lambda a, b: jnp.where(leaps, a, b), leap, walk)
-    improves = moved.residual < best.residual
-    best = jax.tree.map(lambda a, b: jnp.where(improves, a, b), moved, best)
-    return best._replace(iterations=iterations), moved.log_policy
+    return logits - newton, logits + damping * left / cool
 
-  first = measured(start, jnp.zeros((), jnp.int32))
-  return lax.while_loop(goes_on, advance, (first, first.log_policy))[0]
+  return sequences.settle(
+    measured,
+    steps,
+    start,
+    tolerance=tolerance,
+    max_iterations=max_iterations,
+  )
 
 
 def _excess(space, game, mixture, logits) -> tuple[jax.Array, jax.Array]:
