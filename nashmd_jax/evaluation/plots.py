@@ -65,7 +65,9 @@ def save_curves(
         color=color,
         linestyle="-" if own else "--",
       )
-    axes[1, 1].plot(*_series(folder, "kl"), label=name, color=color)
+    steps, values = _series(folder, "kl")
+    if steps:
+      axes[1, 1].plot(steps, values, label=name, color=color)
   axes[1, 0].set(
     title="Against SFT, by the judge of each run", ylabel="win probability"
   )
