@@ -106,7 +106,8 @@ def step_rows() -> list[rows.Row]:
       "table", "one", settings
     )
     both = [one["code"].total for found in (codes, others) for one in found]
-    differing += sum(a != b for a, b in zip(both[:4], both[4:], strict=True))
+    pairs = zip(both[:4], both[4:], strict=True)
+    differing += sum(int(a != b) for a, b in pairs)
     leaves = map(jax.tree.leaves, (one_way, other_way))
     differing += sum(int(np.sum(a != b)) for a, b in zip(*leaves, strict=True))
   return [
