@@ -187,7 +187,7 @@ class StageTest(parameterized.TestCase):
       )
       moved = jax.tree.map(lambda x: 2 * x, sets["policy"])
       later = experiment.evaluate({**sets, "policy": moved})
-      self.assertEqual(later["ema_kl"], found["kl"])
+      self.assertEqual(later["ema_kl"], found["ema_kl"])
       self.assertNotEqual(later["kl"], found["kl"])
 
   def test_result_depends_on_what_its_run_reads(self):
