@@ -194,7 +194,7 @@ MEASURES: tuple[Callable[[], list[rows.Row]], ...] = (
   mutation_rows,
   outside_rows,
   golden_rows,
-  lambda: seams_lora.lora_rows(WORK / "lora"),
+  seams_lora.lora_rows,
   lambda: seams_sweep.sweep_rows(WORK / "sweep"),
 )
 
