@@ -5,7 +5,6 @@ import tempfile
 
 from absl.testing import absltest, parameterized
 import jax
-import numpy as np
 
 from nashmd_jax import task as task_lib
 from nashmd_jax.nash import settings
@@ -80,9 +79,9 @@ class DevicesTest(parameterized.TestCase):
     one = ends.pop("one")
     for name, many in ends.items():
       self.assertLess(plays.distance(one.params, many.params), 1e-5, name)
-      jax.tree.map(
-        np.testing.assert_array_equal, many.frozen["base"], one.frozen["base"]
-      )
+      # A random start is rounded as its layout compiles.
+      bases = (many.frozen["base"], one.frozen["base"])
+      self.assertLess(plays.distance(*bases), 1e-6, name)
 
 
 if __name__ == "__main__":
