@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import functools
-import json
 import pathlib
 import time
 from typing import NamedTuple
@@ -42,7 +41,7 @@ def claim(config: Config, place: Place, further: Callable[[], None]) -> None:
   """
 
   def work():
-    workdir_lib.claim(place.workdir, _plain(config))
+    workdir_lib.claim(place.workdir, pipeline_lib.plain(config))
     further()
 
   distributed.on_first(work)
@@ -111,10 +110,6 @@ def make_keys(
   return keys
 
 
-def _plain(config):
-  return json.loads(config.to_json_best_effort())
-
-
 def _look(config, place: Place, keys) -> None:
   """Checks what is there; links to what is finished elsewhere."""
   for job, key in keys.items():
@@ -123,7 +118,9 @@ def _look(config, place: Place, keys) -> None:
       if found is not None:
         print(f"{job}: reused from {found}", flush=True)
   workdir_lib.check_keys(place.workdir, keys)
-  files.save_json(place.workdir / workdir_lib.CONFIG, _plain(config))
+  files.save_json(
+    place.workdir / workdir_lib.CONFIG, pipeline_lib.plain(config)
+  )
 
 
 def _run_if_needed(config, place, stage: pipeline_lib.Stage, job, key) -> bool:

@@ -13,7 +13,7 @@ it is played; a user's own is played the same way. Nothing here knows a model.
 and `log_prob` reads sampled tokens where `log_probs` reads all of a vocabulary.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 import functools
 import inspect
 from typing import NamedTuple
@@ -350,9 +350,3 @@ def _mean(value: arrays.Mean | jax.Array, count: jax.Array) -> arrays.Mean:
     return value
   count = count.astype(value.dtype)
   return arrays.Mean(value * count, count)
-
-
-def lane_counts(algorithm: Algorithm, lanes: Sequence, samples: int):
-  """How many responses of a prompt are own, and how many the others'."""
-  made = algorithm.way.lanes(lanes, samples)
-  return len(made.own), len(made.other)

@@ -16,7 +16,6 @@ from nashmd_jax.training import followers
 
 Sets = Mapping[str, Any]
 Step = int | jax.Array
-Weight = float | jax.Array
 Weighted = Sequence[tuple[float, sampling.Lane]]
 
 LEARNER: sampling.Lane = {"policy": 1.0}

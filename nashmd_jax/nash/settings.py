@@ -3,7 +3,7 @@
 A run is the section `nash` with the changes that `nash.runs` makes for it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import ml_collections
@@ -69,6 +69,31 @@ def make_followers(section: Section) -> dict[str, followers.Follower]:
   names = make_opponent(section).follows
   names |= opponents.follows(deployed_lane(section))
   return {name: FOLLOWERS[name](**section[name]) for name in sorted(names)}
+
+
+def check_runs(
+  config: ml_collections.ConfigDict,
+  names: Iterable[str],
+  check_one: Callable[[Section, mistakes.Findings], None],
+  findings: mistakes.Findings,
+) -> None:
+  """Collects what is wrong with runs: each sentence once, with their names.
+
+  Args:
+    config: whose `nash.runs` they are.
+    names: of the runs.
+    check_one: collects what is wrong with the section of one.
+    findings: where to.
+  """
+  runs: dict[str, list[str]] = {}
+  for name in names:
+    own = mistakes.Findings()
+    with own.collect():
+      check_one(run_section(config, name), own)
+    for sentence in dict.fromkeys(own.sentences):
+      runs.setdefault(sentence, []).append(name)
+  for sentence, wrong in runs.items():
+    findings.sentences.append(f"{sentence} (run {', '.join(wrong)})")
 
 
 def check(section: Section, findings: mistakes.Findings) -> None:

@@ -246,26 +246,18 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, float]:
 
 
 def check(config: Config, findings: mistakes.Findings) -> None:
-  """Collects what is wrong with the runs that are trained.
+  """Collects what is wrong with the runs that are trained."""
+  # Of a run that there is not the tournament or the export tells.
+  names = [n for n in judging.trained_runs(config) if n in config.nash.runs]
+  settings.check_runs(config, names, _check_run, findings)
 
-  What is wrong with several is said once, with their names.
-  """
-  runs: dict[str, list[str]] = {}
-  for name in judging.trained_runs(config):
-    if name not in config.nash.runs:
-      continue  # the tournament or the export says so
-    own = mistakes.Findings()
-    with own.collect():
-      section = settings.run_section(config, name)
-      settings.check(section, own)
-      trained.check(NAME, section, own)
-      for watching in section.watch:
-        with own.collect():
-          table.find(watching, setting="nash.watch")
-    for sentence in own.sentences:
-      runs.setdefault(sentence, []).append(name)
-  for sentence, names in runs.items():
-    findings.sentences.append(f"{sentence} (run {', '.join(names)})")
+
+def _check_run(section: Config, findings: mistakes.Findings) -> None:
+  settings.check(section, findings)
+  trained.check(NAME, section, findings)
+  for watching in section.watch:
+    with findings.collect():
+      table.find(watching, setting="nash.watch")
 
 
 def check_records(

@@ -193,19 +193,14 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, float]:
 
 
 def check(config: Config, findings: mistakes.Findings) -> None:
-  """Collects what is wrong with the runs, once, with the names of those."""
-  runs: dict[str, list[str]] = {}
-  for name in config.nash.runs:
-    own = mistakes.Findings()
-    with own.collect():
-      section = settings.run_section(config, name)
-      settings.check_play(section, "win_prob", own)
-      _check_rest(section, own)
-      _check_training(config, section, own)
-    for sentence in dict.fromkeys(own.sentences):
-      runs.setdefault(sentence, []).append(name)
-  for sentence, names in runs.items():
-    findings.sentences.append(f"{sentence} (run {', '.join(names)})")
+  """Collects what is wrong with the runs."""
+
+  def check_run(section, own):
+    settings.check_play(section, "win_prob", own)
+    _check_rest(section, own)
+    _check_training(config, section, own)
+
+  settings.check_runs(config, config.nash.runs, check_run, findings)
 
 
 def _check_rest(section: Config, findings: mistakes.Findings) -> None:
