@@ -240,8 +240,16 @@ class BatchesTest(parameterized.TestCase):
     self.assertLen(example["prompts"], 8)
     self.assertEqual(example["responses"], [5, 6, 1])
     self.assertEqual(example["prob_a"], 0.25)
+    self.assertEqual(example["weight"], 1.0)
     long = encode_with(self.tokenizer)({"prompt": "9", "response": "5 " * 9})
     self.assertEqual(long["responses"], [5] * 4)
+    self.assertNotIn("weight", long)
+    weighed = encode_with(self.tokenizer)(
+      {"prompt": "9", "prob_a": 1, "weight": 0.5, "votes": 3}
+    )
+    self.assertEqual(weighed["weight"], np.float32(0.5))
+    self.assertEqual(weighed["weight"].dtype, np.float32)
+    self.assertNotIn("votes", weighed)
 
   def test_smallest_bucket_that_fits(self):
     for length, width in ((3, 4), (4, 4), (5, 8)):

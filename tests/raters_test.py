@@ -103,6 +103,7 @@ class RatersTest(parameterized.TestCase):
     exact = np.array([row["population_prob_a"] for row in drawn])
     self.assertAlmostEqual(np.mean(voted - exact), 0, delta=0.02)
     self.assertEqual(set(np.round(3 * voted)), {0, 1, 2, 3})
+    self.assertEqual({row["votes"] for row in drawn}, {3})
     best = np.mean((exact > 0.5) == (voted > 0.5))
     self.assertAlmostEqual(raters.best_accuracy(exact, 3), best, delta=0.03)
 

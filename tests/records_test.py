@@ -8,6 +8,11 @@ from absl.testing import absltest, parameterized
 from nashmd_jax import mistakes
 from nashmd_jax.data import records
 
+COMPARED = (
+  '{"id": "1", "prompt": "x", "response_a": "y", "response_b": "z", '
+  '"prob_a": 0.75, %s}'
+)
+
 
 class RecordsTest(parameterized.TestCase):
   @parameterized.named_parameters(
@@ -45,6 +50,33 @@ class RecordsTest(parameterized.TestCase):
       '"prob_a": 1, "rater": 5}',
       "line 2: a comparison may have the text field 'rater', got 5",
     ),
+    *(
+      (f"{name}_{i}", "comparison", COMPARED % f'"{name}": {value}', message)
+      for name, values, message in (
+        (
+          "votes",
+          ("0", "2.0", "true", "null", '"5"', "9" * 12),
+          r"line 2: votes must be a whole number of raters from 1 to",
+        ),
+        (
+          "ties",
+          ("-1", "2", "0.5", "null"),
+          r"line 2: ties must be a whole number from 0 to the votes, 1",
+        ),
+        (
+          "weight",
+          ("-0.5", "NaN", "Infinity", "true", "null", "1e39", "1" + "0" * 400),
+          r"line 2: weight must be a finite number of 0 or more",
+        ),
+      )
+      for i, value in enumerate(values)
+    ),
+    (
+      "too_many_ties",
+      "comparison",
+      COMPARED % '"votes": 4, "ties": 3',
+      "prob_a of 0.75 cannot be with 3 of 4 votes ties",
+    ),
     ("deep", "prompt", "[" * 100_000, "line 2: JSON that cannot be read"),
     ("digits", "prompt", "9" * 5000, "line 2: JSON that cannot be read"),
     *(
@@ -66,6 +98,17 @@ class RecordsTest(parameterized.TestCase):
     path.write_text(json.dumps(good) + "\n" + line + "\n")
     with self.assertRaisesRegex(mistakes.Mistake, message):
       records.load_records(path, kind)
+
+  @parameterized.parameters(
+    ({}, (1, 0), 1.0),
+    ({"votes": 4, "ties": 2, "weight": 0}, (4, 2), 0.0),
+    ({"votes": 2, "weight": 2.5}, (2, 0), 2.5),
+  )
+  def test_votes_and_weights(self, fields, votes, weight):
+    record = json.loads(COMPARED % '"rater": "w"') | fields
+    records.check_record(record, "comparison", "here")
+    self.assertEqual(records.votes_of(record), votes)
+    self.assertEqual(records.weight_of(record), weight)
 
   @parameterized.parameters(
     ({"prompt": "x"}, "prompt"),

@@ -62,7 +62,9 @@ class SchemaTest(parameterized.TestCase):
     row["votes"] = [[1, 1], [2, 0], [3, 2], [4, 1]]
     path = pathlib.Path(self.create_tempdir()) / "votes.jsonl.gz"
     path.write_bytes(gzip.compress(json.dumps(row).encode()))
-    self.assertEqual(read(path, "ukp_votes")[0]["prob_a"], 2.5 / 4)
+    (row,) = read(path, "ukp_votes")
+    self.assertEqual(row["prob_a"], 2.5 / 4)
+    self.assertEqual((row["votes"], row["ties"]), (4, 1))
 
   @parameterized.parameters(*records.TEXT_FIELDS)
   def test_our_own_records_pass_as_they_are(self, kind):
@@ -128,6 +130,26 @@ class BuilderTest(absltest.TestCase):
       )
     )
     self.assertEqual(got, expected)
+
+  def test_votes_and_weights_come_back_and_absent_ones_are_one(self):
+    row = dict.fromkeys(records.TEXT_FIELDS["comparison"], "text")
+    folder = self.create_tempdir()
+    path = pathlib.Path(folder.full_path) / "ours.jsonl"
+    records.save_records(path, [
+      row | {"prob_a": 0.5},
+      row | {"prob_a": 0.75, "votes": 4, "ties": 2, "weight": 0.25},
+    ])  # fmt: skip
+    builder = tldr.Tldr(
+      schema="comparison",
+      files={"a": [str(path)]},
+      data_dir=f"{folder.full_path}/tfds",
+    )
+    builder.download_and_prepare(file_format="array_record")
+    rows = sorted(builder.as_data_source("a"), key=lambda row: row["prob_a"])
+    self.assertEqual(
+      [(records.votes_of(row), records.weight_of(row)) for row in rows],
+      [((1, 0), 1.0), ((4, 2), 0.25)],
+    )
 
 
 @unittest.skipUnless(REAL.is_dir(), "no ../shared/data beside the repository")

@@ -41,7 +41,8 @@ def encode_record(
     max_response: R, tokens, EOS included.
   Returns: "prompts", then "responses" or "responses_a" and "responses_b",
     lists of ids; for each of them whether it was cut, such as "prompts_cut";
-    "prob_a" or "label", as far as the record has them.
+    "prob_a" and "weight", or "label", as far as the record has them; the
+    weight of a comparison is 1 unless it says otherwise.
   Raises: Mistake for a prompt whose fixed text does not fit.
   """
 
@@ -67,6 +68,8 @@ def encode_record(
   for name in records.SHARES.values():
     if name in record:
       example[name] = np.float32(record[name])
+  if records.SHARES["comparison"] in record:
+    example["weight"] = np.float32(records.weight_of(record))
   return example
 
 

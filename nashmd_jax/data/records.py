@@ -1,8 +1,12 @@
 """The record kinds, and JSON lines of them in and out.
 
 prompt {id, prompt} · summary {id, prompt, response} · comparison {id, prompt,
-response_a, response_b, prob_a, rater?}, prob_a in [0, 1] that a is preferred ·
-unary {id, prompt, response, label}, label in [0, 1], 1 for a desired response.
+response_a, response_b, prob_a, rater?, votes?, ties?, weight?}, prob_a in
+[0, 1] that a is preferred · unary {id, prompt, response, label}, label in
+[0, 1], 1 for a desired response. Of a comparison votes says how many raters
+prob_a is the share of, 1 unless said; ties how many of them called it a tie,
+which is half a vote for each side, 0 unless said; weight what it counts in
+training, 1 unless said.
 Each may have a slot, the [start, stop) in characters of what may be shortened
 in a prompt that is too long.
 """
@@ -12,6 +16,8 @@ import json
 import pathlib
 import reprlib
 from typing import Any
+
+import numpy as np
 
 from nashmd_jax import files, mistakes
 
@@ -24,6 +30,11 @@ TEXT_FIELDS = {
   "unary": ("id", "prompt", "response"),
 }
 SHARES = {"comparison": "prob_a", "unary": "label"}
+# Optional fields of a comparison: what stands for one that is absent, and the
+# most that fits where it is kept.
+COUNTS = {"votes": 1, "ties": 0}
+MOST_VOTES = int(np.iinfo(np.int32).max)
+WEIGHT, MOST_WEIGHT = 1.0, float(np.finfo(np.float32).max)
 
 
 def save_records(path: pathlib.Path, records: Iterable[Record]) -> None:
@@ -100,6 +111,17 @@ def slot_of(record: Record) -> tuple[int, int] | None:
   return (start, stop) if stop else None
 
 
+def votes_of(record: Record) -> tuple[int, int]:
+  """How many raters a comparison was put to, and how many called it a tie."""
+  votes, ties = (record.get(name, absent) for name, absent in COUNTS.items())
+  return int(votes), int(ties)
+
+
+def weight_of(record: Record) -> float:
+  """What a comparison counts in training."""
+  return float(record.get("weight", WEIGHT))
+
+
 def check_record(record: Record, kind: str, where: str) -> None:
   """Raises Mistake unless a record has the fields of its kind."""
   for field in TEXT_FIELDS[kind]:
@@ -109,12 +131,14 @@ def check_record(record: Record, kind: str, where: str) -> None:
   name = SHARES.get(kind)
   if name:
     share = record.get(name)
-    number = isinstance(share, int | float) and not isinstance(share, bool)
-    if not (number and 0 <= share <= 1):
+    if not (_is_number(share) and 0 <= share <= 1):
       raise mistakes.Mistake(
         f"{where}: a {kind} needs {name} between 0 and 1, got "
         f"{reprlib.repr(share)}"
       )
+  if kind == "comparison":
+    _check_votes(record, where)
+    _check_weight(record, where)
   if record.get("slot") is not None:
     _check_slot(record, where)
 
@@ -130,6 +154,39 @@ def _check_text(value: Any, field: str, needed: str) -> None:
       f"{needed} in whole characters, got half of one, "
       f"{value[error.start]!r}, at character {error.start}"
     ) from None
+
+
+def _check_votes(record: Record, where: str) -> None:
+  votes, ties = (record.get(name, absent) for name, absent in COUNTS.items())
+  if type(votes) is not int or not 1 <= votes <= MOST_VOTES:
+    raise mistakes.Mistake(
+      f"{where}: votes must be a whole number of raters from 1 to "
+      f"{MOST_VOTES:,}, got {reprlib.repr(votes)}"
+    )
+  if type(ties) is not int or not 0 <= ties <= votes:
+    raise mistakes.Mistake(
+      f"{where}: ties must be a whole number from 0 to the votes, {votes}, got "
+      f"{reprlib.repr(ties)}"
+    )
+  share = record["prob_a"]
+  if abs(2 * share - 1) * votes > votes - ties + 1e-3:
+    raise mistakes.Mistake(
+      f"{where}: prob_a of {share:g} cannot be with {ties} of {votes} votes "
+      "ties, each half a vote for a"
+    )
+
+
+def _check_weight(record: Record, where: str) -> None:
+  weight = record.get("weight", WEIGHT)
+  if not (_is_number(weight) and 0 <= weight <= MOST_WEIGHT):
+    raise mistakes.Mistake(
+      f"{where}: weight must be a finite number of 0 or more, got "
+      f"{reprlib.repr(weight)}"
+    )
+
+
+def _is_number(value: Any) -> bool:
+  return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _check_slot(record: Record, where: str) -> None:

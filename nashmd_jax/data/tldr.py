@@ -21,6 +21,8 @@ from nashmd_jax import mistakes, outside
 from nashmd_jax.data import records
 
 Row = Mapping[str, Any]
+# What stands for the fields of a comparison that a record does not have.
+ABSENT = {"rater": "", "weight": records.WEIGHT, **records.COUNTS}
 OPENERS = {".xz": lzma.open, ".gz": gzip.open}
 
 
@@ -94,6 +96,8 @@ def _votes(row: Row) -> list[records.Record]:
       "response_a": row["text1"],
       "response_b": row["text2"],
       "prob_a": sum(votes) / len(votes),
+      "votes": len(votes),
+      "ties": votes.count(0.5),
     }
   ]
 
@@ -199,10 +203,11 @@ def _lines(path: epath.Path) -> Iterator[tuple[int, str]]:
 class Tldr(tfds.core.GeneratorBasedBuilder):
   """Records of one schema, by split."""
 
-  VERSION = tfds.core.Version("1.1.0")
+  VERSION = tfds.core.Version("1.2.0")
   RELEASE_NOTES = {
     "1.0.0": "Summaries and comparisons as our records.",
     "1.1.0": "Slots; unary records; schemas of the user's own.",
+    "1.2.0": "Votes, ties and weights of comparisons.",
   }
 
   def __init__(
@@ -241,6 +246,10 @@ class Tldr(tfds.core.GeneratorBasedBuilder):
       features[share] = tfds.features.Scalar(np.float32)
     if self._kind == "comparison":
       features["rater"] = tfds.features.Text()
+      features["weight"] = tfds.features.Scalar(np.float32)
+      features |= {
+        name: tfds.features.Scalar(np.int32) for name in records.COUNTS
+      }
     return tfds.core.DatasetInfo(
       builder=self,
       description=__doc__,
@@ -266,5 +275,5 @@ class Tldr(tfds.core.GeneratorBasedBuilder):
     for i, path in enumerate(self._files[split]):
       for row, (_, record) in enumerate(self._read(path)):
         slot = records.slot_of(record) or (0, 0)
-        record = {"rater": ""} | record | {"slot": slot}
+        record = ABSENT | record | {"slot": slot}
         yield f"{i}/{row}", {name: record[name] for name in names}

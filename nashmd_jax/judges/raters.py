@@ -181,9 +181,9 @@ def draw_comparisons(
     pairs: how many comparisons.
     votes: raters on a panel.
     rng: draws pairs and votes.
-  Yields: comparison records whose prob_a is the share of votes for a, with
+  Yields: comparison records whose prob_a is the share of the votes for a, with
     `population_prob_a`, the exact P(a ≻ b) that no model is shown, and
-  `prompt_is_cyclic`, see `has_cycle`.
+    `prompt_is_cyclic`, see `has_cycle`.
   """
   cyclic = has_cycle(population, record, texts)
   scores = score_matrix(population, record["prompt"], record["response"], texts)
@@ -196,6 +196,7 @@ def draw_comparisons(
       "response_a": texts[a],
       "response_b": texts[b],
       "prob_a": rng.binomial(votes, exact) / votes,
+      "votes": votes,
       "population_prob_a": exact,
       "prompt_is_cyclic": cyclic,
     }
