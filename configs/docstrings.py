@@ -89,7 +89,9 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     "response": "{first}<answer>",
     "answers": ("<1>", "<2>"),
   }
+  config.judges = judges()
   for judge in (config.preference, config.reward):
+    judge.labels = {"kind": "soft", "ties": "half", "smoothing": 0.0}
     judge.data.eval_examples = 1920
     judge.train.eval_every = 160
   config.nash = stage(batch_size=32, steps=200, learning_rate=5e-4)
@@ -111,6 +113,11 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   # More than 1 is the off-policy form; optimizer.decay_steps counts updates.
   config.nash.updates_per_rollout = 1
   config.nash.clip = 0.2
+  # Which pairs a judge is asked about, and in which orders.
+  config.nash.design = "all"
+  config.nash.orders = "one"
+  # 1 judges a rollout on the host while the next is written.
+  config.nash.judge_ahead = 0
   config.nash.deploy = "last"
   config.nash.kl_coef = 0.05
   config.nash.temperature = 0.7
@@ -123,6 +130,9 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
       "kl_coef": 0.2,
       "loss": "policy_gradient",
       "updates_per_rollout": 1,
+      "design": "all",
+      "orders": "one",
+      "judge_ahead": 0,
     },
     "self_play": {"opponent": "self"},
     "nash_md": {},
@@ -167,6 +177,25 @@ def stage(
         "log_every": 20,
         "eval_every": 80,
         "save_every": 80,
+      },
+    }
+  )
+
+
+def judges() -> ml_collections.ConfigDict:
+  """The settings of judges that are not trained; read where one is named."""
+  return ml_collections.ConfigDict(
+    {
+      # "preference-1" is the preference model trained once more.
+      "ensemble": {
+        "members": ("preference", "preference-1"),
+        "rule": "mean",
+        "deviations": 1.0,
+      },
+      "penalised": {"judge": "preference", "log_odds": 0.02},
+      "recorded": {
+        "file": ml_collections.config_dict.placeholder(str),
+        "schema": "comparison",
       },
     }
   )

@@ -110,6 +110,8 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
       "response": response,
       "answers": ("<extra_id_0>", "<extra_id_1>"),
     }
+    config[name].labels = {"kind": "soft", "ties": "half", "smoothing": 0.0}
+  config.judges = judges()
   config.nash = stage(batch_size=32, steps=10_000, learning_rate=3e-5)
   config.nash.opponent = "mixture"
   config.nash.mixture = 0.125
@@ -124,6 +126,11 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   config.nash.samples = 1
   config.nash.updates_per_rollout = 1
   config.nash.clip = 0.2
+  # Which pairs a judge is asked about, and in which orders.
+  config.nash.design = "all"
+  config.nash.orders = "one"
+  # 1 judges a rollout on the host while the next is written.
+  config.nash.judge_ahead = 0
   config.nash.deploy = "last"
   config.nash.kl_coef = 0.008
   config.nash.temperature = 1.0
@@ -139,6 +146,9 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
       "kl_coef": 0.05,
       "loss": "policy_gradient",
       "updates_per_rollout": 1,
+      "design": "all",
+      "orders": "one",
+      "judge_ahead": 0,
     }
     | faster,
   }
@@ -178,6 +188,22 @@ def stage(
         "eval_every": 500,
         "save_every": 500,
       },
+    }
+  )
+
+
+def judges() -> ml_collections.ConfigDict:
+  """The settings of judges that are not trained; read where one is named."""
+  return ml_collections.ConfigDict(
+    {
+      # "preference-1" is the preference model trained once more.
+      "ensemble": {
+        "members": ("preference", "preference-1"),
+        "rule": "mean",
+        "deviations": 1.0,
+      },
+      "penalised": {"judge": "preference", "log_odds": 0.02},
+      "recorded": {"file": placeholder(str), "schema": "openai_comparisons"},
     }
   )
 

@@ -98,6 +98,8 @@ def neural_config(variant: str) -> ml_collections.ConfigDict:
     "samples": 8,
     "updates_per_rollout": 1,
     "clip": 0.2,
+    "design": "all",
+    "orders": "one",
     "kl_coef": 0.2,
     "temperature": 1.0,
     "data": {"batch_size": 64},

@@ -42,8 +42,8 @@ OF_STEPS = """
 
 The same for a step of training as it is run: lanes, sets, the rollout's rows,
 the judge, the loss. Every tuple of responses that the rollout could write
-stands once, with the probability that its lanes give it. With two samples, and
-with two lanes, responses have up to 2 and 3 tokens.
+stands once, with the probability that its lanes give it. With several samples,
+and with two lanes, responses have up to 2 and 3 tokens.
 """
 OF_ADAPTERS = """
 ## Adapters

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from nashmd_jax import arrays
-from nashmd_jax.nash import algorithms
 from nashmd_jax.nash import play as play_lib
+from nashmd_jax.nash import ways
 from tests import plays
 
 ROWS = 6
@@ -256,7 +256,7 @@ class BroughtTest(parameterized.TestCase):
     }
     with brought(labelled=labelled):
       play = plays.make_play(loss="mine:labelled", samples=2)
-    self.assertIs(play.algorithm.way, algorithms.RECORDED)
+    self.assertIs(play.algorithm.way, ways.RECORDED)
 
     def unused(*args, **kwargs):
       raise AssertionError("nobody writes, and nobody judges")

@@ -187,6 +187,7 @@ def _steps() -> list[Case]:
       TO_GO,
       part(step.nash, opponent=mixed, updates=2),
     ),
+    *_designs(name, mixed),
     case("whole step, IPO-MD", mixed, WHOLE, part(step.ipo, opponent=mixed)),
     case(
       "whole step, online IPO", "past", WHOLE, part(step.ipo, opponent="past")
@@ -197,6 +198,42 @@ def _steps() -> list[Case]:
     case("whole step, RLHF", "–", TO_GO, step.rlhf),
     case(
       "whole step, RLHF leave-one-out", "–", TO_GO, part(step.rlhf, samples=2)
+    ),
+  ]
+
+
+def _designs(name: str, mixed: str) -> list[Case]:
+  """Other choices of the pairs that the judge is asked about."""
+  case, step = Case, whole_step
+  four = dict(samples=2, opponent=mixed, design="circular")
+  group = dict(samples=3, opponent="self")
+  return [
+    case(
+      f"{name}, both orders",
+      mixed,
+      TO_GO,
+      functools.partial(step.nash, opponent=mixed, orders="both"),
+    ),
+    case(
+      f"{name}, circular, K = 2", mixed, TO_GO, _short(step.nash, 2, **four)
+    ),
+    case(
+      f"{name}, group, K = 3",
+      "self",
+      TO_GO,
+      _short(step.nash, 2, **group, design="group"),
+    ),
+    case(
+      f"{name}, circular group, K = 3",
+      "self",
+      TO_GO,
+      _short(step.nash, 2, **group, design="group_circular"),
+    ),
+    case(
+      "whole step, IPO-MD, circular, K = 2",
+      mixed,
+      WHOLE,
+      _short(step.ipo, 2, **four),
     ),
   ]
 

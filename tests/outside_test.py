@@ -243,7 +243,13 @@ class ScoresTest(parameterized.TestCase):
 
   def test_unjudged_answers_change_nothing(self):
     algorithm = algorithms.make_algorithm(
-      scores="win_prob", loss="policy_gradient", updates_per_rollout=1, clip=0.2
+      scores="win_prob",
+      loss="policy_gradient",
+      updates_per_rollout=1,
+      judge_ahead=0,
+      clip=0.2,
+      design="all",
+      orders="one",
     )
     rng = np.random.default_rng(0)
     log_prob, reference = -rng.random((2, 4, 3)).astype(np.float32)

@@ -11,7 +11,7 @@ import optax
 
 from nashmd_jax import sampling
 from nashmd_jax.judges import scorers
-from nashmd_jax.nash import opponents
+from nashmd_jax.nash import opponents, ways
 from nashmd_jax.nash import play as play_lib
 from nashmd_jax.training import followers, sharding, state, step
 from tests import enumeration, gradient_oracle, plays, variance, whole_step
@@ -41,8 +41,11 @@ def make_batch() -> dict[str, jax.Array]:
 
 def scores(play, rows):
   """What the loss reads of the answers."""
+  made = play_lib.algorithms_lanes(play, 0)
+  own, other = len(made.own), len(made.other)
+  asked = ways.Asked(own, *play.algorithm.way.asks(own, other))
   return play.algorithm.way.scores(
-    rows["answers"], rows["judged"], rows["weights"]
+    rows["answers"], rows["judged"], rows["weights"], asked
   )
 
 

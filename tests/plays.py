@@ -67,7 +67,8 @@ JUDGES = {"win_prob": table_judge, "reward": table_scorer}
 
 def make_play(
   *, model=None, loss="policy_gradient", scores="win_prob", samples=1,
-  updates=1, judge=None, kl_coef=0.1, **opponent,
+  updates=1, judge=None, kl_coef=0.1, design="all", orders="one", ahead=0,
+  **opponent,
 ) -> play_lib.Play:  # fmt: skip
   """A play of the table model before the judge of that score."""
   settings = dict(
@@ -79,7 +80,13 @@ def make_play(
     opponent=opponents.make_opponent(**(settings | opponent)),
     judge=lambda sets: judge,
     algorithm=algorithms.make_algorithm(
-      scores=scores, loss=loss, updates_per_rollout=updates, clip=0.2
+      scores=scores,
+      loss=loss,
+      updates_per_rollout=updates,
+      judge_ahead=ahead,
+      clip=0.2,
+      design=design,
+      orders=orders,
     ),
     samples=samples,
     kl_coef=kl_coef,
@@ -105,6 +112,7 @@ def experiment(
   on_host: bool = False,
   silent: bool = False,
   hashed: bool = False,
+  ahead: int = 0,
 ) -> step.Experiment:
   """The play as an experiment, policy and μ apart from the start.
 
@@ -112,6 +120,7 @@ def experiment(
     on_host: the judge is asked between rollout and update.
     silent: it says nothing of a part of what it is asked, by example.
     hashed: the metric "code" tells responses apart.
+    ahead: of the host.
   """
   asked = play._replace(judge=None) if on_host else play
 
@@ -137,7 +146,7 @@ def experiment(
   return step.Experiment(
     init=init,
     rollout=functools.partial(play_lib.rollout, asked),
-    host=step.Host(("written",), functools.partial(host, play))
+    host=step.Host(("written",), functools.partial(host, play), dict, (), ahead)
     if on_host
     else None,
     loss=loss,

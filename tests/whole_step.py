@@ -32,6 +32,8 @@ def make_play(
   loss: str = "policy_gradient",
   scores: str = "win_prob",
   updates: int = 1,
+  design: str = "all",
+  orders: str = "one",
   **changes,
 ) -> play_lib.Play:
   """The table model in a play judged by the world's tables."""
@@ -49,7 +51,13 @@ def make_play(
     ),
     judge=lambda sets: judges[scores],
     algorithm=algorithms.make_algorithm(
-      scores=scores, loss=loss, updates_per_rollout=updates, clip=np.inf
+      scores=scores,
+      loss=loss,
+      updates_per_rollout=updates,
+      judge_ahead=0,
+      clip=np.inf,
+      design=design,
+      orders=orders,
     ),
     samples=samples,
     kl_coef=oracle.KL_COEF,
@@ -174,9 +182,9 @@ def nash(world: oracle.World, opponent: str, **settings) -> float:
   return error(world, play, oracle.exact_nash(world, opponent))
 
 
-def ipo(world: oracle.World, opponent: str) -> float:
+def ipo(world: oracle.World, opponent: str, **settings) -> float:
   """Error of a step of IPO, whose ascent is 4/τ times PAPER's."""
-  play = make_play(world, opponent=opponent, loss="ipo")
+  play = make_play(world, opponent=opponent, loss="ipo", **settings)
   exact = oracle.exact_ipo(world, opponent) * 4 / oracle.KL_COEF
   return error(world, play, exact)
 

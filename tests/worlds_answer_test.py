@@ -7,7 +7,7 @@ import numpy as np
 
 from figures import landing
 from nashmd_jax import games, mistakes, policy
-from nashmd_jax.nash import algorithms, opponents, settings
+from nashmd_jax.nash import algorithms, opponents, settings, ways
 from nashmd_jax.worlds import answer as answer_lib
 from nashmd_jax.worlds import planted, rest, stage
 from tests import small_worlds
@@ -145,9 +145,15 @@ class AnswerTest(parameterized.TestCase):
 def expected_gradient(loss, game, logits, mixed):
   """Of the loss of one-token responses, with respect to the logits f[Y]."""
   algorithm = algorithms.make_algorithm(
-    scores="win_prob", loss=loss, updates_per_rollout=1, clip=0.2
+    scores="win_prob",
+    loss=loss,
+    updates_per_rollout=1,
+    judge_ahead=0,
+    clip=0.2,
+    design="all",
+    orders="one",
   )
-  paired = algorithm.way is algorithms.PAIRED
+  paired = algorithm.way is ways.PAIRED
   whole = algorithm.read is policy.response_distributions
 
   def read(logits, tokens):

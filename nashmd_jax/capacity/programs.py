@@ -209,7 +209,7 @@ def nash_training(config: Config, task: task_lib.Task, name: str) -> Training:
   section = settings.run_section(config, name)
   policy = task_lib.trained_shapes(task, "model")
   named = [section.judge, *section.watch]
-  stages = judging.stages_of(named, setting="nash.watch")
+  stages = judging.stages_of(config, named, setting="nash.watch")
   parts = {stage: judging.base_section(config, stage) for stage in stages}
   frozen = {
     **_bases(task, *{"model", *parts.values()}),
@@ -247,7 +247,10 @@ def _what_decides(
   section: Config, play: play_lib.Play, training: Training
 ) -> Hashable:
   """What makes a program but for the numbers in it, such as β or τ."""
-  named = ("judge", "loss", "opponent", "samples", "updates_per_rollout")
+  named = (
+    *("judge", "judge_ahead", "samples", "opponent", "loss"),
+    *("updates_per_rollout", "design", "orders"),
+  )
   lanes = play_lib.algorithms_lanes(play, 0)
   leaves, tree = jax.tree.flatten((training.state, training.batch))
   return (
@@ -326,6 +329,9 @@ def rows(run: Run, devices: sharding.Devices) -> dict[str, Any]:
     found |= {
       "answers": jax.ShapeDtypeStruct(asked, jnp.float32),
       "judged": jax.ShapeDtypeStruct(asked, bool),
-      "judge_seconds": jax.ShapeDtypeStruct(asked[:1], jnp.float32),
+      **{
+        name: jax.ShapeDtypeStruct(asked[:1], jnp.float32)
+        for name in experiment.host.tells
+      },
     }
   return by_rows(found, devices)

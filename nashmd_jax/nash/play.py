@@ -13,7 +13,7 @@ import numpy as np
 
 from nashmd_jax import arrays, models, sampling
 from nashmd_jax.judges import scorers
-from nashmd_jax.nash import algorithms, opponents
+from nashmd_jax.nash import algorithms, opponents, ways
 
 Batch = Mapping[str, jax.Array]
 Rows = Mapping[str, jax.Array]
@@ -106,7 +106,7 @@ def rollout(
   return lax.stop_gradient(rows)
 
 
-def algorithms_lanes(play: Play, step) -> algorithms.Lanes:
+def algorithms_lanes(play: Play, step) -> ways.Lanes:
   """The lanes of the rollout of a step."""
   lanes = play.opponent.lanes(step)
   return play.algorithm.way.lanes(lanes, play.samples)

@@ -15,8 +15,8 @@ from nashmd_jax.training import followers
 
 Section = ml_collections.ConfigDict
 OPPONENT = ("opponent", "mixture", "mixture_end", "mixture_steps")
-LOSS = ("loss", "updates_per_rollout", "clip")
-PLAY = ("judge", "samples", "kl_coef", "temperature")
+LOSS = ("loss", "updates_per_rollout", "clip", "design", "orders")
+PLAY = ("judge", "judge_ahead", "samples", "kl_coef", "temperature")
 KEYS = (*OPPONENT, "deploy", *LOSS, *PLAY, "ema", "past")
 FOLLOWERS = {"ema": followers.moving_average, "past": followers.past_policies}
 
@@ -52,9 +52,13 @@ def make_opponent(section: Section) -> opponents.Opponent:
   return opponents.make_opponent(**chosen(section, OPPONENT))
 
 
-def make_algorithm(section: Section, gives: str) -> algorithms.Algorithm:
+def make_algorithm(
+  section: Section, gives: str, *, judge_ahead: int
+) -> algorithms.Algorithm:
   """The algorithm of a section before a judge that gives that."""
-  return algorithms.make_algorithm(scores=gives, **chosen(section, LOSS))
+  return algorithms.make_algorithm(
+    scores=gives, judge_ahead=judge_ahead, **chosen(section, LOSS)
+  )
 
 
 def deployed_lane(section: Section) -> sampling.Lane:
@@ -101,7 +105,7 @@ def check(section: Section, findings: mistakes.Findings) -> None:
   gives = None
   with findings.collect():
     gives = table.find(section.judge, setting="nash.judge").gives
-  check_play(section, gives, findings)
+  check_play(section, gives, findings, judge_ahead=section.judge_ahead)
   with findings.collect():
     deployed_lane(section)
   for name, make in FOLLOWERS.items():
@@ -110,7 +114,11 @@ def check(section: Section, findings: mistakes.Findings) -> None:
 
 
 def check_play(
-  section: Section, gives: str | None, findings: mistakes.Findings
+  section: Section,
+  gives: str | None,
+  findings: mistakes.Findings,
+  *,
+  judge_ahead: int = 0,
 ) -> None:
   """Collects what makes no sense in what is played, whoever judges.
 
@@ -119,6 +127,7 @@ def check_play(
       temperature.
     gives: what the judge gives; None if there is no such judge.
     findings: where to.
+    judge_ahead: see `algorithms.make_algorithm`.
   """
   for key, holds, expected in (
     ("samples", section.samples >= 1, "1 or more"),
@@ -136,6 +145,6 @@ def check_play(
   if gives is None:
     return
   with findings.collect():
-    algorithm = make_algorithm(section, gives)
+    algorithm = make_algorithm(section, gives, judge_ahead=judge_ahead)
     lanes = make_opponent(section).lanes(0)
     algorithm.way.lanes(lanes, max(section.samples, 1))

@@ -52,7 +52,7 @@ def make_play(
     model=model,
     opponent=settings.make_opponent(section),
     judge=lambda sets: planted.make_judge(world.space, sets[JUDGE]),
-    algorithm=settings.make_algorithm(section, "win_prob"),
+    algorithm=settings.make_algorithm(section, "win_prob", judge_ahead=0),
     samples=section.samples,
     kl_coef=section.kl_coef,
     temperature=section.temperature,
@@ -212,7 +212,7 @@ def _check_rest(section: Config, findings: mistakes.Findings) -> None:
         "is known"
       )
   with findings.collect():
-    settings.make_algorithm(section, "win_prob")  # a wrong name is told once
+    settings.make_algorithm(section, "win_prob", judge_ahead=0)
     rest.fixed_point(section.loss)
   with findings.collect():
     rest.weight_on_reference(

@@ -1,0 +1,281 @@
+"""Ways of playing: who writes, which pairs are asked about, what is learnt of.
+
+The names that a loss asks for decide on the way, see `algorithms`; a design
+says which of its pairs are asked about, and in which orders. Nothing here
+knows a model or a loss.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nashmd_jax import losses, mistakes, sampling
+from nashmd_jax.nash import opponents
+
+Named = dict[str, jax.Array]
+WROTE = "behaviour_log_prob"
+
+
+class Lanes(NamedTuple):
+  """The lanes of a rollout.
+
+  Attributes:
+    own: of the responses that the loss is of.
+    other: of those that they are only scored against.
+    weights: of the latter, which sum to 1.
+  """
+
+  own: list[sampling.Lane]
+  other: list[sampling.Lane]
+  weights: list[float]
+
+
+class Way(NamedTuple):
+  """A way of playing.
+
+  Attributes:
+    gives: what a judge has to give: "win_prob", "reward", or None for nothing.
+    lanes: (the opponent's lanes with weights, K) -> the lanes of a rollout.
+    asks: (own, other) -> numbers (i, j) of the responses to be compared, i
+      shown first, or (i, None) of those to be scored, own ones first.
+    scores: (answers f32[B, N], judged bool[B, N], weights f32[B, other], Asked)
+      -> what the loss reads of them by name, and "counted", bool[rows].
+    names: what a loss may ask for that is played so, besides `EVERY`.
+  """
+
+  gives: str | None
+  lanes: Callable[[opponents.Weighted, int], Lanes]
+  asks: Callable[[int, int], tuple[np.ndarray, np.ndarray | None]]
+  scores: Callable[[jax.Array, jax.Array, jax.Array], Named]
+  names: tuple[str, ...]
+
+
+class Asked(NamedTuple):
+  """What was asked of L responses to each prompt.
+
+  Attributes:
+    own: how many of the responses the loss is of; they come first.
+    i, j: see `Way.asks`.
+  """
+
+  own: int
+  i: np.ndarray
+  j: np.ndarray | None
+
+
+def _spread(lanes: opponents.Weighted, samples: int):
+  """K of each lane, and their weights."""
+  each = [(lane, weight / samples) for weight, lane in lanes] * samples
+  return [lane for lane, _ in each], [weight for _, weight in each]
+
+
+def _versus(lanes, samples) -> Lanes:
+  return Lanes([opponents.LEARNER] * samples, *_spread(lanes, samples))
+
+
+def _alone(lanes, samples) -> Lanes:
+  """A single response needs another as baseline."""
+  other = _spread(lanes, 1) if samples == 1 else ([], [])
+  return Lanes([opponents.LEARNER] * samples, *other)
+
+
+def _paired(lanes, samples) -> Lanes:
+  if len(lanes) > 1:
+    raise mistakes.Mistake(
+      "nash.opponent: has several lanes, but this loss compares the responses "
+      "of one opponent with one another; choose an opponent of one lane"
+    )
+  return Lanes([lanes[0][1]] * (2 * samples), [], [])
+
+
+def _group(lanes, samples) -> Lanes:
+  if list(lanes) != [(1.0, opponents.LEARNER)]:
+    raise mistakes.Mistake(
+      "nash.design: a group compares the learner's responses with one another, "
+      "which is the opponent 'self'; got another opponent"
+    )
+  if samples < 2:
+    raise mistakes.Mistake(
+      f"nash.samples: got {samples}, expected 2 responses or more to be "
+      "compared in a group"
+    )
+  return Lanes([opponents.LEARNER] * samples, [], [])
+
+
+def _recorded(lanes, samples) -> Lanes:
+  del lanes, samples
+  return Lanes([], [], [])
+
+
+def _all_pairs(own: int, other: int):
+  i, j = np.divmod(np.arange(own * other), max(other, 1))
+  return i, own + j
+
+
+def _each_pair(own: int, other: int):
+  del other
+  return np.triu_indices(own, 1)
+
+
+def _ring(own: int, other: int):
+  """Each with the next: once shown first and once second."""
+  del other
+  return np.arange(own), np.roll(np.arange(own), -1)
+
+
+def _ring_across(own: int, other: int):
+  """own 0, other 0, own 1, other 1, …: each with the next, in every lane."""
+  each = other // own
+  k, lane = np.divmod(np.arange(other), each)
+  theirs = own + k * each + lane
+  if own == 1:
+    return k, theirs
+  return np.append(k, theirs), np.append(theirs, (k + 1) % own)
+
+
+def _each(own: int, other: int):
+  return np.arange(own + other), None
+
+
+def _nobody(own: int, other: int):
+  del own, other
+  return np.arange(0), None
+
+
+def _table(answers, judged, size: int, asked: Asked):
+  """P(y_i ≻ y_j) of all pairs, and which are known, each [B, L, L].
+
+  A pair that was asked in both orders is the mean of the two, and known if
+  both answers are.
+  """
+  i, j = asked.i, asked.j
+  times = np.zeros((1, size, size), np.int32)
+  np.add.at(times, (0, i, j), 1)
+  times = times + times.transpose(0, 2, 1)
+  win_prob = jnp.zeros((len(answers), size, size), answers.dtype)
+  win_prob = win_prob.at[:, i, j].add(answers).at[:, j, i].add(1 - answers)
+  often = jnp.asarray(np.maximum(times, 1), win_prob.dtype)
+  win_prob = jnp.where(times > 0, win_prob / often, 0.5)
+  known = jnp.zeros(win_prob.shape, jnp.int32)
+  known = known.at[:, i, j].add(judged).at[:, j, i].add(judged)
+  return win_prob, (known == times) & (times > 0)
+
+
+def _win_probs(answers, judged, weights, asked) -> Named:
+  """ "win_prob" f32[B·K]: the weighted mean over the opponent's responses."""
+  own, others = asked.own, weights.shape[1]
+  table, known = _table(answers, judged, own + others, asked)
+  weight = weights[:, None, :] * known[:, :own, own:]
+  return _mean_win(table[:, :own, own:], weight)
+
+
+def _group_win_probs(answers, judged, weights, asked) -> Named:
+  """ "win_prob" f32[B·K]: the mean over the learner's other responses."""
+  del weights
+  table, known = _table(answers, judged, asked.own, asked)
+  return _mean_win(table, known.astype(table.dtype))
+
+
+def _mean_win(table, weight) -> Named:
+  total = jnp.sum(weight, axis=2)
+  won = jnp.sum(weight * table, axis=2)
+  return {
+    "win_prob": _rows(won / jnp.where(total > 0, total, 1)),
+    "counted": _rows(total > 0),
+  }
+
+
+def _rewards(answers, judged, weights, asked) -> Named:
+  """ "reward" and "baseline" f32[B·K]: of the others, or of the K − 1."""
+  own, others = asked.own, weights.shape[1]
+  reward, known = answers[:, :own], judged[:, :own]
+  if others:
+    weight = weights * judged[:, own:]
+    total = jnp.sum(weight, axis=1, keepdims=True)
+    mean = jnp.sum(weight * answers[:, own:], axis=1, keepdims=True)
+    mean = mean / jnp.where(total > 0, total, 1)
+    baseline = jnp.broadcast_to(mean, reward.shape)
+    known = known & (total > 0)
+  else:
+    baseline = losses.leave_one_out(reward, known)
+    known = known & (jnp.sum(known, axis=1, keepdims=True) > 1)
+  return {
+    "reward": _rows(reward),
+    "baseline": _rows(baseline),
+    "counted": _rows(known),
+  }
+
+
+def _pair_win_probs(answers, judged, weights, asked) -> Named:
+  """ "win_prob" and "judged" [B, L, L]."""
+  del weights
+  table, known = _table(answers, judged, asked.own, asked)
+  counted = jnp.ones(len(answers) * asked.own, bool)
+  return {"win_prob": table, "judged": known, "counted": counted}
+
+
+def _no_scores(answers, judged, weights, asked) -> Named:
+  del judged, weights, asked
+  return {"counted": jnp.ones(len(answers), bool)}
+
+
+def _rows(x: jax.Array) -> jax.Array:
+  return x.reshape(-1)
+
+
+VERSUS = Way("win_prob", _versus, _all_pairs, _win_probs, ("win_prob", WROTE))
+ALONE = Way("reward", _alone, _each, _rewards, ("reward", "baseline", WROTE))
+PAIRED = Way(
+  "win_prob",
+  _paired,
+  _each_pair,
+  _pair_win_probs,
+  ("log_ratio", "win_prob", "judged", WROTE),
+)
+RECORDED = Way(None, _recorded, _nobody, _no_scores, ("label",))
+ORDERS = ("one", "both")
+BY_NAME = {"log_ratio": PAIRED, "label": RECORDED, "reward": ALONE}
+# Which pairs are asked about, by the way of playing and the name of the design.
+DESIGNS = {
+  VERSUS: {
+    "all": VERSUS,
+    "circular": VERSUS._replace(asks=_ring_across),
+    "group": VERSUS._replace(
+      lanes=_group, asks=_each_pair, scores=_group_win_probs
+    ),
+    "group_circular": VERSUS._replace(
+      lanes=_group, asks=_ring, scores=_group_win_probs
+    ),
+  },
+  PAIRED: {"all": PAIRED, "circular": PAIRED._replace(asks=_ring)},
+  ALONE: {"all": ALONE},
+  RECORDED: {"all": RECORDED},
+}
+ORDERS = ("one", "both")
+
+
+def designed(way: Way, design: str, orders: str, *, loss: str) -> Way:
+  """A way of playing with another choice of pairs; see `make_algorithm`."""
+  if design not in DESIGNS[way]:
+    raise mistakes.Mistake(
+      f"nash.design: got {design!r} for the loss {loss!r}, expected one of "
+      f"{sorted(DESIGNS[way])}"
+    )
+  if orders not in ORDERS or (orders == "both" and way.gives != "win_prob"):
+    expected = ORDERS if way.gives == "win_prob" else ORDERS[:1]
+    raise mistakes.Mistake(
+      f"nash.orders: got {orders!r} for the loss {loss!r}, expected one of "
+      f"{expected}"
+    )
+  made = DESIGNS[way][design]
+  if orders == "one":
+    return made
+
+  def both(own, other):
+    i, j = made.asks(own, other)
+    return np.append(i, j), np.append(j, i)
+
+  return made._replace(asks=both)
