@@ -28,7 +28,12 @@ class Mean(NamedTuple):
   @property
   def value(self) -> jax.Array:
     """The mean; 0 of nothing."""
-    return self.total / jnp.maximum(self.count, 1)
+    return self.total / self.divisor
+
+  @property
+  def divisor(self) -> jax.Array:
+    """The count, which may be a sum of weights; 1 of nothing."""
+    return jnp.where(self.count > 0, self.count, 1)
 
 
 def mean_over(values: jax.Array, mask: jax.Array) -> Mean:

@@ -321,6 +321,7 @@ class SupervisedTest(parameterized.TestCase):
     loss, metrics = losses.preference_loss(
       logit=jnp.array([np.log(3.0), -np.log(3.0), 0.0]),
       prob_a=jnp.array([1.0, 1.0, 0.5]),
+      weight=jnp.ones(3),
       mask=jnp.ones(3, bool),
     )
     expected = (np.log(4 / 3) + np.log(4) + np.log(2)) / 3
@@ -331,7 +332,10 @@ class SupervisedTest(parameterized.TestCase):
     def run(logit, prob_a, mask):
       def value(x):
         mean, metrics = losses.preference_loss(
-          logit=x, prob_a=jnp.array(prob_a), mask=jnp.array(mask)
+          logit=x,
+          prob_a=jnp.array(prob_a),
+          weight=jnp.where(jnp.array(mask), 0.5, jnp.nan),
+          mask=jnp.array(mask),
         )
         return mean.value, (mean, metrics)
 
@@ -344,12 +348,58 @@ class SupervisedTest(parameterized.TestCase):
     np.testing.assert_allclose(grad, [alone[0], 0.0, alone[1]], rtol=1e-6)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
+  def test_a_weight_of_two_is_the_comparison_twice(self):
+    def run(logit, prob_a, weight):
+      def value(x):
+        return losses.preference_loss(
+          logit=x,
+          prob_a=jnp.array(prob_a),
+          weight=jnp.array(weight),
+          mask=jnp.ones(len(weight), bool),
+        )[0].value
+
+      return jax.value_and_grad(value)(jnp.array(logit))
+
+    twice, slope = run([0.3, 0.3, -1.0], [1.0, 1.0, 0.2], [1.0, 1.0, 1.0])
+    # Weights far below one are as good: they are divided by their sum.
+    loss, found = run([0.3, -1.0], [1.0, 0.2], [0.02, 0.01])
+    np.testing.assert_allclose(loss, twice, rtol=1e-6)
+    np.testing.assert_allclose(found, [2 * slope[0], slope[2]], rtol=1e-6)
+
+  @parameterized.parameters(
+    ("soft", "half", 0.0, [0.9, 0.5, 0.2], [1.0, 2.0, 3.0]),
+    ("hard", "half", 0.0, [1.0, 0.5, 0.0], [1.0, 2.0, 3.0]),
+    ("soft", "skip", 0.0, [0.9, 0.5, 0.2], [1.0, 0.0, 3.0]),
+    ("hard", "skip", 0.2, [0.9, 0.5, 0.1], [1.0, 0.0, 3.0]),
+    ("soft", "half", 0.5, [0.7, 0.5, 0.35], [1.0, 2.0, 3.0]),
+  )
+  def test_targets(self, kind, ties, smoothing, targets, weights):
+    found = losses.comparison_targets(
+      jnp.array([0.9, 0.5, 0.2]),
+      jnp.array([1.0, 2.0, 3.0]),
+      kind=kind,
+      ties=ties,
+      smoothing=smoothing,
+    )
+    np.testing.assert_allclose(found[0], targets, rtol=1e-6)
+    np.testing.assert_allclose(found[1], weights, rtol=1e-6)
+
+  def test_targets_that_cannot_be(self):
+    right = {"kind": "soft", "ties": "half", "smoothing": 0.1}
+    for wrong in ({"kind": "firm"}, {"ties": "drop"}, {"smoothing": 1.0}):
+      with self.assertRaisesRegex(ValueError, f"^{next(iter(wrong))}: got"):
+        losses.check_targets(**right | wrong)
+
   def test_bradley_terry_is_invariant_to_a_constant(self):
     a, b = jnp.array([1.0, -2.0]), jnp.array([0.3, 0.7])
     prob = jnp.array([1.0, 0.0])
     first, second = (
       losses.bradley_terry_loss(
-        reward_a=a + c, reward_b=b + c, prob_a=prob, mask=jnp.ones(2, bool)
+        reward_a=a + c,
+        reward_b=b + c,
+        prob_a=prob,
+        weight=jnp.ones(2),
+        mask=jnp.ones(2, bool),
       )[0]
       for c in (0.0, 5.0)
     )

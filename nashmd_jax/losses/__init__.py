@@ -19,12 +19,16 @@ from nashmd_jax.losses.policy_gradient import (
 )
 from nashmd_jax.losses.supervised import (
   bradley_terry_loss,
+  check_targets,
+  comparison_targets,
   preference_loss,
   sft_loss,
 )
 
 __all__ = [
   "bradley_terry_loss",
+  "check_targets",
+  "comparison_targets",
   "ipo_loss",
   "leave_one_out",
   "nash_pg_exact_kl_loss",

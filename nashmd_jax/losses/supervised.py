@@ -28,30 +28,80 @@ def sft_loss(*, log_prob: jax.Array, mask: jax.Array) -> tuple[Mean, Metrics]:
   return loss, {"nats_per_token": Mean(loss.total, tokens)}
 
 
+KINDS, TIES = ("soft", "hard"), ("half", "skip")
+
+
+def check_targets(*, kind: str, ties: str, smoothing: float) -> None:
+  """Raises ValueError for arguments of `comparison_targets` that cannot be."""
+  if kind not in KINDS:
+    raise ValueError(f"kind: got {kind!r}, expected one of {KINDS}")
+  if ties not in TIES:
+    raise ValueError(f"ties: got {ties!r}, expected one of {TIES}")
+  if not 0 <= smoothing < 1:
+    raise ValueError(
+      f"smoothing: got {smoothing}, expected a share of 0 or more and below 1"
+    )
+
+
+def comparison_targets(
+  prob_a: jax.Array,
+  weight: jax.Array,
+  *,
+  kind: str,
+  ties: str,
+  smoothing: float,
+) -> tuple[jax.Array, jax.Array]:
+  """What a judge is trained towards, and with which weight.
+
+  Args:
+    prob_a: f32[B] in [0, 1], the stated preference for a over b.
+    weight: f32[B] ≥ 0, of each comparison.
+    kind: "soft", the stated share; or "hard", 1 for the side that more
+      than half prefer.
+    ties: what a share of just ½ is: "half", a target of ½; or "skip", nothing
+      that is learned from.
+    smoothing: ε, the share of a target that is replaced by ½:
+      (1 − ε) p + ε/2.
+  Returns: targets f32[B] and weights f32[B].
+  """
+  if kind == "hard":
+    prob_a = 0.5 + 0.5 * jnp.sign(prob_a - 0.5)
+  if ties == "skip":
+    weight = jnp.where(prob_a == 0.5, 0, weight)
+  if smoothing:
+    prob_a = (1 - smoothing) * prob_a + 0.5 * smoothing
+  return prob_a, weight
+
+
 def preference_loss(
-  *, logit: jax.Array, prob_a: jax.Array, mask: jax.Array
+  *, logit: jax.Array, prob_a: jax.Array, weight: jax.Array, mask: jax.Array
 ) -> tuple[Mean, Metrics]:
   """Cross-entropy of σ(logit) against the stated preference for a over b.
 
-    −mean_B [ p log σ(ℓ) + (1 − p) log σ(−ℓ) ]
+    −Σ_B w [ p log σ(ℓ) + (1 − p) log σ(−ℓ) ] / Σ_B w
 
   Args:
     logit: f32[B] log-odds that a is preferred. Gradient flows through.
     prob_a: f32[B] in [0, 1]; 1 where a was chosen, ½ for a tie.
+    weight: f32[B] ≥ 0, of each comparison in the loss.
     mask: bool[B], true on the comparisons that count.
-  Returns: loss: nats a comparison, mean over B. metrics: "accuracy", the share
-    of comparisons whose stated side is given more than ½; a tie on either side
-    counts one half.
+  Returns: loss: nats a comparison, weighted mean over B. metrics: "accuracy",
+    the share of comparisons, each counted once, whose stated side is given
+    more than ½; a tie on either side counts one half.
   Raises: ValueError if shapes disagree.
   Source: Munos et al., ICML 2024, app. G.1.
   """
   arrays.check_shapes(
-    logit=(logit, "B"), prob_a=(prob_a, "B"), mask=(mask, "B")
+    logit=(logit, "B"),
+    prob_a=(prob_a, "B"),
+    weight=(weight, "B"),
+    mask=(mask, "B"),
   )
   logit, prob_a = jnp.where(mask, logit, 0), jnp.where(mask, prob_a, 0.5)
+  weight = jnp.where(mask, weight, 0)
   nats = optax.sigmoid_binary_cross_entropy(logit, prob_a)
   agreement = 0.5 + 0.5 * jnp.sign(logit) * jnp.sign(prob_a - 0.5)
-  return arrays.mean_over(nats, mask), {
+  return Mean(jnp.sum(weight * nats), jnp.sum(weight)), {
     "accuracy": arrays.mean_over(agreement, mask)
   }
 
@@ -61,6 +111,7 @@ def bradley_terry_loss(
   reward_a: jax.Array,
   reward_b: jax.Array,
   prob_a: jax.Array,
+  weight: jax.Array,
   mask: jax.Array,
 ) -> tuple[Mean, Metrics]:
   """Cross-entropy of the Bradley-Terry model P(a ≻ b) = σ(r_a − r_b).
@@ -69,10 +120,13 @@ def bradley_terry_loss(
     reward_a: f32[B] r(x, a). Gradient flows through both rewards.
     reward_b: f32[B] r(x, b).
     prob_a: f32[B] in [0, 1], as for `preference_loss`.
+    weight: f32[B], as for `preference_loss`.
     mask: bool[B], as for `preference_loss`.
   Returns: loss and metrics of `preference_loss` at logit r_a − r_b.
   Raises: ValueError if shapes disagree.
   Source: Munos et al., ICML 2024, app. G.1.
   """
   arrays.check_shapes(reward_a=(reward_a, "B"), reward_b=(reward_b, "B"))
-  return preference_loss(logit=reward_a - reward_b, prob_a=prob_a, mask=mask)
+  return preference_loss(
+    logit=reward_a - reward_b, prob_a=prob_a, weight=weight, mask=mask
+  )
