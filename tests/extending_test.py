@@ -18,7 +18,6 @@ import numpy as np
 
 from nashmd_jax import mistakes, pipeline
 from nashmd_jax import task as task_lib
-from nashmd_jax.judges import table
 from nashmd_jax.nash import settings
 from nashmd_jax.stages import (
   judging,
@@ -190,7 +189,8 @@ class ExtendingTest(TinyRun):
       config,
       task,
       workdir,
-      table.find("mine:shorter", setting="nash.judge"),
+      "mine:shorter",
+      setting="nash.judge",
       batch_size=4,
     )
     written = ["a", "lamp and river", "sea"]

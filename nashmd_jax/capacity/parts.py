@@ -13,7 +13,6 @@ import numpy as np
 from nashmd_jax import sampling
 from nashmd_jax import task as task_lib
 from nashmd_jax.capacity import programs
-from nashmd_jax.judges import table
 from nashmd_jax.nash import play as play_lib
 from nashmd_jax.nash import settings
 from nashmd_jax.stages import judging
@@ -154,10 +153,8 @@ def _judging(config, task, run, sets) -> programs.Program:
   i, j = play.algorithm.way.asks(*counts)
   apart = np.split(i, counts[:1]) if j is None else [i]
   section = settings.run_section(config, run.name)
-  stage = table.find(section.judge, setting="nash.judge").stage
-  read = {stage}
-  if stage is not None:
-    read.add(task_lib.BASES[judging.base_section(config, stage)])
+  read = set(judging.stages_of(config, [section.judge], setting="nash.judge"))
+  read |= {task_lib.BASES[judging.base_section(config, one)] for one in read}
 
   def judge(sets, batch, written):
     asked = play.judge(sets)

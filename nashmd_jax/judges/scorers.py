@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nashmd_jax import models
@@ -102,6 +103,62 @@ def bradley_terry_text(score: TextScorer) -> TextJudge:
     margin = score(rows, responses) - score(rows, opponents)
     return 0.5 * (1 + np.tanh(0.5 * np.asarray(margin, np.float64)))
 
+  return judge
+
+
+def combined(
+  judges: Sequence[TokenJudge],
+  combine: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+) -> TokenJudge:
+  """Token judges as one; each has randomness of its own.
+
+  Args:
+    combine: see `compound.Compound`.
+  """
+
+  def judge(keys, prompts, responses, opponents):
+    said = [
+      one(
+        jax.vmap(lambda key, i=i: jax.random.fold_in(key, i))(keys),
+        prompts,
+        responses,
+        opponents,
+      )
+      for i, one in enumerate(judges)
+    ]
+    sizes = (jnp.sum(mask, axis=1) for _, mask in (responses, opponents))
+    return combine(jnp.stack(said), *sizes)
+
+  return judge
+
+
+def combined_text(
+  judges: Sequence[TextJudge],
+  combine: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
+) -> TextJudge:
+  """Text judges as one, which tells the costs of all that have any.
+
+  Args:
+    combine: see `compound.Compound`.
+  """
+
+  def judge(rows, responses, opponents):
+    said = [one(rows, responses, opponents) for one in judges]
+    sizes = (
+      np.array([len(text.split()) for text in texts])
+      for texts in (responses, opponents)
+    )
+    return combine(np.array(said, np.float64), *sizes)
+
+  def costs(rows, responses, opponents):
+    told: dict[str, np.ndarray] = {}
+    for one in judges:
+      if hasattr(one, "costs"):
+        for name, values in one.costs(rows, responses, opponents).items():
+          told[name] = told.get(name, 0.0) + values
+    return told
+
+  judge.costs = costs
   return judge
 
 

@@ -1,14 +1,21 @@
 """The one table of judges; a user's own is found by module:function."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+import hashlib
 import inspect
+import json
+import pathlib
+import re
 import reprlib
 from typing import Any, NamedTuple
 
 import ml_collections
 
-from nashmd_jax import mistakes, outside
-from nashmd_jax.judges import brought, raters, scorers
+from nashmd_jax import mistakes, outside, pipeline
+from nashmd_jax.data import tldr
+from nashmd_jax.judges import brought, compound, raters, recorded, scorers
+
+Config = ml_collections.ConfigDict
 
 
 class Judge(NamedTuple):
@@ -20,10 +27,17 @@ class Judge(NamedTuple):
     gives: "win_prob", or "reward".
     stage: that trains it; also the config section of its template. None for
       one that is not trained.
+      A further member of it, "preference-1" for one, has a stage of its own
+      with the same section.
     token: (model, params, template) -> a token judge or scorer; the three are
       None for a judge without a stage. None for one that reads text alone.
-    text: (config) -> a text judge or scorer. None for one that reads tokens;
-      those are asked about text through the tokenizer.
+    text: (config, workdir) -> a text judge or scorer. None for one that reads
+      tokens; those are asked about text through the tokenizer.
+    parts: (config) -> the judges that it is made of; for such a one token and
+      text are None.
+    reads: (config) -> the settings and facts that its answers depend on, by
+      name, beside those of the judges that it is made of.
+    costs: names of what `text(config, workdir).costs` tells of an answer.
   """
 
   title: str
@@ -31,7 +45,10 @@ class Judge(NamedTuple):
   gives: str
   stage: str | None = None
   token: Callable[..., Any] | None = None
-  text: Callable[[ml_collections.ConfigDict], Any] | None = None
+  text: Callable[[Config, pathlib.Path], Any] | None = None
+  parts: Callable[[Config], compound.Compound] | None = None
+  reads: Callable[[Config], Mapping[str, Any]] = lambda config: {}
+  costs: tuple[str, ...] = ()
 
 
 def _votes(model, params, template):
@@ -39,9 +56,48 @@ def _votes(model, params, template):
   return scorers.votes(judge)
 
 
-def _raters(config: ml_collections.ConfigDict) -> scorers.TextJudge:
+def _raters(config: Config, workdir: pathlib.Path) -> scorers.TextJudge:
+  del workdir
   population = raters.make_population(**config.raters)
   return scorers.make_rater_judge(population)
+
+
+def _recorded(config: Config, workdir: pathlib.Path) -> scorers.TextJudge:
+  del workdir
+  return recorded.make_judge(_comparisons(config))
+
+
+def _comparisons(config: Config) -> list[dict]:
+  """The comparisons of `judges.recorded`, checked."""
+  given, setting = config.judges.recorded, "judges.recorded.schema"
+  if given.file is None:
+    raise mistakes.Mistake(
+      "judges.recorded.file: got None, expected JSON lines of comparisons"
+    )
+  kind = tldr.find_schema(given.schema, setting=setting).kind
+  if kind not in (None, "comparison"):
+    raise mistakes.Mistake(
+      f"{setting}: got the schema {given.schema!r} of a {kind}, expected one "
+      "of comparisons"
+    )
+  rows = tldr.read_records(
+    given.file, given.schema, kind="comparison", setting=setting
+  )
+  return [record for _, record in rows]
+
+
+def _recorded_reads(config: Config) -> dict[str, Any]:
+  rows = json.dumps(_comparisons(config), sort_keys=True)
+  return {"judges.recorded": hashlib.sha256(rows.encode()).hexdigest()}
+
+
+def _raters_reads(config: Config) -> Mapping[str, Any]:
+  raters.make_population(**config.raters)
+  return pipeline.settings(config, "raters")
+
+
+def _section(name: str) -> Callable[[Config], Mapping[str, Any]]:
+  return lambda config: pipeline.settings(config, name)
 
 
 LEARNED = (
@@ -81,6 +137,31 @@ TABLE = {
     ),
     gives="win_prob",
     text=_raters,
+    reads=_raters_reads,
+  ),
+  "recorded": Judge(
+    title="recorded human choices",
+    about=(
+      "People compared these pairs; a pair that nobody compared is left out, "
+      "and the share that was judged says how many are not."
+    ),
+    gives="win_prob",
+    text=_recorded,
+    reads=_recorded_reads,
+  ),
+  "ensemble": Judge(
+    title="ensemble of judges",
+    about="",
+    gives="win_prob",
+    parts=lambda config: compound.ensemble(**config.judges.ensemble),
+    reads=_section("judges.ensemble"),
+  ),
+  "penalised": Judge(
+    title="judge with a penalty on length",
+    about="",
+    gives="win_prob",
+    parts=lambda config: compound.penalised(**config.judges.penalised),
+    reads=_section("judges.penalised"),
   ),
 }
 # What a user's function takes, and what it is by that.
@@ -93,18 +174,33 @@ SHAPES = {
 
 
 STAGES = ("preference", "reward")
+# A judge that is trained, and its number among those trained alike.
+MEMBER = re.compile(r"(\w+)-([1-9]\d*)")
+
+
+def kind_of(stage: str) -> tuple[str, int]:
+  """The section of the stage of a judge, and its number: 0 for the first."""
+  found = MEMBER.fullmatch(stage)
+  return (found[1], int(found[2])) if found else (stage, 0)
 
 
 def find(name: str, *, setting: str) -> Judge:
   """A judge by its name.
 
   Args:
-    name: a key of `TABLE`, or module:function. The function is the judge
-      itself, of the arguments of one of `SHAPES`; or it takes none and returns
-      a `Judge`.
+    name: a key of `TABLE`; that of a trained one with a number behind it, as
+      "preference-1", for another of its kind, trained apart; or
+      module:function. The function is the judge itself, of the arguments of
+      one of `SHAPES`; or it takes none and returns a `Judge`.
     setting: dotted name of the setting, for the error.
   Raises: Mistake for a judge that there is not, or that cannot be.
   """
+  kind, number = kind_of(str(name))
+  if number and getattr(TABLE.get(kind), "stage", None):
+    judge = TABLE[kind]
+    return judge._replace(
+      title=f"{judge.title} {number}", stage=f"{judge.stage}-{number}"
+    )
   found = outside.find(name, TABLE, setting=setting)
   if isinstance(found, Judge):
     return found
@@ -123,7 +219,7 @@ def find(name: str, *, setting: str) -> Judge:
     judge = brought.of_tokens(found, name=name, setting=setting)
     return Judge(name, about, gives, token=lambda *nothing: judge)
   judge = brought.of_text(found, gives=gives, name=name, setting=setting)
-  return Judge(name, about, gives, text=lambda config: judge)
+  return Judge(name, about, gives, text=lambda config, workdir: judge)
 
 
 def _checked_judge(judge: Any, name: str, setting: str) -> Judge:
@@ -136,8 +232,8 @@ def _checked_judge(judge: Any, name: str, setting: str) -> Judge:
     f"one whose stage is None or one of {STAGES}": (
       getattr(judge, "stage", None) in (None, *STAGES)
     ),
-    "one of tokens or of text": bool(
-      getattr(judge, "token", None) or getattr(judge, "text", None)
+    "one of tokens, of text or of other judges": any(
+      getattr(judge, name, None) for name in ("token", "text", "parts")
     ),
   }
   for expected, holds in faults.items():
@@ -151,11 +247,14 @@ def _checked_judge(judge: Any, name: str, setting: str) -> Judge:
     made = outside.guarded(judge.token, **known)(*parts)
     return brought.of_tokens(outside.guarded(made, **known), **known)
 
-  def text(config):
-    made = outside.guarded(judge.text, **known)(config)
-    return brought.of_text(
+  def text(config, workdir):
+    made = outside.guarded(judge.text, **known)(config, workdir)
+    checked = brought.of_text(
       outside.guarded(made, **known), gives=judge.gives, **known
     )
+    if judge.costs:
+      checked.costs = made.costs
+    return checked
 
   return judge._replace(
     token=token if judge.token else None, text=text if judge.text else None

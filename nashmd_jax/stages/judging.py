@@ -4,14 +4,15 @@ from collections.abc import Callable, Iterable, Sequence
 import pathlib
 from typing import Any
 
+import jax
 import ml_collections
 import numpy as np
 
-from nashmd_jax import mistakes
+from nashmd_jax import mistakes, outside, pipeline
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.hub import pretrained
-from nashmd_jax.judges import preference_model, scorers, table
+from nashmd_jax.judges import compound, preference_model, scorers, table
 from nashmd_jax.nash import settings
 
 Config = ml_collections.ConfigDict
@@ -19,6 +20,14 @@ START = "sft"
 SLOTS = {
   "preference": preference_model.PREFERENCE_SLOTS,
   "reward": preference_model.REWARD_SLOTS,
+}
+
+# The config sections of judges that are not trained.
+KEYS = {
+  "judges": {"ensemble", "penalised", "recorded"},
+  "judges.ensemble": pipeline.keywords(compound.ensemble),
+  "judges.penalised": pipeline.keywords(compound.penalised),
+  "judges.recorded": {"file", "schema"},
 }
 
 
@@ -29,15 +38,16 @@ def make_template(
 
   Raises: Mistake for a template that cannot be.
   """
+  kind, _ = table.kind_of(stage)
   try:
     return preference_model.make_template(
       tokenizer.encode,
-      SLOTS[stage],
+      SLOTS[kind],
       barred=tokenizer.special_ids,
-      **config[stage].template,
+      **config[kind].template,
     )
   except ValueError as error:
-    raise mistakes.Mistake(f"{stage}.{error}") from None
+    raise mistakes.Mistake(f"{kind}.{error}") from None
 
 
 def base_section(config: Config, stage: str) -> str:
@@ -45,7 +55,8 @@ def base_section(config: Config, stage: str) -> str:
 
   The policy's where both start alike, so that one base serves both.
   """
-  alike = config[stage].start_from_sft or pretrained.same_start(config)
+  kind, _ = table.kind_of(stage)
+  alike = config[kind].start_from_sft or pretrained.same_start(config)
   return "model" if alike else "judge_model"
 
 
@@ -63,19 +74,107 @@ def wanted(config: Config) -> list[str]:
   findings, stages = mistakes.Findings(), []
   for name in config.tournament.judges:
     with findings.collect():
-      stages += stages_of([name], setting="tournament.judges")
+      stages += stages_of(config, [name], setting="tournament.judges")
   for run in trained_runs(config):
     with findings.collect():
       section = settings.run_section(config, run)
       names = [section.judge, *section.watch]
-      stages += stages_of(names, setting="nash.judge")
+      stages += stages_of(config, names, setting="nash.judge")
   return list(dict.fromkeys(stages))
 
 
-def stages_of(names: Iterable[str], *, setting: str) -> list[str]:
+def whole(
+  config: Config, name: str, *, setting: str, above: tuple[str, ...] = ()
+) -> list[table.Judge]:
+  """A judge and all that it is made of, itself first.
+
+  Args:
+    above: names of the judges that are made of it.
+  Raises: Mistake for a name that is none of a judge, or a judge that is made
+    of itself.
+  """
+  if name in above:
+    raise mistakes.Mistake(
+      f"{setting}: {name!r} is made of {' of '.join([*above[1:], name])}, "
+      "which never ends; name other judges there"
+    )
+  judge = table.find(name, setting=setting)
+  found = [judge]
+  if judge.parts is not None:
+    for part in judge.parts(config).judges:
+      found += whole(
+        config, part, setting=f"judges.{name}", above=(*above, name)
+      )
+  return found
+
+
+def stages_of(
+  config: Config, names: Iterable[str], *, setting: str
+) -> list[str]:
   """The stages that train the named judges, each once."""
-  found = (table.find(name, setting=setting).stage for name in names)
+  found = [
+    judge.stage
+    for name in names
+    for judge in whole(config, name, setting=setting)
+  ]
   return list(dict.fromkeys(stage for stage in found if stage))
+
+
+def reads(config: Config, setting: str, *names: str) -> dict[str, Any]:
+  """What the answers of judges depend on, beside the stages that train them.
+
+  Args:
+    setting: dotted name of the setting that names them.
+    *names: of judges.
+  """
+  found = dict(outside.sources(setting, *names))
+  for name in names:
+    for judge in whole(config, name, setting=setting):
+      found |= judge.reads(config)
+      if judge.parts is not None:
+        parts = judge.parts(config).judges
+        found |= outside.sources(f"judges of {name}", *parts)
+  return found
+
+
+def check(config: Config, findings: mistakes.Findings) -> None:
+  """Collects what is wrong with the judges that a run or a tournament names."""
+  names = {"tournament.judges": list(config.tournament.judges)}
+  for run in trained_runs(config):
+    with findings.collect():
+      section = settings.run_section(config, run)
+      names.setdefault("nash.judge", []).append(section.judge)
+      names.setdefault("nash.watch", []).extend(section.watch)
+  for setting, named in names.items():
+    for name in dict.fromkeys(named):
+      with findings.collect():
+        for judge in whole(config, name, setting=setting):
+          judge.reads(config)
+
+
+def on_host(config: Config, name: str, *, setting: str) -> bool:
+  """Whether a judge, or one that it is made of, stands on the host."""
+  return any(
+    judge.token is None and judge.parts is None
+    for judge in whole(config, name, setting=setting)
+  )
+
+
+def costs(config: Config, name: str, *, setting: str) -> list[str]:
+  """Names of what is told of the costs of a judge's answers."""
+  every = whole(config, name, setting=setting)
+  return list(dict.fromkeys(cost for judge in every for cost in judge.costs))
+
+
+def described(config: Config, name: str, *, setting: str) -> tuple[str, str]:
+  """The title of a judge, and what its word is worth."""
+  judge = table.find(name, setting=setting)
+  if judge.parts is None:
+    return judge.title, judge.about
+  made = judge.parts(config)
+  parts = [described(config, one, setting=setting) for one in made.judges]
+  abouts = dict.fromkeys([*(about for _, about in parts), made.about])
+  return made.title([title for title, _ in parts]), " ".join(abouts)
 
 
 def load_sets(
@@ -105,6 +204,15 @@ def token_judge(
   config: Config, task: task_lib.Task, judge: table.Judge
 ) -> Callable[[task_lib.Sets], Any]:
   """(sets) -> the judge for use inside jit."""
+  if judge.parts is not None:
+    made = judge.parts(config)
+    members = [
+      win_judge(config, task, table.find(name, setting="judges"))
+      for name in made.judges
+    ]
+    return lambda sets: scorers.combined(
+      [member(sets) for member in members], made.combine
+    )
   stage = judge.stage
   if stage is None:
     return lambda sets: judge.token(None, None, None)
@@ -129,17 +237,42 @@ def text_judge(
   config: Config,
   task: task_lib.Task,
   workdir: pathlib.Path,
-  judge: table.Judge,
+  name: str,
   *,
+  setting: str,
   batch_size: int,
 ) -> scorers.TextJudge:
-  """The judge as a win probability of text on the host."""
+  """The judge as a win probability of text on the host.
+
+  Args:
+    workdir: holds the judges that are trained, and keeps what others answer.
+    name: of the judge.
+    setting: dotted name of the setting that names it.
+    batch_size: rows that a judge of tokens reads at a time.
+  """
+  judge = table.find(name, setting=setting)
   if judge.text is not None:
-    made = judge.text(config)
+    made = judge.text(config, workdir)
     if judge.gives == "win_prob":
       return made
     return scorers.bradley_terry_text(made)
-  stages = [judge.stage] if judge.stage else []
+  if judge.parts is not None and on_host(config, name, setting=setting):
+    parts = judge.parts(config)
+    trained = stages_of(config, [name], setting=setting)
+    if trained and jax.process_count() > 1:
+      raise mistakes.Mistake(
+        f"{setting}: {name!r} is made of a judge on the host and of {trained}, "
+        "which several processes would have to run together; name judges of "
+        "one kind"
+      )
+    members = [
+      text_judge(
+        config, task, workdir, part, setting="judges", batch_size=batch_size
+      )
+      for part in parts.judges
+    ]
+    return scorers.combined_text(members, parts.combine)
+  stages = stages_of(config, [name], setting=setting)
   return scorers.make_text_judge(
     win_judge(config, task, judge),
     load_sets(config, task, workdir, stages),
@@ -147,6 +280,26 @@ def text_judge(
     encode=task.encode,
     pad=task.pad,
     batch_size=batch_size,
+  )
+
+
+def host_judge(
+  config: Config,
+  task: task_lib.Task,
+  workdir: pathlib.Path,
+  name: str,
+  *,
+  batch_size: int,
+) -> scorers.TextJudge | scorers.TextScorer:
+  """The judge of a run on the host, as it gives: win probabilities or rewards.
+
+  Args: as `text_judge`.
+  """
+  judge = table.find(name, setting="nash.judge")
+  if judge.gives == "reward":
+    return judge.text(config, workdir)
+  return text_judge(
+    config, task, workdir, name, setting="nash.judge", batch_size=batch_size
   )
 
 
@@ -162,7 +315,6 @@ def decoded(
 
 def answers(
   judge: Any,
-  gives: str,
   rows: Sequence[Any],
   written: Sequence[Sequence[str]],
   i: np.ndarray,
@@ -172,16 +324,39 @@ def answers(
 
   Args:
     judge: a text judge, or a scorer.
-    gives: which of the two.
     rows: B records.
     written: the L responses to each.
     i, j: see `play.ask`.
   Returns: f64[B, N], NaN where it could not judge.
   """
-  repeated = [row for row in rows for _ in i]
-  first = [texts[a] for texts in written for a in i]
-  if gives == "reward":
-    said = judge(repeated, first)
-  else:
-    said = judge(repeated, first, [texts[b] for texts in written for b in j])
+  said = judge(*_asked(rows, written, i, j))
   return np.asarray(said, np.float64).reshape(len(rows), len(i))
+
+
+def spent(
+  judge: Any,
+  names: Sequence[str],
+  rows: Sequence[Any],
+  written: Sequence[Sequence[str]],
+  i: np.ndarray,
+  j: np.ndarray | None,
+) -> dict[str, list[float]]:
+  """What the answers of a judge cost, by name: the sum for each record.
+
+  Args: as `answers`; names of costs.
+  """
+  told = judge.costs(*_asked(rows, written, i, j)) if names else {}
+  return {
+    name: told[name].reshape(len(rows), len(i)).sum(axis=1).tolist()
+    for name in names
+  }
+
+
+def _asked(rows, written, i, j) -> list[list[Any]]:
+  """Records, responses and, for a judge of pairs, opponents, a pair each."""
+  columns = [i] if j is None else [i, j]
+  texts = [
+    [of_record[place] for of_record in written for place in column]
+    for column in columns
+  ]
+  return [[row for row in rows for _ in i], *texts]

@@ -4,69 +4,92 @@ from collections.abc import Mapping
 import functools
 import itertools
 import pathlib
+from typing import Any
 
 import jax
 import numpy as np
 
 from nashmd_jax import losses, mistakes, pipeline
 from nashmd_jax import task as task_lib
-from nashmd_jax.judges import preference_model, raters
+from nashmd_jax.data import records
+from nashmd_jax.judges import preference_model, raters, table
 from nashmd_jax.stages import comparisons as comparisons_lib
 from nashmd_jax.stages import judging, sft, start, trained
 from nashmd_jax.training import step as step_lib
 
 Config = pipeline.Config
 Comparisons = comparisons_lib.Comparisons
+MEMBER_SEEDS = 1_000_003  # between members, so that no sweep of seeds meets it
 
 
 def make_experiment(
   config: Config,
   task: task_lib.Task,
-  kind: str,
+  stage: str,
   comparisons: Comparisons,
   workdir: pathlib.Path,
 ) -> step_lib.Experiment:
   """A judge trained on comparisons.
 
   Args:
-    kind: "preference" or "reward", whose section says how.
+    stage: "preference" or "reward", whose section says how; or a further one
+      of that kind, "preference-1", which starts from another seed and learns
+      from a bootstrap sample of the comparisons.
     comparisons: by split: "train", "validation".
     workdir: holds the policy to start from, if the section asks for it.
   """
+  kind, member = table.kind_of(stage)
   section, part = config[kind], judging.base_section(config, kind)
   template = judging.make_template(config, task.tokenizer, kind)
+  own = task._replace(seed=task.seed + member * MEMBER_SEEDS)
 
   def init(rng):
     del rng
+    # The base of adapters is that of all members.
     frozen = task_lib.bases(task, part)
     if section.start_from_sft:
       return task_lib.load_trained(task, part, workdir / sft.NAME), frozen
-    return task_lib.init_trained(task, part), frozen
+    return task_lib.init_trained(own, part), frozen
 
   def loss(params, sets, batch, rng):
     del rng
     base = task_lib.BASES[part]
     params = task.ready({**sets, "policy": params}, ["policy"], base)["policy"]
     judge = (task.judge_model, params, template)
-    value, metrics = comparison_loss(kind, judge, batch)
+    value, metrics = comparison_loss(kind, judge, batch, section.labels)
     return value, {**metrics, **trained.shares(batch, "prompts_cut")}
 
-  return trained.supervised(task, init, loss, comparisons, **section.data)
+  if member:
+    comparisons = {**comparisons, "train": resampled(comparisons, own.seed)}
+  return trained.supervised(own, init, loss, comparisons, **section.data)
 
 
-def comparison_loss(kind: str, judge, batch: Mapping[str, jax.Array]):
+def resampled(comparisons: Comparisons, seed: int) -> list[records.Record]:
+  """As many comparisons as there are to train on, drawn with replacement."""
+  source = comparisons["train"]
+  drawn = np.random.default_rng(seed).integers(len(source), size=len(source))
+  return [source[number] for number in drawn]
+
+
+def comparison_loss(
+  kind: str, judge, batch: Mapping[str, jax.Array], labels: Mapping[str, Any]
+):
   """Cross-entropy of one kind of judge on a batch of comparisons.
 
   Args:
     kind: "preference" or "reward".
     judge: model, ready parameters, template. Gradient flows to the second.
-    batch: prompts, responses_a, responses_b with masks; prob_a, real.
+    batch: prompts, responses_a, responses_b with masks; prob_a, weight, real.
+    labels: keyword arguments of `losses.comparison_targets`.
   """
   prompts, a, b = (
     preference_model.segment(batch, name)
     for name in ("prompts", "responses_a", "responses_b")
   )
-  stated = {"prob_a": batch["prob_a"], "mask": batch["real"]}
+  target, weight = losses.comparison_targets(
+    batch["prob_a"], batch["weight"], **labels
+  )
+  stated = {"prob_a": target, "weight": weight, "mask": batch["real"]}
   if kind == "preference":
     logit = preference_model.win_logit(
       *judge, prompts=prompts, responses=a, opponents=b
@@ -83,7 +106,7 @@ def comparison_loss(kind: str, judge, batch: Mapping[str, jax.Array]):
 
 def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, float]:
   """Trains one of the two judges and returns its last evaluation."""
-  section = config[job]
+  section = config[table.kind_of(job)[0]]
   task = task_lib.load_task(config, workdir)
   comparisons = comparisons_lib.load(config, workdir)
   experiment = make_experiment(config, task, job, comparisons, workdir)
@@ -133,6 +156,8 @@ def check(kind: str, config: Config, findings: mistakes.Findings) -> None:
   """Collects what is wrong with the section of a judge, and its data's."""
   section = config[kind]
   trained.check(kind, section, findings)
+  with findings.collect(f"{kind}.labels", "."):
+    losses.check_targets(**section.labels)
   with findings.collect():
     if config.judge_model and section.start_from_sft:
       raise mistakes.Mistake(
@@ -143,7 +168,8 @@ def check(kind: str, config: Config, findings: mistakes.Findings) -> None:
 
 def needs(config: Config, job: str) -> list[str]:
   """The comparisons, and SFT where the judge starts from it."""
-  after_sft = [sft.NAME] if config[job].start_from_sft else []
+  section = config[table.kind_of(job)[0]]
+  after_sft = [sft.NAME] if section.start_from_sft else []
   before = (*start.STAGE.jobs(config), *comparisons_lib.STAGE.jobs(config))
   return [*before, *after_sft]
 
@@ -152,13 +178,19 @@ def _stage(kind: str) -> pipeline.Stage:
   template = pipeline.keywords(preference_model.make_template) - {"barred"}
   return pipeline.Stage(
     name=kind,
-    keys=trained.keys(kind, ("template", "start_from_sft"))
-    | {f"{kind}.template": template},
+    keys=trained.keys(kind, ("template", "labels", "start_from_sft"))
+    | {
+      f"{kind}.template": template,
+      f"{kind}.labels": pipeline.keywords(losses.comparison_targets),
+    },
     check=functools.partial(check, kind),
     jobs=functools.partial(_jobs, kind),
     needs=needs,
-    reads=lambda config, job: pipeline.settings(
-      config, *trained.READS, "judge_model", job
+    reads=lambda config, job: (
+      pipeline.settings(
+        config, *trained.READS, "judge_model", table.kind_of(job)[0]
+      )
+      | {"member": table.kind_of(job)[1]}
     ),
     run=run,
     facts=(*trained.FACTS, "comparisons"),
@@ -167,7 +199,9 @@ def _stage(kind: str) -> pipeline.Stage:
 
 
 def _jobs(kind: str, config: Config) -> list[str]:
-  return [kind] if kind in judging.wanted(config) else []
+  return [
+    stage for stage in judging.wanted(config) if table.kind_of(stage)[0] == kind
+  ]
 
 
 STAGES = [_stage(kind) for kind in judging.SLOTS]

@@ -10,6 +10,7 @@ from nashmd_jax import task as task_lib
 from nashmd_jax.data import batches
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.hub import pretrained
+from nashmd_jax.judges import table
 from nashmd_jax.stages import (
   comparisons,
   export,
@@ -54,6 +55,7 @@ KEYS = {
   "model": None,
   "judge_model": None,
   "lora": set(task_lib.Lora._fields),
+  **judging.KEYS,
   "devices": pipeline.keywords(sharding.check_devices),
 }
 
@@ -76,6 +78,7 @@ def check(config: Config, findings: mistakes.Findings) -> None:
       task_lib.check_lora(made, **config.lora)
   with findings.collect():
     texts.check(config)
+  judging.check(config, findings)
 
 
 def check_place(value: str | None, setting: str) -> None:
@@ -118,7 +121,8 @@ def check_batches(config: Config, devices: sharding.Devices) -> None:
 def _trained(config: Config) -> dict[str, Config]:
   """The section of every job that trains."""
   found = {"sft": config.sft}
-  found |= {stage: config[stage] for stage in judging.wanted(config)}
+  kinds = {table.kind_of(stage)[0] for stage in judging.wanted(config)}
+  found |= {kind: config[kind] for kind in sorted(kinds)}
   return found | {
     f"nash.runs.{name}": nash.settings.run_section(config, name)
     for name in judging.trained_runs(config)

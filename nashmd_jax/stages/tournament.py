@@ -11,11 +11,10 @@ from typing import Any
 
 import jax
 
-from nashmd_jax import files, mistakes, outside, pipeline, sampling
+from nashmd_jax import files, mistakes, pipeline, sampling
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import records
 from nashmd_jax.evaluation import win_rates
-from nashmd_jax.judges import table
 from nashmd_jax.nash import opponents, settings
 from nashmd_jax.stages import judging, nash, sft, trained
 from nashmd_jax.training import distributed
@@ -117,17 +116,23 @@ def _written(config, task, workdir, rows) -> dict[str, list[str]]:
 
 
 def _play(config, task, workdir, name, responses, rows) -> dict[str, Any]:
-  judge = table.find(name, setting="tournament.judges")
+  setting = {"setting": "tournament.judges"}
   found = win_rates.play(
     responses,
     rows,
     judging.text_judge(
-      config, task, workdir, judge, batch_size=config.tournament.batch_size
+      config,
+      task,
+      workdir,
+      name,
+      **setting,
+      batch_size=config.tournament.batch_size,
     ),
     confidence=config.tournament.confidence,
     between=distributed.stop_if_asked,
   )
-  return found | {"title": judge.title, "about": judge.about}
+  title, about = judging.described(config, name, **setting)
+  return found | {"title": title, "about": about}
 
 
 def save(
@@ -176,9 +181,6 @@ def check(config: Config, findings: mistakes.Findings) -> None:
       raise mistakes.Mistake(
         "tournament.judges: got none, expected one or more judges"
       )
-  for name in section.judges:
-    with findings.collect():
-      table.find(name, setting="tournament.judges")
   with findings.collect():
     if not 0 < section.confidence < 1:
       raise mistakes.Mistake(
@@ -198,7 +200,7 @@ def needs(config: Config, job: str) -> list[str]:
   """The policies that play, and the judges that are trained."""
   policies = [policy_job(config, name) for name in config.tournament.policies]
   judges = judging.stages_of(
-    config.tournament.judges, setting="tournament.judges"
+    config, config.tournament.judges, setting="tournament.judges"
   )
   return list(dict.fromkeys([sft.NAME, *policies, *judges]))
 
@@ -207,8 +209,8 @@ def reads(config: Config, job: str) -> dict[str, Any]:
   """The settings of the tournament, and the sources of the user's judges."""
   del job
   return {
-    **pipeline.settings(config, *trained.READS, "judge_model", "raters", NAME),
-    **outside.sources("tournament.judges", *config.tournament.judges),
+    **pipeline.settings(config, *trained.READS, "judge_model", NAME),
+    **judging.reads(config, "tournament.judges", *config.tournament.judges),
   }
 
 
