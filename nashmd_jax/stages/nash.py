@@ -27,6 +27,7 @@ from nashmd_jax.training import step as step_lib
 
 Config = pipeline.Config
 NAME = "nash"
+COST = "judge_"  # what begins so is told of the judge on the host
 PAIR = np.arange(1)  # the deployed policy against the reference
 
 
@@ -35,13 +36,15 @@ def make_play(
 ) -> play_lib.Play:
   """The play of a checked section on a task's model and text."""
   judge = table.find(section.judge, setting="nash.judge")
-  on_host = judge.token is None
+  on_host = judging.on_host(config, section.judge, setting="nash.judge")
   return play_lib.Play(
     model=task.model,
     ready=task.ready,
     opponent=settings.make_opponent(section),
     judge=None if on_host else judging.token_judge(config, task, judge),
-    algorithm=settings.make_algorithm(section, judge.gives),
+    algorithm=settings.make_algorithm(
+      section, judge.gives, judge_ahead=section.judge_ahead
+    ),
     samples=section.samples,
     kl_coef=section.kl_coef,
     temperature=section.temperature,
@@ -64,14 +67,13 @@ def make_experiment(
       starts, and the judges that are trained.
   """
   play = make_play(config, task, section)
-  judge = table.find(section.judge, setting="nash.judge")
   on_host = play.judge is None and play.algorithm.way.gives is not None
   named = [section.judge, *section.watch]
 
   def init(rng):
     del rng
     start = task_lib.load_trained(task, "model", workdir / sft.NAME)
-    stages = judging.stages_of(named, setting="nash.watch")
+    stages = judging.stages_of(config, named, setting="nash.watch")
     return start, {
       **judging.load_sets(config, task, workdir, stages, "model"),
       "reference": start,
@@ -80,7 +82,7 @@ def make_experiment(
   return step_lib.Experiment(
     init=init,
     rollout=functools.partial(play_lib.rollout, play),
-    host=make_host(config, task, play, judge) if on_host else None,
+    host=make_host(config, task, section, play, workdir) if on_host else None,
     loss=functools.partial(loss, play),
     batches=functools.partial(
       task_lib.training_batches,
@@ -89,7 +91,7 @@ def make_experiment(
       batch_size=section.data.batch_size,
       seed=task.seed,
     ),
-    evaluate=make_evaluation(config, task, section, play),
+    evaluate=make_evaluation(config, task, section, play, workdir),
     followers=settings.make_followers(section),
   )
 
@@ -100,8 +102,9 @@ def loss(play: play_lib.Play, params, sets, rows, rng):
   Args: as `play.loss`.
   Returns: loss and metrics; also "prompts_cut" and, where responses are those
     of the records, "responses_cut", shares of the prompts; with a judge on the
-    host "judged", the share of pairs or responses that it could judge, and
-    "judge_seconds", a step.
+    host "judged", the share of pairs or responses that it could judge,
+    "judge_seconds", a step, and what the judge tells of its costs, such as
+    "judge_calls", a prompt.
   """
   value, metrics = play_lib.loss(play, params, sets, rows, rng)
   recorded = play.algorithm.way.gives is None
@@ -110,39 +113,54 @@ def loss(play: play_lib.Play, params, sets, rows, rng):
   if "judge_seconds" in rows:
     known = rows["judged"].astype(jnp.float32)
     told["judged"] = arrays.mean_over(known, jnp.ones_like(rows["judged"]))
-    seconds = rows["judge_seconds"]
-    told["judge_seconds"] = arrays.mean_over(
-      seconds, jnp.ones(seconds.shape, bool)
-    )
+    for name in (name for name in rows if name.startswith(COST)):
+      spent = rows[name]
+      told[name] = arrays.mean_over(spent, jnp.ones(spent.shape, bool))
   return value, {**metrics, **told}
 
 
-def make_host(config: Config, task: task_lib.Task, play, judge: table.Judge):
-  """Asks a judge of text about a rollout: (rows) -> answers, judged."""
-  scorer = judge.text(config)
+def make_host(
+  config: Config,
+  task: task_lib.Task,
+  section: Config,
+  play: play_lib.Play,
+  workdir: pathlib.Path,
+) -> step_lib.Host:
+  """Asks a judge of text about a rollout.
+
+  Its rows are answers, judged, judge_seconds, and what the judge tells of its
+  costs, such as judge_calls.
+  """
+  setting = {"setting": "nash.judge"}
+  costs = judging.costs(config, section.judge, **setting)
   source = task.splits["train"]
   made = play_lib.algorithms_lanes(play, 0)
   i, j = play.algorithm.way.asks(len(made.own), len(made.other))
 
-  def host(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  @functools.cache
+  def judge():
+    return judging.host_judge(
+      config, task, workdir, section.judge, batch_size=section.data.batch_size
+    )
+
+  def ask(rows: Mapping[str, np.ndarray]) -> dict[str, list]:
     began = time.monotonic()
+    asked = [source[number] for number in rows["record_ids"]]
+    texts = _texts(task, rows["written"], rows["written_mask"])
+    said = judging.answers(judge(), asked, texts, i, j)
+    spent = judging.spent(judge(), costs, asked, texts, i, j)
+    seconds = [time.monotonic() - began] * len(asked)
+    return {"answers": said.tolist(), "judge_seconds": seconds, **spent}
 
-    def judged():
-      asked = [source[number] for number in rows["record_ids"]]
-      texts = _texts(task, rows["written"], rows["written_mask"])
-      said = judging.answers(scorer, judge.gives, asked, texts, i, j)
-      return said.tolist()
+  def further(told: Mapping[str, list]) -> dict[str, np.ndarray]:
+    found = {name: np.array(told[name], np.float32) for name in told}
+    known = np.isfinite(found["answers"])
+    answers = np.where(known, found["answers"], np.float32(0.5))
+    return {**found, "answers": answers, "judged": known}
 
-    said = np.asarray(distributed.on_first(judged), np.float32)
-    known = np.isfinite(said)
-    seconds = np.float32(time.monotonic() - began)
-    return {
-      "answers": np.where(known, said, 0.5),
-      "judged": known,
-      "judge_seconds": np.full(len(said), seconds),
-    }
-
-  return step_lib.Host(("record_ids", "written", "written_mask"), host)
+  reads = ("record_ids", "written", "written_mask")
+  tells = ("judge_seconds", *costs)
+  return step_lib.Host(reads, ask, further, tells, section.judge_ahead)
 
 
 def _texts(task, tokens, mask) -> list[list[str]]:
@@ -151,29 +169,35 @@ def _texts(task, tokens, mask) -> list[list[str]]:
 
 
 def make_evaluation(
-  config: Config, task: task_lib.Task, section: Config, play: play_lib.Play
+  config: Config,
+  task: task_lib.Task,
+  section: Config,
+  play: play_lib.Play,
+  workdir: pathlib.Path,
 ):
   """(sets) -> the deployed policy against μ, by the judge and the watching.
 
   All of them score the same pairs of held-out responses.
   """
   watched = {"": section.judge} | {f"{name}_": name for name in section.watch}
-  found = {
-    prefix: table.find(name, setting="nash.watch")
-    for prefix, name in watched.items()
-  }
-  tokens = {
-    prefix: judging.win_judge(config, task, judge)
-    for prefix, judge in found.items()
-    if judge.token is not None
-  }
-  texts = {
-    prefix: judging.text_judge(
-      config, task, pathlib.Path(), judge, batch_size=1
-    )
-    for prefix, judge in found.items()
-    if judge.token is None
-  }
+  where = {"setting": "nash.watch"}
+  tokens, texts = {}, {}
+  for prefix, name in watched.items():
+    if judging.on_host(config, name, **where):
+      texts[prefix] = _when_asked(
+        functools.partial(
+          judging.text_judge,
+          config,
+          task,
+          workdir,
+          name,
+          **where,
+          batch_size=section.data.batch_size,
+        )
+      )
+    else:
+      judge = table.find(name, **where)
+      tokens[prefix] = judging.win_judge(config, task, judge)
   lanes = [settings.deployed_lane(section), opponents.REFERENCE]
   source = task.splits["validation"][: section.data.eval_examples]
 
@@ -210,6 +234,12 @@ def make_evaluation(
     }
 
   return evaluate
+
+
+def _when_asked(make):
+  """A judge that is made when it is first asked: its cost is not a check's."""
+  made = functools.cache(make)
+  return lambda *texts: made()(*texts)
 
 
 def _by_text(task, judge, source, batch, written, real) -> np.ndarray:
@@ -255,6 +285,12 @@ def check(config: Config, findings: mistakes.Findings) -> None:
 def _check_run(section: Config, findings: mistakes.Findings) -> None:
   settings.check(section, findings)
   trained.check(NAME, section, findings)
+  if section.judge_ahead and section.train.log_every == 1:
+    findings.sentences.append(
+      f"nash.judge_ahead: got {section.judge_ahead} with train.log_every 1, "
+      "which waits for every step; set log_every to several steps, which are "
+      "overlapped but for the last"
+    )
   for watching in section.watch:
     with findings.collect():
       table.find(watching, setting="nash.watch")
@@ -275,7 +311,8 @@ def check_records(
   for name in judging.trained_runs(config):
     section = settings.run_section(config, name)
     gives = table.find(section.judge, setting="nash.judge").gives
-    recorded = settings.make_algorithm(section, gives).way.gives is None
+    made = settings.make_algorithm(section, gives, judge_ahead=0)
+    recorded = made.way.gives is None
     if recorded and any("label" not in row for row in splits["train"]):
       findings.sentences.append(
         f"nash.loss: {section.loss!r} asks for the labels of the records, but "
@@ -287,7 +324,7 @@ def needs(config: Config, job: str) -> list[str]:
   """SFT, and the judges that the run names."""
   section = settings.run_section(config, job.split("/")[1])
   names = [section.judge, *section.watch]
-  return [sft.NAME, *judging.stages_of(names, setting="nash.judge")]
+  return [sft.NAME, *judging.stages_of(config, names, setting="nash.judge")]
 
 
 def reads(config: Config, job: str) -> dict[str, Any]:
@@ -295,14 +332,13 @@ def reads(config: Config, job: str) -> dict[str, Any]:
   section = settings.run_section(config, job.split("/")[1])
   with section.unlocked():
     del section.runs
-  of_judge = ("judge_model", "raters") if "raters" in config else ()
   return {
-    **pipeline.settings(config, *trained.READS, *of_judge),
+    **pipeline.settings(config, *trained.READS, "judge_model"),
     **pipeline.flat(pipeline.plain(section), NAME),
     **outside.sources("nash.loss", section.loss),
     **outside.sources("nash.opponent", section.opponent),
-    **outside.sources("nash.judge", section.judge),
-    **outside.sources("nash.watch", *section.watch),
+    **judging.reads(config, "nash.judge", section.judge),
+    **judging.reads(config, "nash.watch", *section.watch),
   }
 
 

@@ -137,12 +137,17 @@ def train(
     progress = stack.enter_context(
       metrics_lib.Progress(name, start=start, total=steps)
     )
-    window, evaluation = [], {}
+    window, evaluation, batch = [], {}, None
     for step in range(start + 1, steps + 1):
-      state, metrics = take_step(state, next(batches))
-      window.append(metrics)
+      batch = next(batches) if batch is None else batch
       last = step == steps
-      if step % log_every and not last:
+      within = step % log_every and not last
+      # Nothing is begun across a row, where the state may be saved.
+      following = next(batches) if within else None
+      state, metrics = take_step(state, batch, following)
+      window.append(metrics)
+      batch = following
+      if within:
         continue
       row = metrics_lib.means(window)
       window = []

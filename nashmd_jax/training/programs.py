@@ -1,6 +1,7 @@
 """The programs of a step, compiled: jitted over the mesh, or pmapped."""
 
 from collections.abc import Callable
+from concurrent import futures
 import functools
 from typing import Any, NamedTuple
 
@@ -19,8 +20,12 @@ def compile_step(
   state: Any,
   *,
   host: step_lib.Host | None,
-) -> Callable[[Any, Any], tuple[Any, Any]]:
-  """The step (state, batch of the host) -> (state, metrics).
+) -> Callable[..., tuple[Any, Any]]:
+  """The step (state, batch of the host, the next one) -> (state, metrics).
+
+  The next batch is None where nothing may be begun of it: at the end, and
+  where the state is saved. Every other call is given it, and must be followed
+  by a call with it.
 
   Args:
     devices: of the run.
@@ -32,22 +37,44 @@ def compile_step(
   """
   compiled = compile_programs(devices, make_programs, state)
 
-  def whole(state, batch):
+  def whole(state, batch, following=None):
+    del following
     batch = sharding.shard_batch(batch, devices.mesh)
     with jax.transfer_guard("disallow"):
       return compiled.step(state, batch)
 
-  def split(state, batch):
+  return whole if host is None else _around(host, devices, compiled)
+
+
+def _around(
+  host: step_lib.Host, devices: sharding.Devices, compiled: "Compiled"
+) -> Callable[..., tuple[Any, Any]]:
+  """The step around a host; see `compile_step`."""
+  asking = futures.ThreadPoolExecutor(1, "judge")
+  waiting: list[tuple[Any, Callable[[], Any]]] = []
+
+  def write(state, batch):
+    """Rows of a batch, and what waits for the answers."""
     batch = sharding.shard_batch(batch, devices.mesh)
     with jax.transfer_guard("disallow"):
       rows = compiled.rollout(state, batch)
     read = {name: distributed.to_host(rows[name]) for name in host.reads}
-    further = host.ask(read)
+    if not host.ahead:
+      return rows, functools.partial(host.ask, read)
+    if not distributed.is_first():
+      return rows, None  # only process 0 ever waits
+    return rows, asking.submit(host.ask, read).result
+
+  def step(state, batch, following=None):
+    rows, answers = waiting.pop() if waiting else write(state, batch)
+    if host.ahead and following is not None:
+      waiting.append(write(state, following))
+    further = host.rows(distributed.on_first(answers))
     rows = {**rows, **sharding.shard_batch(further, devices.mesh)}
     with jax.transfer_guard("disallow"):
       return compiled.update(state, rows)
 
-  return whole if host is None else split
+  return step
 
 
 class Compiled(NamedTuple):

@@ -33,11 +33,19 @@ class Host(NamedTuple):
 
   Attributes:
     reads: names of the rows that it is handed, as NumPy arrays.
-    ask: (those rows) -> further rows.
+    ask: (those rows) -> what was answered, for JSON. Called in process 0 alone,
+      perhaps in a thread of its own.
+    rows: (answered) -> further rows, in every process.
+    tells: names of those of one number a prompt, such as what it took.
+    ahead: 0, or 1 where the rows of a step are asked about while those of the
+      next are written, by the policy from before the step's update.
   """
 
   reads: Sequence[str]
-  ask: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+  ask: Callable[[Mapping[str, np.ndarray]], Any]
+  rows: Callable[[Any], Mapping[str, np.ndarray]]
+  tells: Sequence[str]
+  ahead: int
 
 
 class Experiment(NamedTuple):
@@ -174,8 +182,8 @@ def make_gradient(loss, *, micro_batches: int, reduce: Callable[[Any], Any]):
 
   def mean(params, sets, rows, rng):
     found, metrics = loss(params, sets, rows, rng)
-    count = jnp.maximum(reduce(found.count), 1)
-    return found.total / lax.stop_gradient(count), (found, metrics)
+    every = found._replace(count=reduce(found.count))
+    return found.total / lax.stop_gradient(every.divisor), (found, metrics)
 
   def total(params, sets, rows, rng):
     found, metrics = loss(params, sets, rows, rng)
@@ -197,8 +205,7 @@ def make_gradient(loss, *, micro_batches: int, reduce: Callable[[Any], Any]):
     nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     (grads, aux), _ = lax.scan(add, nothing, parts)
     grads, found, metrics = reduce((grads, *aux))
-    count = jnp.maximum(found.count, 1)
-    return jax.tree.map(lambda g: g / count, grads), found, metrics
+    return jax.tree.map(lambda g: g / found.divisor, grads), found, metrics
 
   return whole if micro_batches == 1 else summed
 
