@@ -6,10 +6,12 @@ import setuptools
 
 DEPENDENCIES = {
   "absl-py": "flags and the entry point, as ml-collections expects",
+  "aiolimiter": "the most requests a minute to a served judge",
   "array-record": "the file format of prepared data, read without TensorFlow",
   "etils[epath]": "paths of TFDS and orbax",
   "flax": "linen modules behind the language model seam",
   "grain": "shuffling, sharding and batching whose place can be saved",
+  "httpx2": "requests to a served judge over connections that stay",
   "importlib_resources": "imported by tensorflow-datasets, not declared there",
   "jax": "all numerics",
   "matplotlib": "plots of the report",
@@ -18,6 +20,7 @@ DEPENDENCIES = {
   "optax": "optimizers and schedules",
   "orbax-checkpoint": "checkpoints",
   "scipy": "exact binomial intervals",
+  "tenacity": "when a request to a served judge is sent again",
   "tensorboardX": "event files without TensorFlow",
   "tensorflow-datasets": "describes and prepares data sets",
   "tokenizers": "trains and loads tokenizer.json files",
