@@ -8,6 +8,9 @@ and how accurate the judges are. `:tiny` after the file name runs the same path
 on very little.
 """
 
+import importlib.util
+import pathlib
+
 import ml_collections
 
 TEMPLATE_TOKENS = ("<1>", "<2>", "<answer>")
@@ -89,7 +92,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     "response": "{first}<answer>",
     "answers": ("<1>", "<2>"),
   }
-  config.judges = judges()
+  config.judges = load("judges").get_config()
   for judge in (config.preference, config.reward):
     judge.labels = {"kind": "soft", "ties": "half", "smoothing": 0.0}
     judge.data.eval_examples = 1920
@@ -182,23 +185,13 @@ def stage(
   )
 
 
-def judges() -> ml_collections.ConfigDict:
-  """The settings of judges that are not trained; read where one is named."""
-  return ml_collections.ConfigDict(
-    {
-      # "preference-1" is the preference model trained once more.
-      "ensemble": {
-        "members": ("preference", "preference-1"),
-        "rule": "mean",
-        "deviations": 1.0,
-      },
-      "penalised": {"judge": "preference", "log_odds": 0.02},
-      "recorded": {
-        "file": ml_collections.config_dict.placeholder(str),
-        "schema": "comparison",
-      },
-    }
-  )
+def load(name: str):
+  """A config file of this folder, which is no package."""
+  path = pathlib.Path(__file__).with_name(f"{name}.py")
+  spec = importlib.util.spec_from_file_location(f"{name}_config", path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
 
 
 def make_tiny(config: ml_collections.ConfigDict) -> None:

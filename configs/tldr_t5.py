@@ -19,6 +19,9 @@ same path on CPU with very little, from folders with random weights that it
 writes first.
 """
 
+import importlib.util
+import pathlib
+
 import ml_collections
 
 placeholder = ml_collections.config_dict.placeholder
@@ -99,19 +102,18 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     },
   }
   config.sft = stage(batch_size=32, steps=4000, learning_rate=1e-3)
-  for name, response in (
-    ("preference", "<extra_id_0>{first}<extra_id_1>{second}<extra_id_2>"),
-    ("reward", "<extra_id_0>{first}<extra_id_2>"),
-  ):
+  judges = load("judges")
+  for name, prompt in (("preference", judges.PAIR), ("reward", judges.SINGLE)):
     config[name] = stage(batch_size=32, steps=4000, learning_rate=1e-4)
     config[name].start_from_sft = False
     config[name].template = {
-      "prompt": "{prompt}",
-      "response": response,
-      "answers": ("<extra_id_0>", "<extra_id_1>"),
+      "prompt": prompt,
+      "response": "",
+      "answers": ("1", "2"),
     }
     config[name].labels = {"kind": "soft", "ties": "half", "smoothing": 0.0}
-  config.judges = judges()
+  config.judges = judges.get_config()
+  config.judges.recorded.schema = "openai_comparisons"
   config.nash = stage(batch_size=32, steps=10_000, learning_rate=3e-5)
   config.nash.opponent = "mixture"
   config.nash.mixture = 0.125
@@ -192,20 +194,13 @@ def stage(
   )
 
 
-def judges() -> ml_collections.ConfigDict:
-  """The settings of judges that are not trained; read where one is named."""
-  return ml_collections.ConfigDict(
-    {
-      # "preference-1" is the preference model trained once more.
-      "ensemble": {
-        "members": ("preference", "preference-1"),
-        "rule": "mean",
-        "deviations": 1.0,
-      },
-      "penalised": {"judge": "preference", "log_odds": 0.02},
-      "recorded": {"file": placeholder(str), "schema": "openai_comparisons"},
-    }
-  )
+def load(name: str):
+  """A config file of this folder, which is no package."""
+  path = pathlib.Path(__file__).with_name(f"{name}.py")
+  spec = importlib.util.spec_from_file_location(f"{name}_config", path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
 
 
 def make_tiny(config: ml_collections.ConfigDict) -> None:

@@ -12,7 +12,7 @@ from nashmd_jax import task as task_lib
 from nashmd_jax.judges import compound, recorded, scorers
 from nashmd_jax.stages import judging, nash, preference, tournament
 from nashmd_jax.training import metrics
-from tests import extending_test
+from tests import extending_test, judge_server
 
 JOB = extending_test.JOB
 
@@ -199,6 +199,32 @@ class StagesTest(extending_test.TinyRun):
   def test_settings_that_cannot_be_are_told(self, settings, said):
     with self.assertRaisesRegex(mistakes.Mistake, said):
       self.config(**({"nash.judge": "ensemble"} | settings))
+
+  def test_a_served_judge_is_paid_once_and_its_costs_are_told(self):
+    cache = str(self.base / "served.sqlite3")
+    with judge_server.serve() as server:
+      config = self.config(
+        **{
+          "nash.judge": "served", "judges.served.cache": cache,
+          "judges.served.url": server.url, "judges.served.model": "any",
+          "judges.served.prompt": judge_server.PROMPT,
+        }
+      )  # fmt: skip
+      rows, _ = self.train(config)
+      paid = dict(server.counts.billed)
+      again, _ = self.train(config)
+    self.assertEqual(rows, again)
+    self.assertEqual(dict(server.counts.billed), paid)
+    self.assertEqual(set(paid.values()), {1})
+    # A pair of equal texts asks nothing; any other is two questions.
+    self.assertBetween(rows[0]["judge_calls"], 0.1, 2.0)
+    self.assertAlmostEqual(
+      rows[0]["judge_tokens"], 21 * rows[0]["judge_calls"], places=4
+    )
+    self.assertEqual(rows[0]["judged"], 1.0)
+    given = nash.reads(config, JOB)
+    self.assertIn("judges.served.model", given)
+    self.assertNotIn("judges.served.budget_calls", given)
 
   def test_a_run_that_judges_ahead_resumes_bit_for_bit(self):
     given = {

@@ -97,8 +97,20 @@ class PreferenceModelTest(parameterized.TestCase):
     np.testing.assert_allclose(changed[same], reward(tokens)[same], atol=1e-6)
     self.assertGreater(float(jnp.abs(changed - reward(tokens))[1]), 1e-5)
 
-  @parameterized.parameters((("6", "6"),), (("66", "7"),))
-  def test_answers_must_be_two_single_tokens(self, answers):
+  def test_what_both_answers_begin_with_is_read_before_them(self):
+    template = preference_model.make_template(
+      encode,
+      preference_model.REWARD_SLOTS,
+      barred=(),
+      prompt="{prompt}",
+      response="{first}4",
+      answers=("516", "517"),
+    )
+    self.assertEqual(template.response, ("first", (4,), (5, 1)))
+    self.assertEqual(template.answers, (6, 7))
+
+  @parameterized.parameters((("6", "6"),), (("66", "7"),), (("7", "78"),))
+  def test_answers_must_differ_in_their_last_token_alone(self, answers):
     with self.assertRaisesRegex(ValueError, "template.answers"):
       preference_model.make_template(
         encode,

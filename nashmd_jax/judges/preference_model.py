@@ -6,6 +6,7 @@ so any LanguageModel serves and a fine-tuned policy can start it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import itertools
 import re
 from typing import NamedTuple
 
@@ -63,8 +64,10 @@ def make_template(
     barred: token ids that slots may not contribute, such as special tokens.
     prompt: text that the model reads as its prompt.
     response: text that it has read of the response when it answers.
-    answers: the texts for the first and the second answer.
-  Raises: ValueError for other slots, or answers that are not two tokens.
+    answers: the texts for the first and the second answer. Tokens that both
+      begin with, such as a space, are read as the end of the response.
+  Raises: ValueError for other slots, or answers that differ in more than
+    their last token.
   """
   named = re.findall(r"\{(\w+)\}", prompt + response)
   if sorted(named) != sorted(slots):
@@ -80,16 +83,21 @@ def make_template(
       found += [tuple(encode(fixed)) if fixed else (), slot]
     return tuple(piece for piece in found if piece)
 
-  ids = [encode(answer) for answer in answers]
-  if [len(i) for i in ids] != [1, 1] or ids[0] == ids[1]:
+  ids = [tuple(encode(answer)) for answer in answers]
+  same = itertools.takewhile(
+    lambda pair: pair[0] == pair[1], zip(*ids, strict=False)
+  )
+  alike = tuple(token for token, _ in same)
+  ends = [one[len(alike) :] for one in ids]
+  if len(ids) != 2 or [len(end) for end in ends] != [1, 1]:
     raise ValueError(
       f"template.answers: {tuple(answers)} are the tokens {ids}; expected two "
-      "different answers of one token each"
+      "answers that differ in their last token alone"
     )
   return Template(
     prompt=pieces(prompt),
-    response=pieces(response),
-    answers=(ids[0][0], ids[1][0]),
+    response=pieces(response) + ((alike,) if alike else ()),
+    answers=(ends[0][0], ends[1][0]),
     barred=tuple(barred),
   )
 

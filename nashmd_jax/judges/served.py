@@ -31,6 +31,8 @@ BACK_OFF_SECONDS = 0.5  # after a first failure; doubled after each further one
 MOST_BACK_OFF_SECONDS = 60.0
 MOST_TEXT = 500  # characters of an answer that are kept
 
+# What an answer depends on; the other settings say how it is come by.
+ANSWERED = questions.Wording._fields
 Settings = served_settings.Settings
 check = served_settings.check
 Texts = Sequence[str]

@@ -13,9 +13,17 @@ import ml_collections
 
 from nashmd_jax import mistakes, outside, pipeline
 from nashmd_jax.data import tldr
-from nashmd_jax.judges import brought, compound, raters, recorded, scorers
+from nashmd_jax.judges import (
+  brought,
+  compound,
+  raters,
+  recorded,
+  scorers,
+  served,
+)
 
 Config = ml_collections.ConfigDict
+CACHE = "served_answers.sqlite3"  # in the workdir
 
 
 class Judge(NamedTuple):
@@ -96,6 +104,20 @@ def _raters_reads(config: Config) -> Mapping[str, Any]:
   return pipeline.settings(config, "raters")
 
 
+def _served(config: Config, workdir: pathlib.Path) -> served.Served:
+  given = dict(config.judges.served)
+  own = given.pop("cache")
+  cache = workdir / CACHE if own is None else pathlib.Path(own)
+  return served.make_judge(cache=cache, **given)
+
+
+def _served_reads(config: Config) -> Mapping[str, Any]:
+  given = config.judges.served
+  served.check(**{name: given[name] for name in given if name != "cache"})
+  names = [f"judges.served.{name}" for name in served.ANSWERED]
+  return pipeline.settings(config, *names)
+
+
 def _section(name: str) -> Callable[[Config], Mapping[str, Any]]:
   return lambda config: pipeline.settings(config, name)
 
@@ -148,6 +170,18 @@ TABLE = {
     gives="win_prob",
     text=_recorded,
     reads=_recorded_reads,
+  ),
+  "served": Judge(
+    title="served language model",
+    about=(
+      "A language model judged each pair by the prompt of this run; it may "
+      "favour long, fluent or familiar text. Pairs it could not judge are left "
+      "out."
+    ),
+    gives="win_prob",
+    text=_served,
+    reads=_served_reads,
+    costs=("judge_calls", "judge_tokens"),
   ),
   "ensemble": Judge(
     title="ensemble of judges",

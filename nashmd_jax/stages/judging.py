@@ -12,7 +12,13 @@ from nashmd_jax import mistakes, outside, pipeline
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.hub import pretrained
-from nashmd_jax.judges import compound, preference_model, scorers, table
+from nashmd_jax.judges import (
+  compound,
+  preference_model,
+  scorers,
+  served,
+  table,
+)
 from nashmd_jax.nash import settings
 
 Config = ml_collections.ConfigDict
@@ -24,10 +30,11 @@ SLOTS = {
 
 # The config sections of judges that are not trained.
 KEYS = {
-  "judges": {"ensemble", "penalised", "recorded"},
+  "judges": {"ensemble", "penalised", "recorded", "served"},
   "judges.ensemble": pipeline.keywords(compound.ensemble),
   "judges.penalised": pipeline.keywords(compound.penalised),
   "judges.recorded": {"file", "schema"},
+  "judges.served": pipeline.keywords(served.make_judge),
 }
 
 
