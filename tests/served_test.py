@@ -21,6 +21,7 @@ from tests import judge_client, judge_server, processes
 Act = judge_server.Act
 SECRET = "sk-secret-of-the-test"
 ONE_SENTENCE = r"\Ajudges\.served\.\w+: [^\n]+\Z"
+WHOLE = {"choices": [{"message": {"content": "1"}}]}
 PASSING = {
   "429": Act("status", status=429, body="slow down"),
   "409": Act("status", status=409, body="the first is still at it"),
@@ -30,7 +31,7 @@ PASSING = {
   "half of a JSON": Act("raw", body='{"choices": [{"message"'),
   "deep JSON": Act("raw", body="[" * 100_000),
   "other JSON": Act("raw", body='{"error": {"message": "overloaded"}}'),
-  "too long": Act("raw", body=" " * 1_500_000),
+  "too long": Act("raw", body=json.dumps(WHOLE) + " " * 1_500_000),
   "half a body": Act("half"),
   "closed": Act("close"),
   "hangs": Act("hang"),
@@ -144,7 +145,9 @@ class FailuresTest(ServedCase):
   def test_what_passes_is_asked_again(self, name):
     server = self.serve(first_only(PASSING[name]))
     judge, pairs = self.make(server, timeout_seconds=0.5), judge_client.pairs(8)
+    began = time.monotonic()
     self.assert_right(judge(*pairs), pairs)
+    self.assertLess(time.monotonic() - began, judge_server.HANG_SECONDS / 2)
     counts = server.counts
     self.assertEqual({*counts.delivered.values()}, {1})
     self.assertEqual({*counts.billed.values()}, {1})
@@ -382,8 +385,7 @@ class BudgetTest(ServedCase):
     self.assertBetween(len(server.requests), 5, 6)
 
   def test_a_server_that_does_not_count_has_no_budget_of_tokens(self):
-    body = json.dumps({"choices": [{"message": {"content": "1"}}]})
-    server = self.serve(lambda asked: Act("raw", body=body))
+    server = self.serve(lambda asked: Act("raw", body=json.dumps(WHOLE)))
     judge = self.make(server, budget_tokens=100)
     told = self.assert_mistake(judge, judge_client.pairs(20))
     self.assertIn("does not tell the tokens", told)
