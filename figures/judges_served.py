@@ -13,7 +13,7 @@ import numpy as np
 
 from figures import rows
 from nashmd_jax import mistakes
-from nashmd_jax.judges import served
+from nashmd_jax.judges import rounds
 from tests import judge_client, judge_server, served_test
 
 PAIRS, CONNECTIONS = 5000, 32
@@ -29,7 +29,7 @@ def _place() -> Iterator[pathlib.Path]:
   """Where answers are kept, for a judge that does not wait for long."""
   with (
     tempfile.TemporaryDirectory() as folder,
-    mock.patch.object(served, "BACK_OFF_SECONDS", 0.01),
+    mock.patch.object(rounds, "BACK_OFF_SECONDS", 0.01),
   ):
     yield pathlib.Path(folder) / "answers.sqlite"
 

@@ -15,7 +15,7 @@ from absl.testing import absltest, parameterized
 import numpy as np
 
 from nashmd_jax import mistakes
-from nashmd_jax.judges import answer_cache, served
+from nashmd_jax.judges import answer_cache, rounds, served
 from tests import judge_client, judge_server, processes
 
 Act = judge_server.Act
@@ -48,9 +48,10 @@ class ServedCase(parameterized.TestCase):
     super().setUp()
     self.folder = pathlib.Path(self.create_tempdir().full_path)
     self.cache = self.folder / "answers.sqlite"
-    self.enter_context(mock.patch.object(served, "BACK_OFF_SECONDS", 0.01))
+    self.enter_context(mock.patch.object(rounds, "BACK_OFF_SECONDS", 0.01))
     self.enter_context(mock.patch.dict(os.environ))
     os.environ.pop("JUDGE_KEY", None)
+    os.environ["NO_PROXY"] = "*"
 
   def serve(self, script=lambda asked: Act(), **how) -> judge_server.Server:
     return self.enter_context(judge_server.serve(script, **how))
@@ -144,7 +145,7 @@ class FailuresTest(ServedCase):
   @parameterized.parameters(*PASSING)
   def test_what_passes_is_asked_again(self, name):
     server = self.serve(first_only(PASSING[name]))
-    judge, pairs = self.make(server, timeout_seconds=0.5), judge_client.pairs(8)
+    judge, pairs = self.make(server, timeout_seconds=0.3), judge_client.pairs(8)
     began = time.monotonic()
     self.assert_right(judge(*pairs), pairs)
     self.assertLess(time.monotonic() - began, judge_server.HANG_SECONDS / 2)
@@ -178,7 +179,7 @@ class FailuresTest(ServedCase):
       return PASSING[name] if bad and ill["on"] else Act()
 
     server = self.serve(script)
-    changes = {"retries": 1, "most_failed": 0.2, "timeout_seconds": 0.5}
+    changes = {"retries": 1, "most_failed": 0.2, "timeout_seconds": 0.3}
     judge, pairs = self.make(server, **changes), judge_client.pairs(8)
     said = judge(*pairs)
     np.testing.assert_array_equal(np.isnan(said), np.arange(8) == 3)
@@ -299,7 +300,7 @@ class KeptTest(ServedCase):
 
   def test_several_processes_share_a_file(self):
     server = self.serve(lambda asked: Act(delay=0.01))
-    clients = [self.start(server, 60) for _ in range(3)]
+    clients = [self.start(server, 60) for _ in range(2)]
     ends = [self.ended(client) for client in clients]
     for said, costs in ends:
       self.assert_right(said, judge_client.pairs(60))
