@@ -108,7 +108,7 @@ def _endings() -> dict[str, tuple[Act | None, dict, str | None]]:
     | refused
     | {
       "nonsense": (Act(body="perhaps"), {"most_failed": 1.0}, None),
-      "no server": (None, {"most_failed": 1.0}, "url: no server at "),
+      "no server": (None, {"most_failed": 1.0}, "url: no connection to "),
       "budget": (Act(), {"budget_calls": 3}, "budget_calls: 3 of 3 calls"),
     }
   )

@@ -3,6 +3,7 @@
 import time
 
 from absl.testing import absltest
+import numpy as np
 
 from tests import judge_client, judge_server, served_test
 
@@ -51,6 +52,15 @@ class RoundsTest(served_test.ServedCase):
     self.assert_right(judge(*pairs), pairs)
     self.assertLen(server.requests, 21)
     self.assertEqual({*server.counts.billed.values()}, {1})
+
+  def test_connections_that_a_server_has_closed_cost_nothing(self):
+    with judge_server.serve() as server:
+      judge, pairs = self.make(server), judge_client.pairs(40)
+      judge(*(part[:20] for part in pairs))
+    port = int(server.url.split(":")[2].split("/")[0])
+    server = self.serve(port=port)
+    self.assert_right(judge(*pairs), pairs)
+    np.testing.assert_array_equal(judge.costs(*pairs)["judge_calls"], 1.0)
 
   def test_nobody_waits_for_what_is_not_to_be_sent(self):
     # The first is to be asked again in ten minutes, the second ends it all.

@@ -237,7 +237,7 @@ class FailuresTest(ServedCase):
       pass
     judge = self.make(server, most_failed=1.0)
     told = self.assert_mistake(judge, judge_client.pairs(20))
-    self.assertIn(f"no server at {server.url}", told)
+    self.assertIn(f"no connection to {server.url}", told)
 
   def test_a_server_that_starts_late_is_found(self):
     with judge_server.serve() as server:

@@ -156,8 +156,8 @@ async def _ask(
   except endpoint.Failed as failed:
     if all(one.refused for one in failures):
       raise mistakes.Mistake(
-        f"{SECTION}.url: no server at {line.server.url} ({failed}); start it, "
-        "or set the address of one"
+        f"{SECTION}.url: no connection to {line.server.url} ({failed}); start "
+        "the server, or set the address of one"
       ) from None
     raise
 
