@@ -13,7 +13,7 @@ import numpy as np
 
 from figures import rows
 from nashmd_jax import mistakes
-from nashmd_jax.judges import served
+from nashmd_jax.judges import rounds
 from tests import judge_client, judge_server, served_test
 
 PAIRS, CONNECTIONS = 5000, 32
@@ -29,7 +29,7 @@ def _place() -> Iterator[pathlib.Path]:
   """Where answers are kept, for a judge that does not wait for long."""
   with (
     tempfile.TemporaryDirectory() as folder,
-    mock.patch.object(served, "BACK_OFF_SECONDS", 0.01),
+    mock.patch.object(rounds, "BACK_OFF_SECONDS", 0.01),
   ):
     yield pathlib.Path(folder) / "answers.sqlite"
 
@@ -108,7 +108,7 @@ def _endings() -> dict[str, tuple[Act | None, dict, str | None]]:
     | refused
     | {
       "nonsense": (Act(body="perhaps"), {"most_failed": 1.0}, None),
-      "no server": (None, {"most_failed": 1.0}, "url: no server at "),
+      "no server": (None, {"most_failed": 1.0}, "url: no connection to "),
       "budget": (Act(), {"budget_calls": 3}, "budget_calls: 3 of 3 calls"),
     }
   )

@@ -24,7 +24,7 @@ from urllib import request as requests
 from tests import processes
 
 PROMPT = "Text: {prompt}\n<1>{first}</1>\n<2>{second}</2>\nThe better one:"
-HANG_SECONDS = 60.0
+HANG_SECONDS = 20.0
 
 
 class Act(NamedTuple):

@@ -182,6 +182,7 @@ class ReadTest(parameterized.TestCase):
     [[{"token": "1", "top_logprobs": [{"token": "1", "logprob": math.nan}]}]],
     [[{"token": "1", "top_logprobs": [{"token": "1", "logprob": -math.inf}]}]],
     [[{"token": "1", "top_logprobs": [{"token": "1", "logprob": -9999.0}]}]],
+    [[{"token": "1", "top_logprobs": [{"token": "1", "logprob": -(10**400)}]}]],
     [[{"token": "1", "top_logprobs": [{"token": 1, "logprob": 700.0}]}]],
   )  # fmt: skip
   def test_probabilities_that_are_none_leave_the_text(self, content):

@@ -244,7 +244,7 @@ def _pairs(top: Any) -> list[tuple[str, float]]:
   return [
     (token, float(p))
     for token, p in top
-    if isinstance(token, str) and isinstance(p, int | float) and p < 1e-3
+    if isinstance(token, str) and isinstance(p, int | float) and -1e9 < p < 1e-3
   ]
 
 
