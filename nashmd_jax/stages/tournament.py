@@ -10,11 +10,12 @@ import pathlib
 from typing import Any
 
 import jax
+import numpy as np
 
 from nashmd_jax import files, mistakes, outside, pipeline, sampling
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import records
-from nashmd_jax.evaluation import win_rates
+from nashmd_jax.evaluation import length, win_rates
 from nashmd_jax.judges import table
 from nashmd_jax.nash import opponents, settings
 from nashmd_jax.stages import judging, nash, sft, trained
@@ -82,6 +83,10 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, Any]:
     "policies": list(section.policies),
     "prompts": len(rows),
     "confidence": section.confidence,
+    "words": {
+      name: float(np.mean(length.count_words(texts)))
+      for name, texts in responses.items()
+    },
     "judges": {
       name: _play(config, task, workdir, name, responses, rows)
       for name in section.judges
@@ -125,6 +130,7 @@ def _play(config, task, workdir, name, responses, rows) -> dict[str, Any]:
       config, task, workdir, judge, batch_size=config.tournament.batch_size
     ),
     confidence=config.tournament.confidence,
+    seed=config.seed,
     between=distributed.stop_if_asked,
   )
   return found | {"title": judge.title, "about": judge.about}
