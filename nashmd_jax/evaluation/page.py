@@ -53,6 +53,7 @@ code { font-size: .9em; overflow-wrap: anywhere; }
 of the policy in the column, over $prompts held-out prompts, every pair judged
 in both orders. Small print: $confidence Clopper-Pearson interval.</p>
 $matrices
+$chosen
 $words
 <p class="note">$about_judge</p></section>
 <section><h2>Judges</h2>$judges</section>
@@ -90,6 +91,7 @@ def make_page(
       + _at_equal_length(results["policies"], table)
       for table in judges.values()
     ),
+    chosen=_chosen(results["chosen"]),
     words=_words(results["words"]),
     about_judge=html.escape(next(iter(judges.values()))["about"]),
     judges=_judges(workdir),
@@ -155,6 +157,20 @@ def _at_equal_length(names, table) -> str:
     "many more words one has than the other: a rate that comes much nearer to "
     "one half was due to length. Small print: bootstrap interval over "
     f"prompts.</p>{_matrix(names, table['at_equal_length'])}</details>"
+  )
+
+
+def _chosen(chosen: Mapping[str, Mapping[str, Any]]) -> str:
+  how = {
+    "best": "the best on average",
+    "equilibrium": "one drawn from the equilibrium of their game",
+  }
+  return "".join(
+    f"<p>{html.escape(name)} was not trained: of {one['samples']} responses of "
+    f"{html.escape(one['policy'])} to each prompt it is {how[one['choose']]}, "
+    f"as {html.escape(one['judge'])} judges them against one another "
+    f"({one['judged']:.1%} of the pairs were judged).</p>"
+    for name, one in chosen.items()
   )
 
 
