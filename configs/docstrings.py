@@ -145,6 +145,21 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   # These are trained and played; nash_ema waits to be named here.
   config.tournament = {
     "policies": ("sft", "rlhf", "self_play", "nash_md", "best_response"),
+    # Choices among samples, which train nothing; they wait to be named above.
+    "chosen": {
+      "best_of_8": {
+        "policy": "sft",
+        "choose": "best",
+        "samples": 8,
+        "judge": "preference",
+      },
+      "nash_of_8": {
+        "policy": "sft",
+        "choose": "equilibrium",
+        "samples": 8,
+        "judge": "preference",
+      },
+    },
     "judges": ("raters", "preference"),
     "prompts": 500,
     "batch_size": 128,

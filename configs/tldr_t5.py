@@ -156,6 +156,21 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   }
   config.tournament = {
     "policies": ("sft", "nash_md", "self_play", "best_response", "rlhf"),
+    # Choices among samples, which train nothing; they wait to be named above.
+    "chosen": {
+      "best_of_8": {
+        "policy": "sft",
+        "choose": "best",
+        "samples": 8,
+        "judge": "preference",
+      },
+      "nash_of_8": {
+        "policy": "sft",
+        "choose": "equilibrium",
+        "samples": 8,
+        "judge": "preference",
+      },
+    },
     "judges": ("preference",),
     "prompts": 2000,
     "batch_size": 32,

@@ -25,7 +25,7 @@ class Stage(NamedTuple):
   Attributes:
     name: of the stage; its jobs are "name" or "name/…", folders in a workdir.
     keys: the keys of its config sections by their dotted name; None for a
-      section that may hold any.
+      section that may hold any, "name.*" for each that a section holds.
     check: (config, findings) -> None. Collects what would fail later.
     jobs: (config) -> names of its jobs.
     needs: (config, job) -> names of the jobs whose results a job reads.
@@ -100,9 +100,21 @@ def check_sections(
   with findings.collect():
     check_keys(config, "", tops)
   for path, expected in keys.items():
-    if expected is not None and has_section(config, path):
+    if expected is None:
+      continue
+    for found in _sections(config, path):
       with findings.collect():
-        check_keys(config, path, expected)
+        check_keys(config, found, expected)
+
+
+def _sections(config: Config, path: str) -> list[str]:
+  """The dotted names of the sections that a name of `Stage.keys` is of."""
+  parent, star, _ = path.partition(".*")
+  if not has_section(config, parent):
+    return []
+  return (
+    [f"{parent}.{k}" for k in section_at(config, parent)] if star else [path]
+  )
 
 
 def has_section(config: Config, path: str) -> bool:
@@ -162,6 +174,11 @@ def check_keys(
 ) -> None:
   """Raises Mistake unless a section has just the expected keys."""
   section = section_at(config, path)
+  if not isinstance(section, Config):
+    raise mistakes.Mistake(
+      f"{where}.{path}: got {section!r}, expected a section with the keys "
+      f"{sorted(expected)}"
+    )
   missing = sorted(set(expected) - set(section))
   unknown = sorted(set(section) - set(expected))
   if missing or unknown:

@@ -63,9 +63,11 @@ class WholePathTest(absltest.TestCase):
       (self.workdir / "tournament" / "results.json").read_text()
     )
     self.assertEqual(list(results["judges"]), ["raters", "preference"])
+    self.assertEqual(list(results["words"]), results["policies"])
     for table in results["judges"].values():
-      rate = np.array(table["win_rate"])
-      np.testing.assert_allclose(rate + rate.T, 1.0)
+      for part in (table, table["at_equal_length"]):
+        rate = np.array(part["win_rate"])
+        np.testing.assert_allclose(rate + rate.T, 1.0)
       self.assertLess(table["order_gap"], 1e-5)
 
   def test_metrics_are_those_of_before_the_seams_were_opened(self):
@@ -93,6 +95,7 @@ class WholePathTest(absltest.TestCase):
     for name in ("written", "sft", "rlhf", "nash_md"):
       self.assertIn(name, page)
     self.assertEqual(page.count('class="sample"'), 8)
+    self.assertEqual(page.count("<summary>At equal length"), 2)
     for outside in ("http://", "https://", "<script"):
       self.assertNotIn(outside, page.replace("https&#", ""))
     for plot in ("curves.png", "win_rates.png"):

@@ -5,7 +5,7 @@ from absl.testing import absltest, parameterized
 from configs import docstrings
 from nashmd_jax import mistakes
 from nashmd_jax.nash import settings
-from nashmd_jax.stages import tournament
+from nashmd_jax.stages import policies
 
 
 def section(**changes):
@@ -98,9 +98,7 @@ class SectionTest(parameterized.TestCase):
     config = docstrings.get_config("tiny").unlock()
     config.nash.runs = {"a": {"deploy": "mixture"}, "b": {}}
     config.lock()
-    lanes = [
-      tournament.deployed_lane(config, name) for name in ("sft", "a", "b")
-    ]
+    lanes = [policies.deployed_lane(config, name) for name in ("sft", "a", "b")]
     mixture = {"policy": 0.875, "reference": 0.125}
     self.assertEqual(lanes, [{"policy": 1.0}, mixture, {"policy": 1.0}])
 

@@ -51,7 +51,9 @@ class PlayTest(parameterized.TestCase):
       "long": ["aaa"] * 10,
       "mixed": ["aaaa"] * 4 + [""] * 6,
     }
-    table = win_rates.play(responses, ROWS, length_judge, confidence=0.95)
+    table = win_rates.play(
+      responses, ROWS, length_judge, confidence=0.95, seed=0
+    )
     expected = [[0.5, 0, 0.6], [1, 0.5, 0.6], [0.4, 0.4, 0.5]]
     np.testing.assert_allclose(table["win_rate"], expected)
     low, high = np.array(table["low"]), np.array(table["high"])
@@ -66,6 +68,7 @@ class PlayTest(parameterized.TestCase):
       ROWS,
       lambda rows, responses, opponents: np.full(10, 0.7),
       confidence=0.95,
+      seed=0,
     )
     np.testing.assert_allclose(table["win_rate"], 0.5)
     self.assertAlmostEqual(table["order_gap"], 0.4)
@@ -79,7 +82,7 @@ class PlayTest(parameterized.TestCase):
       return np.where(np.arange(10) < known, won, np.nan if absent else won)
 
     table = win_rates.play(
-      {"a": ["x"] * 10, "b": ["y"] * 10}, ROWS, judge, confidence=0.95
+      {"a": ["x"] * 10, "b": ["y"] * 10}, ROWS, judge, confidence=0.95, seed=0
     )
     expected = win_rates.win_rate_interval(np.full(known, 0.7), 0.95)
     found = [table[name][0][1] for name in ("win_rate", "low", "high")]

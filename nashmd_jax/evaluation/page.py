@@ -43,6 +43,7 @@ figure { margin: 0; } img { max-width: 100%; height: auto; }
 .sample table { width: 100%; } .sample th { width: 9rem; }
 h3 { font-size: 1rem; margin: 1rem 0 .25rem; }
 .sample td, .sample th { padding: .2rem .5rem .2rem 0; }
+details { margin: .25rem 0 1rem; } summary { cursor: pointer; }
 code { font-size: .9em; overflow-wrap: anywhere; }
 </style></head><body><main>
 <h1>$title</h1>
@@ -52,6 +53,8 @@ code { font-size: .9em; overflow-wrap: anywhere; }
 of the policy in the column, over $prompts held-out prompts, every pair judged
 in both orders. Small print: $confidence Clopper-Pearson interval.</p>
 $matrices
+$chosen
+$words
 <p class="note">$about_judge</p></section>
 <section><h2>Judges</h2>$judges</section>
 <section><h2>Training</h2><figure><img alt="Training curves" src="$curves">
@@ -83,9 +86,13 @@ def make_page(
     prompts=results["prompts"],
     confidence=f"{results['confidence']:.0%}",
     matrices="".join(
-      f"<h3>{_title(table)}</h3>" + _matrix(results["policies"], table)
+      f"<h3>{_title(table)}</h3>"
+      + _matrix(results["policies"], table)
+      + _at_equal_length(results["policies"], table)
       for table in judges.values()
     ),
+    chosen=_chosen(results["chosen"]),
+    words=_words(results["words"]),
     about_judge=html.escape(next(iter(judges.values()))["about"]),
     judges=_judges(workdir),
     curves=f"data:image/png;base64,{image}",
@@ -141,6 +148,37 @@ def _matrix(names, table) -> str:
     f'<div class="scroll"><table class="heat"><tr><th></th>{head}</tr>'
     f"{''.join(rows)}</table></div>"
   )
+
+
+def _at_equal_length(names, table) -> str:
+  return (
+    "<details><summary>At equal length</summary><p>The same if both responses "
+    "had as many words, by a logistic regression of what the judge said on how "
+    "many more words one has than the other: a rate that comes much nearer to "
+    "one half was due to length. Small print: bootstrap interval over "
+    f"prompts.</p>{_matrix(names, table['at_equal_length'])}</details>"
+  )
+
+
+def _chosen(chosen: Mapping[str, Mapping[str, Any]]) -> str:
+  how = {
+    "best": "the best on average",
+    "equilibrium": "one drawn from the equilibrium of their game",
+  }
+  return "".join(
+    f"<p>{html.escape(name)} was not trained: of {one['samples']} responses of "
+    f"{html.escape(one['policy'])} to each prompt it is {how[one['choose']]}, "
+    f"as {html.escape(one['judge'])} judges them against one another "
+    f"({one['judged']:.1%} of the pairs were judged).</p>"
+    for name, one in chosen.items()
+  )
+
+
+def _words(words: Mapping[str, float]) -> str:
+  told = ", ".join(
+    f"{html.escape(name)} {count:.1f}" for name, count in words.items()
+  )
+  return f"<p>Words a response: {told}.</p>"
 
 
 def _judges(workdir) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from scipy import stats
 
 from nashmd_jax.data import records
+from nashmd_jax.evaluation import length
 from nashmd_jax.judges import scorers
 
 
@@ -44,6 +45,7 @@ def play(
   judge: scorers.TextJudge,
   *,
   confidence: float,
+  seed: int,
   between: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
   """All pairs of policies under one judge.
@@ -54,13 +56,16 @@ def play(
     judge: scores pairs of strings; a prompt for which it gives NaN in either
       order counts nowhere.
     confidence: of the intervals.
+    seed: of the draws behind the intervals at equal length.
     between: called before every pair of policies; may end the play.
   Returns: "win_rate", "low", "high": [M, M] lists, row against column;
-    "order_gap", the mean |P(a ≻ b) + P(b ≻ a) − 1|, 0 for a fair judge; and
-    "judged", the share of the pairs of responses that it judged.
+    "at_equal_length": the same three, see `length`; "order_gap", the mean
+    |P(a ≻ b) + P(b ≻ a) − 1|, 0 for a fair judge; and "judged", the share of
+    the pairs of responses that it judged.
   """
   names = list(responses)
-  table = np.full((3, len(names), len(names)), 0.5)
+  words = {name: length.count_words(responses[name]) for name in names}
+  table = np.full((2, 3, len(names), len(names)), 0.5)
   gaps, judged = [], []
   for i, j in itertools.combinations(range(len(names)), 2):
     between()
@@ -72,14 +77,22 @@ def play(
     if known.any():
       gaps.append(np.mean(np.abs(forward + backward - 1)[known]))
     win_prob = 0.5 * (forward + 1 - backward)
-    rate, low, high = win_rate_interval(win_prob[known], confidence)
-    table[:, i, j] = rate, low, high
-    table[:, j, i] = 1 - rate, 1 - high, 1 - low
-  rate, low, high = table.tolist()
-  return {
-    "win_rate": rate,
-    "low": low,
-    "high": high,
+    more_words = words[names[i]] - words[names[j]]
+    ends = (
+      win_rate_interval(win_prob[known], confidence),
+      length.at_equal_length(
+        win_prob[known], more_words[known], confidence=confidence, seed=seed
+      ),
+    )
+    for one, (rate, low, high) in zip(table, ends, strict=True):
+      one[:, i, j] = rate, low, high
+      one[:, j, i] = 1 - rate, 1 - high, 1 - low
+  raw, equal = (
+    dict(zip(("win_rate", "low", "high"), one.tolist(), strict=True))
+    for one in table
+  )
+  return raw | {
+    "at_equal_length": equal,
     "order_gap": float(np.mean(gaps)) if gaps else 0.0,
     "judged": float(np.mean(judged)) if judged else 1.0,
   }

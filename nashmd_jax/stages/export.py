@@ -21,7 +21,7 @@ from nashmd_jax import task as task_lib
 from nashmd_jax import workdir as workdir_lib
 from nashmd_jax.hub import architectures, folders, peft, pretrained
 from nashmd_jax.models import lora
-from nashmd_jax.stages import sft, tournament
+from nashmd_jax.stages import policies, sft
 
 Config = pipeline.Config
 Save = Callable[[epath.Path, Any], None]
@@ -54,12 +54,12 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, str]:
     save = _whole(task, beside=_tokenizer_folder(config, workdir, task))
   written = {}
   for name in config.export.policies:
-    lane = tournament.deployed_lane(config, name)
-    place = workdir / tournament.policy_job(config, name)
-    sets = tournament.load_sets(task, lane, place, workdir / sft.NAME)
+    lane = policies.deployed_lane(config, name)
+    place = workdir / policies.policy_job(config, name)
+    sets = policies.load_sets(task, lane, place, workdir / sft.NAME)
     folder = workdir / job / name
     save_deployed(folder, lane, sets, save)
-    jobs = dict.fromkeys([sft.NAME, tournament.policy_job(config, name)])
+    jobs = dict.fromkeys([sft.NAME, policies.policy_job(config, name)])
     origin = {one: workdir_lib.origin(workdir, one) for one in jobs}
     folders.save_json(epath.Path(folder) / ORIGIN, origin)
     written[name] = str(folder)
@@ -174,8 +174,8 @@ def load_deployed(
 def check(config: Config, findings: mistakes.Findings) -> None:
   """Collects what is wrong with the policies to write, and their form."""
   for name in config.export.policies:
-    with findings.collect("export"):
-      tournament.policy_job(config, name)
+    with findings.collect():
+      policies.policy_job(config, name, setting="export.policies")
   with findings.collect():
     form = config.export.form
     if form not in FORMS:
@@ -191,9 +191,7 @@ def check(config: Config, findings: mistakes.Findings) -> None:
 
 def needs(config: Config, job: str) -> list[str]:
   """SFT, and the policies that are written."""
-  jobs = [
-    tournament.policy_job(config, name) for name in config.export.policies
-  ]
+  jobs = [policies.policy_job(config, name) for name in config.export.policies]
   return list(dict.fromkeys([sft.NAME, *jobs]))
 
 

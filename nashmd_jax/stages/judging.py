@@ -67,19 +67,37 @@ def base_section(config: Config, stage: str) -> str:
   return "model" if alike else "judge_model"
 
 
+def chosen(config: Config) -> dict[str, Config]:
+  """The choices among samples that the tournament plays, by their name."""
+  section = config.tournament
+  return {
+    name: section.chosen[name]
+    for name in section.policies
+    if name in section.chosen
+  }
+
+
+def answering(config: Config, name: str) -> str:
+  """The trained policy that writes for a name of `tournament.policies`."""
+  sections = chosen(config)
+  return sections[name].policy if name in sections else name
+
+
 def trained_runs(config: Config) -> list[str]:
   """The runs of `nash` that are trained: of the tournament and the export."""
-  names = [*config.tournament.policies, *config.export.policies]
+  playing = [answering(config, name) for name in config.tournament.policies]
+  names = [*playing, *config.export.policies]
   return [name for name in dict.fromkeys(names) if name != START]
 
 
 def wanted(config: Config) -> list[str]:
-  """The stages of all judges that a run or the tournament names.
+  """The stages of all judges that a run, a choice or the tournament names.
 
   A name that there is not counts for nothing here: the checks tell of it.
   """
   findings, stages = mistakes.Findings(), []
-  for name in config.tournament.judges:
+  judges = [section.judge for section in chosen(config).values()]
+  for name in [*config.tournament.judges, *judges]:
     with findings.collect():
       stages += stages_of(config, [name], setting="tournament.judges")
   for run in trained_runs(config):
@@ -147,6 +165,8 @@ def reads(config: Config, setting: str, *names: str) -> dict[str, Any]:
 def check(config: Config, findings: mistakes.Findings) -> None:
   """Collects what is wrong with the judges that a run or a tournament names."""
   names = {"tournament.judges": list(config.tournament.judges)}
+  for name, section in chosen(config).items():
+    names[f"tournament.chosen.{name}.judge"] = [section.judge]
   for run in trained_runs(config):
     with findings.collect():
       section = settings.run_section(config, run)

@@ -9,66 +9,27 @@ import functools
 import pathlib
 from typing import Any
 
-import jax
+import numpy as np
 
-from nashmd_jax import files, mistakes, pipeline, sampling
+from nashmd_jax import files, mistakes, pipeline
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import records
-from nashmd_jax.evaluation import win_rates
-from nashmd_jax.nash import opponents, settings
-from nashmd_jax.stages import judging, nash, sft, trained
+from nashmd_jax.evaluation import length, win_rates
+from nashmd_jax.stages import judging, policies, sft, trained
 from nashmd_jax.training import distributed
 
 Config = pipeline.Config
 NAME = "tournament"
 START = judging.START
-SALT = 0x7001  # keys of the tournament, apart from those of training steps
-
-
-def policy_job(config: Config, name: str) -> str:
-  """The job that trained a policy of the tournament.
-
-  Raises: Mistake for a policy that the config does not train.
-  """
-  if name == START:
-    return sft.NAME
-  if name not in config.nash.runs:
-    raise mistakes.Mistake(
-      f"tournament.policies: {name!r} is neither {START!r} nor one of "
-      f"nash.runs ({sorted(config.nash.runs)})"
-    )
-  return f"{nash.NAME}/{name}"
-
-
-def deployed_lane(config: Config, name: str) -> sampling.Lane:
-  """The lane in which a policy of the tournament answers."""
-  if name == START:
-    return opponents.LEARNER
-  return settings.deployed_lane(settings.run_section(config, name))
-
-
-def load_sets(
-  task: task_lib.Task,
-  lane: sampling.Lane,
-  place: pathlib.Path,
-  start: pathlib.Path,
-) -> dict[str, Any]:
-  """The parameter sets that a lane names, without the base of adapters.
-
-  Args:
-    place: stage that trained the policy and its moving average.
-    start: stage that gave μ.
-  """
-  saved = {
-    "policy": (place, "params"),
-    "ema": (place, "ema"),
-    "reference": (start, "params"),
-  }
-  sets = {}
-  for wanted in lane:
-    folder, name = saved[wanted]
-    sets[wanted] = task_lib.load_trained(task, "model", folder, name=name)
-  return sets
+KEYS = {
+  "policies",
+  "chosen",
+  "judges",
+  "prompts",
+  "batch_size",
+  "temperature",
+  "confidence",
+}
 
 
 def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, Any]:
@@ -76,11 +37,16 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, Any]:
   section = config.tournament
   task = task_lib.load_task(config, workdir)
   rows = task.splits["test"][: section.prompts]
-  responses = _written(config, task, workdir, rows)
+  responses, chosen = policies.write_all(config, task, workdir, rows)
   results = {
     "policies": list(section.policies),
     "prompts": len(rows),
     "confidence": section.confidence,
+    "chosen": chosen,
+    "words": {
+      name: float(np.mean(length.count_words(texts)))
+      for name, texts in responses.items()
+    },
     "judges": {
       name: _play(config, task, workdir, name, responses, rows)
       for name in section.judges
@@ -91,28 +57,6 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, Any]:
   )
   _print_against_start(results)
   return {"prompts": len(rows)}
-
-
-def _written(config, task, workdir, rows) -> dict[str, list[str]]:
-  """What every policy answers; the base of all of them is loaded once."""
-  section, bases = config.tournament, task_lib.bases(task, "model")
-  rng = jax.random.fold_in(jax.random.key(config.seed), SALT)
-  responses = {}
-  for number, name in enumerate(section.policies):
-    lane = deployed_lane(config, name)
-    place = workdir / policy_job(config, name)
-    sets = load_sets(task, lane, place, workdir / sft.NAME)
-    written = task_lib.write_responses(
-      task,
-      {**sets, **bases},
-      [lane],
-      rows,
-      batch_size=section.batch_size,
-      temperature=section.temperature,
-      rng=jax.random.fold_in(rng, number),
-    )
-    responses[name] = [texts[0] for texts in written]
-  return responses
 
 
 def _play(config, task, workdir, name, responses, rows) -> dict[str, Any]:
@@ -129,6 +73,7 @@ def _play(config, task, workdir, name, responses, rows) -> dict[str, Any]:
       batch_size=config.tournament.batch_size,
     ),
     confidence=config.tournament.confidence,
+    seed=config.seed,
     between=distributed.stop_if_asked,
   )
   title, about = judging.described(config, name, **setting)
@@ -173,9 +118,7 @@ def check(config: Config, findings: mistakes.Findings) -> None:
         f"tournament.policies: got {names}, expected {START!r} and others, "
         "each once"
       )
-  for name in names:
-    with findings.collect():
-      policy_job(config, name)
+  policies.check(config, findings)
   with findings.collect():
     if not section.judges:
       raise mistakes.Mistake(
@@ -198,34 +141,26 @@ def check(config: Config, findings: mistakes.Findings) -> None:
 
 def needs(config: Config, job: str) -> list[str]:
   """The policies that play, and the judges that are trained."""
-  policies = [policy_job(config, name) for name in config.tournament.policies]
   judges = judging.stages_of(
     config, config.tournament.judges, setting="tournament.judges"
   )
-  return list(dict.fromkeys([sft.NAME, *policies, *judges]))
+  return list(dict.fromkeys([sft.NAME, *policies.needs(config), *judges]))
 
 
 def reads(config: Config, job: str) -> dict[str, Any]:
   """The settings of the tournament, and the sources of the user's judges."""
   del job
+  own = [f"{NAME}.{key}" for key in sorted(KEYS - {"chosen"})]
   return {
-    **pipeline.settings(config, *trained.READS, "judge_model", NAME),
+    **pipeline.settings(config, *trained.READS, "judge_model", *own),
+    **policies.reads(config),
     **judging.reads(config, "tournament.judges", *config.tournament.judges),
   }
 
 
 STAGE = pipeline.Stage(
   name=NAME,
-  keys={
-    NAME: {
-      "policies",
-      "judges",
-      "prompts",
-      "batch_size",
-      "temperature",
-      "confidence",
-    }
-  },
+  keys={NAME: KEYS, f"{NAME}.chosen.*": policies.CHOSEN},
   check=check,
   jobs=lambda config: [NAME],
   needs=needs,
