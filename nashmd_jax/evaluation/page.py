@@ -9,7 +9,7 @@ from typing import Any
 
 from nashmd_jax import workdir as workdir_lib
 from nashmd_jax.data import records
-from nashmd_jax.evaluation import plots, win_rates
+from nashmd_jax.evaluation import judges_page, plots, win_rates
 
 SAMPLES = 10
 PAGE = string.Template("""<!doctype html>
@@ -44,7 +44,7 @@ figure { margin: 0; } img { max-width: 100%; height: auto; }
 h3 { font-size: 1rem; margin: 1rem 0 .25rem; }
 .sample td, .sample th { padding: .2rem .5rem .2rem 0; }
 code { font-size: .9em; overflow-wrap: anywhere; }
-</style></head><body><main>
+$judges_style</style></head><body><main>
 <h1>$title</h1>
 <p class="lead">$headline</p>
 <section><h2>Win rates</h2>
@@ -87,7 +87,8 @@ def make_page(
       for table in judges.values()
     ),
     about_judge=html.escape(next(iter(judges.values()))["about"]),
-    judges=_judges(workdir),
+    judges_style=judges_page.STYLE,
+    judges=judges_page.section(workdir),
     curves=f"data:image/png;base64,{image}",
     samples=min(SAMPLES, results["prompts"]),
     side_by_side=_side_by_side(results["policies"], workdir),
@@ -140,28 +141,6 @@ def _matrix(names, table) -> str:
   return (
     f'<div class="scroll"><table class="heat"><tr><th></th>{head}</tr>'
     f"{''.join(rows)}</table></div>"
-  )
-
-
-def _judges(workdir) -> str:
-  rows, cyclic = [], ""
-  for name, scores in plots.judge_scores(workdir).items():
-    best = scores.get("eval/best_accuracy")
-    rows.append(
-      f"<tr><td>{name} model</td><td>{scores['eval/accuracy']:.3f}</td>"
-      f"<td>{'not known' if best is None else f'{best:.3f}'}</td></tr>"
-    )
-    if "cyclic_prompts" in scores:
-      cyclic = (
-        "<p>The raters’ preference is cyclic among the candidate summaries of "
-        f"{scores['cyclic_prompts']:.1%} of the prompts.</p>"
-      )
-  if not rows:
-    return "<p>No judge was trained for this run.</p>"
-  return (
-    '<table class="plain"><tr><th>Judge</th><th>Held-out accuracy</th>'
-    "<th>Best that the raters’ noise allows</th></tr>"
-    f"{''.join(rows)}</table>{cyclic}"
   )
 
 

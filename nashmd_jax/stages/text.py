@@ -13,6 +13,7 @@ from nashmd_jax.hub import pretrained
 from nashmd_jax.stages import (
   comparisons,
   export,
+  judge_report,
   judging,
   nash,
   preference,
@@ -173,6 +174,7 @@ PIPELINE = pipeline.Pipeline(
     sft.STAGE,
     comparisons.STAGE,
     *preference.STAGES,
+    judge_report.STAGE,
     nash.STAGE,
     tournament.STAGE,
     report.STAGE,
