@@ -68,6 +68,15 @@ class CountsTest(parameterized.TestCase):
     more[-1] |= {"ties": 4, "prob_a": 0.5}
     self.assertEqual(report(more)["cyclic"], 1)
 
+  def test_ties_are_no_votes_for_either(self):
+    # Of five votes two are ties, .8 · 5 = 3 + 2 / 2: three to none.
+    (one,) = cycles.gather([
+      *RING[:2], row("p", "c", "a", np.float32(0.8), votes=5, ties=2),
+    ])  # fmt: skip
+    a, c = one.first[0], one.first[1]
+    self.assertAlmostEqual(one.wins[c, a], 3, places=6)
+    self.assertAlmostEqual(one.wins[a, c], 0, places=6)
+
   def test_shares_that_passed_through_float32_tie(self):
     share = np.float32(1 / 3)
     rows = [*RING[:2], row("p", "a", "c", share, votes=3),
@@ -173,13 +182,13 @@ class NullTest(absltest.TestCase):
 
   def test_transitive_raters_are_seldom_called_cyclic(self):
     # Of 60 tests of level .1 with a true null 6 are expected to reject, of
-    # deviation 2.3; 14 is 3.4 of them more.
+    # deviation 2.3; 13 is 3 of them more. Without a second fit it is 19.
     rejected = 0
     for number in range(60):
       rng = np.random.default_rng(number)
-      rows = voted(rng, prompts=6, responses=10, votes=5)
+      rows = voted(rng, prompts=20, responses=8, votes=5)
       rejected += report(rows, simulations=39)["null"]["p_value"] <= 0.1
-    self.assertLess(rejected, 14)
+    self.assertLess(rejected, 13)
 
   def test_planted_cycles_are_found(self):
     # Three times rock, scissors, paper in each prompt, .8 of ten raters.
