@@ -64,6 +64,11 @@ def made(folder: pathlib.Path) -> dict[str, str]:
     )  # fmt: skip
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (pairs / f"{split}.jsonl").write_text(lines)
+  voted = folder / "voted"
+  voted.mkdir()
+  row = {"id": "1", "prompt": "p", "response_a": "a", "response_b": "b"}
+  for split in ("train", "validation"):
+    (voted / f"{split}.jsonl").write_text(json.dumps(row | {"prob_a": 0.6}))
   posts = folder / "posts"
   posts.mkdir()
   for split in small_records.COUNTS:
@@ -74,6 +79,7 @@ def made(folder: pathlib.Path) -> dict[str, str]:
     "POSTS": str(posts),
     "RATED": str(extending_page.write_rated(folder / "rated", records)),
     "COMPARISONS": str(pairs),
+    "PAIRS": str(voted),
     "DIR": str(folder / "run"),
   }
 

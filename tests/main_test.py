@@ -53,7 +53,7 @@ class WholePathTest(absltest.TestCase):
   def test_every_stage_leaves_what_it_should(self):
     self.assertEqual(self.first.returncode, 0, msg=self.first.stderr[-3000:])
     trained = ["sft", "preference", "reward", "nash/rlhf", "nash/nash_md"]
-    for job in (*trained, "comparisons", "tournament", "report"):
+    for job in (*trained, "comparisons", "judges", "tournament", "report"):
       self.assertTrue((self.workdir / job / "done.json").exists(), job)
       self.assertTrue((self.workdir / job / "key.json").exists(), job)
     for job in trained:
@@ -89,6 +89,27 @@ class WholePathTest(absltest.TestCase):
     for name in ("eval/win_prob_against_reference",
                  "eval/raters_win_prob_against_reference"):  # fmt: skip
       self.assertEqual([row["step"] for row in rows if name in row], [2, 4])
+
+  def test_judges_are_scored_on_all_held_out_comparisons(self):
+    results = json.loads((self.workdir / "judges/results.json").read_text())
+    self.assertEqual(list(results["judges"]), ["preference", "reward"])
+    self.assertEqual(results["cycles"]["judges"]["reward"]["cyclic"], 0)
+    for name, scores in results["judges"].items():
+      self.assertEqual("position" in scores, name == "preference")
+      table = (self.workdir / "judges" / f"{name}.csv").read_text()
+      self.assertLen(table.splitlines(), 1 + results["comparisons"])
+      self.assertIn(f"judges: {name} accuracy 0.", self.first.stdout)
+    # Those of the training are on the first 16 of them.
+    (last,) = metrics.load_metrics(
+      self.workdir / "preference" / "metrics.jsonl"
+    )[-1:]
+    table = (self.workdir / "judges/preference.csv").read_text().splitlines()
+    rows = [line.split(",") for line in table[1:17]]
+    right = [
+      0.5 + 0.5 * np.sign(float(row[3]) - 0.5) * np.sign(float(row[1]) - 0.5)
+      for row in rows
+    ]
+    self.assertAlmostEqual(last["eval/accuracy"], np.mean(right), places=6)
 
   def test_page_is_self_contained_and_names_every_policy(self):
     page = (self.workdir / "report" / "index.html").read_text()

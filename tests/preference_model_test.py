@@ -62,6 +62,21 @@ class PreferenceModelTest(parameterized.TestCase):
     np.testing.assert_array_equal(same, jnp.zeros(4))
 
   @parameterized.parameters(IN_RESPONSE, IN_PROMPT)
+  def test_both_orders_make_the_judgement(self, **template):
+    def one_order(first, second):
+      return preference_model.one_order_logit(
+        self.model, self.params, make_template(**template),
+        prompts=self.slots["prompts"], first=self.slots[first],
+        second=self.slots[second],
+      )  # fmt: skip
+
+    forward = one_order("responses", "opponents")
+    backward = one_order("opponents", "responses")
+    np.testing.assert_array_equal(forward - backward, self.logit(template))
+    # Untrained, it minds the place and not the response alone.
+    self.assertGreater(float(jnp.abs(forward + backward).max()), 1e-4)
+
+  @parameterized.parameters(IN_RESPONSE, IN_PROMPT)
   def test_padding_does_not_matter(self, **template):
     padded = {
       name: (

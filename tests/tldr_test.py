@@ -10,9 +10,10 @@ from absl.testing import absltest, parameterized
 import tensorflow_datasets as tfds
 
 from nashmd_jax.data import batches, records, tldr
+from tests import real_data
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
-REAL = pathlib.Path(__file__).parent.parent.parent / "shared" / "data"
+REAL = real_data.FOLDER
 
 
 def read(path: pathlib.Path, schema: str) -> list[records.Record]:
@@ -152,7 +153,7 @@ class BuilderTest(absltest.TestCase):
     )
 
 
-@unittest.skipUnless(REAL.is_dir(), "no ../shared/data beside the repository")
+@unittest.skipUnless(REAL.is_dir(), real_data.ABSENT)
 class RealDataTest(absltest.TestCase):
   def test_scitldr(self):
     rows = read(REAL / "scitldr_dev.jsonl.xz", "scitldr")

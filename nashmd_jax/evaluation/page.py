@@ -9,7 +9,7 @@ from typing import Any
 
 from nashmd_jax import workdir as workdir_lib
 from nashmd_jax.data import records
-from nashmd_jax.evaluation import plots, win_rates
+from nashmd_jax.evaluation import judges_page, plots, win_rates
 
 SAMPLES = 10
 PAGE = string.Template("""<!doctype html>
@@ -45,7 +45,7 @@ h3 { font-size: 1rem; margin: 1rem 0 .25rem; }
 .sample td, .sample th { padding: .2rem .5rem .2rem 0; }
 details { margin: .25rem 0 1rem; } summary { cursor: pointer; }
 code { font-size: .9em; overflow-wrap: anywhere; }
-</style></head><body><main>
+$judges_style</style></head><body><main>
 <h1>$title</h1>
 <p class="lead">$headline</p>
 <section><h2>Win rates</h2>
@@ -94,7 +94,8 @@ def make_page(
     chosen=_chosen(results["chosen"]),
     words=_words(results["words"]),
     about_judge=html.escape(next(iter(judges.values()))["about"]),
-    judges=_judges(workdir),
+    judges_style=judges_page.STYLE,
+    judges=judges_page.section(workdir),
     curves=f"data:image/png;base64,{image}",
     samples=min(SAMPLES, results["prompts"]),
     side_by_side=_side_by_side(results["policies"], workdir),
@@ -179,28 +180,6 @@ def _words(words: Mapping[str, float]) -> str:
     f"{html.escape(name)} {count:.1f}" for name, count in words.items()
   )
   return f"<p>Words a response: {told}.</p>"
-
-
-def _judges(workdir) -> str:
-  rows, cyclic = [], ""
-  for name, scores in plots.judge_scores(workdir).items():
-    best = scores.get("eval/best_accuracy")
-    rows.append(
-      f"<tr><td>{name} model</td><td>{scores['eval/accuracy']:.3f}</td>"
-      f"<td>{'not known' if best is None else f'{best:.3f}'}</td></tr>"
-    )
-    if "cyclic_prompts" in scores:
-      cyclic = (
-        "<p>The raters’ preference is cyclic among the candidate summaries of "
-        f"{scores['cyclic_prompts']:.1%} of the prompts.</p>"
-      )
-  if not rows:
-    return "<p>No judge was trained for this run.</p>"
-  return (
-    '<table class="plain"><tr><th>Judge</th><th>Held-out accuracy</th>'
-    "<th>Best that the raters’ noise allows</th></tr>"
-    f"{''.join(rows)}</table>{cyclic}"
-  )
 
 
 def _side_by_side(names, workdir) -> str:

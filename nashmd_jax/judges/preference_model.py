@@ -128,6 +128,27 @@ def win_logit(
   )
 
 
+def one_order_logit(
+  model: language_model.LanguageModel,
+  params: language_model.Params,
+  template: Template,
+  *,
+  prompts: Segment,
+  first: Segment,
+  second: Segment,
+) -> jax.Array:
+  """f(x, y, y′): log-odds that y, which is read first, is preferred.
+
+  One reading of the template, for measuring how much the place in it matters;
+  `win_logit` is what judges.
+
+  Args: as `win_logit`, y in the first place and y′ in the second.
+  Returns: f32[B].
+  """
+  slots = {"prompt": prompts, "first": first, "second": second}
+  return _answer_logit(model, params, template, slots)
+
+
 def reward(
   model: language_model.LanguageModel,
   params: language_model.Params,

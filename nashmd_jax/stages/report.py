@@ -7,7 +7,7 @@ import pathlib
 
 from nashmd_jax import files, pipeline
 from nashmd_jax.evaluation import page, plots
-from nashmd_jax.stages import tournament
+from nashmd_jax.stages import judge_report, tournament
 
 NAME = "report"
 
@@ -34,7 +34,10 @@ STAGE = pipeline.Stage(
   keys={},
   check=lambda config, findings: None,
   jobs=lambda config: [NAME],
-  needs=lambda config, job: [tournament.NAME],
+  needs=lambda config, job: [
+    tournament.NAME,
+    *judge_report.STAGE.jobs(config),
+  ],
   reads=lambda config, job: {},
   run=run,
   alone=True,

@@ -14,6 +14,7 @@ from nashmd_jax.judges import table
 from nashmd_jax.stages import (
   comparisons,
   export,
+  judge_report,
   judging,
   nash,
   preference,
@@ -177,6 +178,7 @@ PIPELINE = pipeline.Pipeline(
     sft.STAGE,
     comparisons.STAGE,
     *preference.STAGES,
+    judge_report.STAGE,
     nash.STAGE,
     tournament.STAGE,
     report.STAGE,
