@@ -7,7 +7,7 @@ BIN := .venv/bin
 MODELS := .venv-models/bin
 TPU := .venv-tpu/bin
 
-.PHONY: demo sweep games certify models scale seams bench test test-slow slurm \
+.PHONY: demo sweep games certify judges models scale seams bench test test-slow slurm \
   lint format lock clean
 
 demo: WORKDIR ?= out/demo
@@ -33,6 +33,9 @@ scale: .venv-tpu/ready
 # Its adapters are held against peft and transformers.
 seams: .venv-models/ready
 	$(MODELS)/python -m figures.seams
+
+judges: .venv/ready
+	$(BIN)/python -m figures.judges
 
 certify: .venv/ready
 	$(BIN)/python -m figures.certify

@@ -110,18 +110,14 @@ def make_algorithm(
       f"{judge_ahead} and clip {clip}, expected 1 or more, 0 or 1, and a clip "
       "above 0"
     )
-  off_policy = updates_per_rollout > 1 or judge_ahead > 0
-  if off_policy:
-    function = OFF_POLICY.get(function, function)
-  names = set(inspect.signature(function).parameters)
-  if off_policy and "behaviour_log_prob" not in names:
-    setting = "judge_ahead" if judge_ahead else "updates_per_rollout"
-    raise mistakes.Mistake(
-      f"nash.{setting}: got {judge_ahead or updates_per_rollout} for the loss "
-      f"{loss!r} on a {scores}; what another policy wrote is for "
-      "'policy_gradient' on a win_prob, or a loss that asks for "
-      "behaviour_log_prob"
+  if updates_per_rollout > 1 or judge_ahead:
+    function = _off_policy(
+      function,
+      f"nash.{'judge_ahead' if judge_ahead else 'updates_per_rollout'}: got "
+      f"{judge_ahead or updates_per_rollout} for the loss {loss!r} on a "
+      f"{scores}",
     )
+  names = set(inspect.signature(function).parameters)
   if "clip" in names:
     function = functools.partial(function, clip=clip)
   names -= {"clip"}
@@ -135,6 +131,22 @@ def make_algorithm(
     )
   way = ways.designed(way, design, orders, loss=loss)
   return play_by_names(function, names, way, loss=loss)
+
+
+def _off_policy(function: Callable, wanted: str) -> Callable:
+  """The form of a loss for what another policy wrote.
+
+  Args:
+    wanted: what the user set, for the error.
+  Raises: Mistake if there is none.
+  """
+  function = OFF_POLICY.get(function, function)
+  if ways.WROTE not in inspect.signature(function).parameters:
+    raise mistakes.Mistake(
+      f"{wanted}; what another policy wrote is for 'policy_gradient' on a "
+      f"win_prob, or a loss that asks for {ways.WROTE}"
+    )
+  return function
 
 
 def play_by_names(

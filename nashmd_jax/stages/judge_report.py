@@ -13,7 +13,7 @@ from nashmd_jax import files, pipeline
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import batches, records
 from nashmd_jax.evaluation import cycles, judge_scores
-from nashmd_jax.judges import preference_model
+from nashmd_jax.judges import preference_model, table
 from nashmd_jax.stages import comparisons as comparisons_lib
 from nashmd_jax.stages import judging, start, trained
 from nashmd_jax.training import distributed
@@ -24,11 +24,6 @@ NAME = "judges"
 RESAMPLES, SIMULATIONS = 1000, 200
 # Of the results, what `done.json` says of each judge.
 TOLD = ("accuracy", "log_loss", "brier", "calibration_error")
-
-
-def kind_of(name: str) -> str:
-  """ "preference" or "reward", of the name of a trained judge."""
-  return name.split("-")[0]
 
 
 def read(kind: str, model: Any, template: preference_model.Template) -> Any:
@@ -75,7 +70,7 @@ def judge(
   rows: Sequence[records.Record],
 ) -> Columns:
   """The readings of one judge, f64[N] each; see `read`."""
-  kind = kind_of(name)
+  kind, _ = table.kind_of(name)
   template = judging.make_template(config, task.tokenizer, name)
   base = task_lib.BASES[judging.base_section(config, name)]
   readings = read(kind, task.judge_model, template)
@@ -158,7 +153,7 @@ def describe(
     logits[name] = logit_of(readings)
     judged = judge_scores.Judged(logits[name], prob_a, words(rows), prompts)
     judges[name] = judge_scores.describe(judged, **drawing)
-    if kind_of(name) == "preference":
+    if table.kind_of(name)[0] == "preference":
       judges[name]["position"] = judge_scores.position_bias(
         *readings.values(), prob_a, prompts, **drawing
       )
