@@ -179,25 +179,7 @@ def make_evaluation(
 
   All of them score the same pairs of held-out responses.
   """
-  watched = {"": section.judge} | {f"{name}_": name for name in section.watch}
-  where = {"setting": "nash.watch"}
-  tokens, texts = {}, {}
-  for prefix, name in watched.items():
-    if judging.on_host(config, name, **where):
-      texts[prefix] = _when_asked(
-        functools.partial(
-          judging.text_judge,
-          config,
-          task,
-          workdir,
-          name,
-          **where,
-          batch_size=section.data.batch_size,
-        )
-      )
-    else:
-      judge = table.find(name, **where)
-      tokens[prefix] = judging.win_judge(config, task, judge)
+  tokens, texts = _watching(config, task, section, workdir)
   lanes = [settings.deployed_lane(section), opponents.REFERENCE]
   source = task.splits["validation"][: section.data.eval_examples]
 
@@ -217,7 +199,7 @@ def make_evaluation(
     return said, (written[:2] if texts else None)
 
   def evaluate(sets):
-    rows: dict[str, list] = {prefix: [] for prefix in watched}
+    rows: dict[str, list] = {prefix: [] for prefix in (*tokens, *texts)}
     ordered = batches.ordered_batches(
       source, task.encode, task.pad, batch_size=section.data.batch_size
     )
@@ -234,6 +216,30 @@ def make_evaluation(
     }
 
   return evaluate
+
+
+def _watching(config, task, section, workdir):
+  """The judge and those that watch, inside jit and on the host, by prefix."""
+  where = {"setting": "nash.watch"}
+  tokens, texts = {}, {}
+  for name in (section.judge, *section.watch):
+    prefix = f"{name}_" if tokens or texts else ""
+    if judging.on_host(config, name, **where):
+      texts[prefix] = _when_asked(
+        functools.partial(
+          judging.text_judge,
+          config,
+          task,
+          workdir,
+          name,
+          **where,
+          batch_size=section.data.batch_size,
+        )
+      )
+    else:
+      judge = table.find(name, **where)
+      tokens[prefix] = judging.win_judge(config, task, judge)
+  return tokens, texts
 
 
 def _when_asked(make):
