@@ -22,7 +22,7 @@ from nashmd_jax.training import loop, optimizer, programs, state, step
 from tests import judge_server, tiny_runs
 
 STEPS, TURNS = 6, 4
-DELAY = 0.12  # seconds of the server for each question
+DELAY = 0.25  # seconds of the server for each question
 
 
 class Stepping(NamedTuple):
@@ -47,6 +47,7 @@ def make_stepping(folder: pathlib.Path, url: str, **changes) -> Stepping:
   config = docstrings.get_config()
   with config.unlocked():
     config.nash.watch = ()
+    config.nash.data.batch_size = 8
     config.nash.judge = "served"
     config.judges.served.update({
       "url": url, "model": "any", "prompt": judge_server.PROMPT,
