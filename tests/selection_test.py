@@ -56,10 +56,10 @@ class BestTest(parameterized.TestCase):
 
   def test_ties_in_any_order_of_the_sums_go_to_the_first(self):
     # The same numbers in another order: means that differ in their last bits.
-    values = [0.1, 0.2, 0.3]
-    for order in itertools.permutations(values):
+    orders = itertools.permutations([0.1, 0.2, 0.3])
+    for one, other in itertools.product(list(orders), repeat=2):
       game = np.zeros((1, 4, 4))
-      game[0, 0, 1:], game[0, 1, [0, 2, 3]] = values, order
+      game[0, 0, 1:], game[0, 1, [0, 2, 3]] = one, other
       self.assertEqual(selection.best(game).tolist(), [0])
 
   def test_agrees_with_a_loop_over_responses(self):
