@@ -45,7 +45,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
         }
       )
       section.train.update(
-        {"steps": steps, "eval_every": steps // 4, "save_every": steps // 4}
+        {"steps": steps, "eval_every": steps // 5, "save_every": steps // 5}
       )
   return config.lock()
 
