@@ -34,7 +34,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.tokenizer.vocab_size = 4096
     config.layout = {"prompt_buckets": (48,), "max_response": 144}
     config.model.update({"width": 64, "num_heads": 2, "mlp_dim": 128})
-    for name, steps in (("preference", 400), ("reward", 400)):
+    for name, steps in (("preference", 200), ("reward", 300)):
       section = config[name]
       section.data.update({"batch_size": 32, "eval_examples": 320})
       section.optimizer.update(
@@ -45,7 +45,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
         }
       )
       section.train.update(
-        {"steps": steps, "eval_every": steps // 4, "save_every": steps // 4}
+        {"steps": steps, "eval_every": steps // 5, "save_every": steps // 5}
       )
   return config.lock()
 

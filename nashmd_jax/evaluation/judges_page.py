@@ -12,6 +12,7 @@ STYLE = """.judge { display: flex; flex-wrap: wrap; gap: 1rem 2rem;
   align-items: flex-start; }
 .judge svg { flex: 0 1 20rem; width: 20rem; max-width: 100%; height: auto;
   font: 11px system-ui, sans-serif; fill: #566075; }
+.judge .scroll { max-width: 100%; }
 .judge td, .score td { font-variant-numeric: tabular-nums; }
 """
 SCORES = {
@@ -27,7 +28,8 @@ GROUPS = {
 }
 NOTE = (
   "A tie on either side counts one half. In brackets and as bars: 95 % "
-  "intervals that resample prompts. Calibration is of the side that the judge "
+  "intervals that resample prompts; they are too narrow where a group has few. "
+  "Calibration is of the side that the judge "
   "favours, in bins of 5 %; noise in the bins makes the calibration error of a "
   "perfect judge more than 0, and its interval lies somewhat high."
 )
