@@ -55,7 +55,7 @@ class SectionTest(parameterized.TestCase):
     (dict(updates_per_rollout=2, clip=0.0), "and clip 0.0"),
     (
       dict(updates_per_rollout=2, judge="reward"),
-      "several updates on one rollout are for 'policy_gradient' on a win_prob",
+      "what another policy wrote is for 'policy_gradient' on a win_prob",
     ),
     (dict(deploy="best"), "nash.deploy: got 'best'"),
     (

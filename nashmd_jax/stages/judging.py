@@ -163,12 +163,15 @@ def reads(config: Config, setting: str, *names: str) -> dict[str, Any]:
 
 
 def check(config: Config, findings: mistakes.Findings) -> None:
-  """Collects what is wrong with the judges that a run or a tournament names."""
+  """Collects what is wrong with the judges that a run or a tournament names.
+
+  Of a run that cannot be read the stage `nash` tells.
+  """
   names = {"tournament.judges": list(config.tournament.judges)}
   for name, section in chosen(config).items():
     names[f"tournament.chosen.{name}.judge"] = [section.judge]
   for run in trained_runs(config):
-    with findings.collect():
+    with mistakes.Findings().collect():
       section = settings.run_section(config, run)
       names.setdefault("nash.judge", []).append(section.judge)
       names.setdefault("nash.watch", []).extend(section.watch)
