@@ -27,6 +27,7 @@ from tests import real_data
 OUT = pathlib.Path("out")
 WORK = OUT / "judges_votes"
 CONFIG = "configs/votes.py"
+SHORT = 200  # held-out pairs of the pretrained judge
 HELD_OUT = slice(2, None, 5)  # of the 16 questions in alphabetical order
 Given = dict[str, Any]
 
@@ -123,40 +124,65 @@ def votes_rows() -> list[rows.Row]:
   if not real_data.UKP.is_file():
     print(real_data.ABSENT)
     return []
-  shutil.rmtree(WORK, ignore_errors=True)
   train, held_out = load_votes()
-  write(WORK, train, held_out)
-  for stage in ("preference", "reward", "judges"):
-    out, seconds = demo.run_main(
-      f"--workdir={WORK / 'run'}",
-      f"--config.data.records={WORK / 'records'}",
-      f"--config.data.comparisons={WORK / 'comparisons'}",
-      f"--stage={stage}",
-      config=CONFIG,
-    )
-    print(f"{stage}: {seconds:.0f} s, status {out.returncode}")
-    if out.returncode:
-      return [rows.row(f"stage {stage} of {CONFIG} ended", None, "=", 0)]
-  results = files.load_json(WORK / "run" / "judges" / "results.json")
-  voters, lengths = halves(held_out), longer_wins(held_out)
+  voters = halves(held_out)
   found = [
     rows.row(
       f"two halves of the voters on a held-out pair agree, {said(voters)}: "
       "lower end",
       voters["low"], ">", 0.5,
-    )
+    ),
+    *learned("from scratch", CONFIG, train, held_out),
   ]  # fmt: skip
+  if not real_data.SMOLLM2.is_dir():
+    print(f"no rows of a pretrained judge: {real_data.SMOLLM2} is not there")
+    return found
+  return found + learned(
+    "of SmolLM2-135M with adapters",
+    f"{CONFIG}:smollm2",
+    [row for row in train if is_short(row)],
+    [row for row in held_out if is_short(row)][:SHORT],
+    f"--config.model.pretrained={real_data.SMOLLM2}",
+  )
+
+
+def is_short(row: Given) -> bool:
+  """Whether both texts are so short that the pretrained judge reads all."""
+  return max(len(row[name].split()) for name in ("text1", "text2")) <= 40
+
+
+def learned(
+  what: str, config: str, train: list[Given], held_out: list[Given], *flags: str
+) -> list[rows.Row]:
+  """What both judges of a config learn from votes."""
+  work = WORK / what.replace(" ", "_")
+  shutil.rmtree(work, ignore_errors=True)
+  write(work, train, held_out)
+  for stage in ("preference", "reward", "judges"):
+    out, seconds = demo.run_main(
+      f"--workdir={work / 'run'}",
+      f"--config.data.records={work / 'records'}",
+      f"--config.data.comparisons={work / 'comparisons'}",
+      f"--stage={stage}",
+      *flags,
+      config=config,
+    )
+    print(f"{what}, {stage}: {seconds:.0f} s, status {out.returncode}")
+    if out.returncode:
+      return [rows.row(f"stage {stage} of {config} ended", None, "=", 0)]
+  results = files.load_json(work / "run" / "judges" / "results.json")
+  lengths, found = longer_wins(held_out), []
   for name, scores in results["judges"].items():
     right, error = scores["accuracy"], scores["calibration_error"]
     found += [
       rows.row(
-        f"{name} model from scratch, {len(train)} pairs: accuracy against the "
+        f"{name} model {what}, {len(train)} pairs: accuracy against the "
         f"majority on {results['comparisons']} held-out pairs, {said(right)}, "
         f"where the longer text has {said(lengths)}: lower end",
         right["low"], ">", 0.5,
       ),
       rows.row(
-        f"{name} model: expected calibration error, {said(error)}",
+        f"{name} model {what}: expected calibration error, {said(error)}",
         error["value"], "≤", 0.5,
       ),
     ]  # fmt: skip

@@ -7,6 +7,10 @@ FOLDER = pathlib.Path(
   os.environ.get("NASHMD_DATA")
   or pathlib.Path(__file__).parent.parent.parent / "shared" / "data"
 )
+# A folder of SmolLM2-135M-Instruct in the Hugging Face layout.
+SMOLLM2 = (
+  pathlib.Path(os.environ.get("NASHMD_MODELS") or "out/models") / "smollm2"
+)
 UKP = FOLDER / "ukpconvarg1.jsonl.xz"
 ABSENT = (
   f"{FOLDER} is not there; set NASHMD_DATA to the folder of "
