@@ -9,10 +9,11 @@ import numpy as np
 
 from nashmd_jax import mistakes
 from nashmd_jax import task as task_lib
-from nashmd_jax.judges import compound, recorded, scorers
+from nashmd_jax.capacity import programs
+from nashmd_jax.judges import compound, recorded, scorers, table
 from nashmd_jax.stages import judging, nash, preference, tournament
 from nashmd_jax.training import metrics
-from tests import extending_test, judge_server
+from tests import extending_test, judge_server, tiny_runs
 
 JOB = extending_test.JOB
 
@@ -137,6 +138,28 @@ class StagesTest(extending_test.TinyRun):
       found["title"], "learned preference model, less 0.02 log-odds for each"
     )
     self.assertIn("length is penalised", found["about"])
+
+  def test_a_reward_model_may_judge_pairs(self):
+    config = self.config(**{"nash.judge": "bradley_terry"})
+    self.assertEqual(judging.wanted(config), ["reward"])
+    task = programs.stand_in_task(config, tiny_runs.devices())
+    made = judging.win_judge(
+      config, task, table.find("bradley_terry", setting="nash.judge")
+    )
+    params = task.judge_model.init(jax.random.key(0))
+    tokens = jax.random.randint(jax.random.key(1), (4, 8), 5, 300)
+    mask = jnp.ones(tokens.shape, bool)
+    y, other = (tokens, mask), (tokens[::-1], mask)
+    judge = made({"reward": params})
+    found = judge(jax.random.split(jax.random.key(0), 4), y, y, other)
+    score = table.TABLE["reward"].token(
+      task.judge_model,
+      params,
+      judging.make_template(config, task.tokenizer, "reward"),
+    )
+    expected = jax.nn.sigmoid(score(y, y) - score(y, other))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    self.assertGreater(float(jnp.ptp(found)), 1e-4)
 
   def test_a_compound_with_a_judge_of_text_stands_on_the_host(self):
     config = self.config(

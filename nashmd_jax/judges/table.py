@@ -122,6 +122,13 @@ def _section(name: str) -> Callable[[Config], Mapping[str, Any]]:
   return lambda config: pipeline.settings(config, name)
 
 
+# The reward model as a judge of pairs, P(y ≻ y′) = σ(r − r′).
+BRADLEY_TERRY = compound.Compound(
+  judges=("reward",),
+  combine=lambda said, *sizes: said[0],
+  title=lambda titles: f"{titles[0]}, of pairs",
+  about="It is the sigmoid of a difference of rewards, and knows no cycle.",
+)
 LEARNED = (
   "The judge is a model that policies were trained against, so that these "
   "rates overrate them: ask people, or a judge that no policy has seen, before "
@@ -182,6 +189,12 @@ TABLE = {
     text=_served,
     reads=_served_reads,
     costs=("judge_calls", "judge_tokens"),
+  ),
+  "bradley_terry": Judge(
+    title="learned reward model, of pairs",
+    about="",
+    gives="win_prob",
+    parts=lambda config: BRADLEY_TERRY,
   ),
   "ensemble": Judge(
     title="ensemble of judges",

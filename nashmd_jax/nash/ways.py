@@ -236,7 +236,6 @@ PAIRED = Way(
   ("log_ratio", "win_prob", "judged", WROTE),
 )
 RECORDED = Way(None, _recorded, _nobody, _no_scores, ("label",))
-ORDERS = ("one", "both")
 BY_NAME = {"log_ratio": PAIRED, "label": RECORDED, "reward": ALONE}
 # Which pairs are asked about, by the way of playing and the name of the design.
 DESIGNS = {
