@@ -140,7 +140,9 @@ class StagesTest(extending_test.TinyRun):
     self.assertIn("length is penalised", found["about"])
 
   def test_a_reward_model_may_judge_pairs(self):
-    config = self.config(**{"nash.judge": "bradley_terry"})
+    config = self.config(
+      **{"nash.judge": "bradley_terry", "tournament.judges": ("raters",)}
+    )
     self.assertEqual(judging.wanted(config), ["reward"])
     task = programs.stand_in_task(config, tiny_runs.devices())
     made = judging.win_judge(

@@ -53,8 +53,8 @@ def at_equal_length(
     confidence: level of the two-sided interval.
     seed: of the draws; the same prompts are drawn for the same seed and N.
   Returns: (σ(a), low, high); (½, 0, 1) if nothing can be told.
-  Source: Dubois et al., COLM 2024 (arXiv 2404.04475), eq. 1, without terms of
-    the instruction; Efron and Tibshirani 1993, §13.3.
+  Source: Dubois et al., 2024 (arXiv 2404.04475), without its terms of the
+    instruction; Efron and Tibshirani 1993, ch. 13, for the interval.
   """
   count = len(win_prob)
   values, which = np.unique(more_words, return_inverse=True)
