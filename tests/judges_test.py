@@ -9,11 +9,10 @@ import numpy as np
 
 from nashmd_jax import mistakes
 from nashmd_jax import task as task_lib
-from nashmd_jax.capacity import programs
 from nashmd_jax.judges import compound, recorded, scorers, table
 from nashmd_jax.stages import judging, nash, preference, tournament
 from nashmd_jax.training import metrics
-from tests import extending_test, judge_server, tiny_runs
+from tests import extending_test, judge_server
 
 JOB = extending_test.JOB
 
@@ -144,7 +143,7 @@ class StagesTest(extending_test.TinyRun):
       **{"nash.judge": "bradley_terry", "tournament.judges": ("raters",)}
     )
     self.assertEqual(judging.wanted(config), ["reward"])
-    task = programs.stand_in_task(config, tiny_runs.devices())
+    task = task_lib.load_task(config, self.base)
     made = judging.win_judge(
       config, task, table.find("bradley_terry", setting="nash.judge")
     )
