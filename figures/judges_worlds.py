@@ -8,7 +8,7 @@ import numpy as np
 from figures import rows
 from tests import judge_worlds
 
-TRAINING = dict(steps=400, batch_size=256, learning_rate=3e-3, seed=0)
+TRAINING = dict(steps=320, batch_size=256, learning_rate=3e-3, seed=0)
 HELD_OUT = 96  # texts, as many of each kind
 SEED = 1
 
