@@ -19,6 +19,8 @@ Game = preference_game.Game
 SAFE_STEP = 2.0
 # Linear programs and ranks: what is zero, for entries between 0 and 1.
 ZERO = 1e-9
+# The largest gap of a policy that is taken for an equilibrium.
+SOLVED = 1e-6
 
 
 class Equilibrium(NamedTuple):
@@ -123,6 +125,10 @@ class NashEquilibrium(NamedTuple):
   unique: bool
 
 
+class _Unsolved(RuntimeError):
+  """A game that is too close to another for the precision there is."""
+
+
 def nash_equilibrium(
   preference: np.ndarray, *, reference: np.ndarray
 ) -> NashEquilibrium:
@@ -134,6 +140,11 @@ def nash_equilibrium(
   equilibrium gives; if the antisymmetric game among these has a kernel of one
   dimension, that is the equilibrium, computed from its singular vectors.
   Otherwise interior-point steps minimise the KL over all of them.
+
+  Preferences that differ by less than the linear program can tell, as those of
+  a float32 judge do where they should be equal, may defeat it. The game is
+  then solved with preferences rounded to 1e-5, or 1e-4; `gap` is that of the
+  game as it was given.
 
   Args:
     preference: [Y, Y].
@@ -149,20 +160,38 @@ def nash_equilibrium(
       f"reference: expected shape {matrix.shape[:1]}, got {reference.shape}"
     )
   advantage = matrix - 0.5
+  for digits in (None, 5, 4):
+    game, allowed = advantage, SOLVED
+    if digits is not None:
+      half = np.triu(np.round(advantage, digits))
+      game, allowed = half - half.T, 10.0**-digits
+    try:
+      policy, unique = _solve(game, reference)
+    except (_Unsolved, np.linalg.LinAlgError):
+      continue
+    gap = float((advantage @ policy).max())
+    if gap <= allowed:
+      return NashEquilibrium(policy, gap, unique)
+  raise RuntimeError("no equilibrium was found, not of a rounded game either")
+
+
+def _solve(
+  advantage: np.ndarray, reference: np.ndarray
+) -> tuple[np.ndarray, bool]:
+  """The equilibrium nearest to μ, and whether it is the only one."""
   interior = _widest(advantage)
   given = interior > 0
   inner = advantage[np.ix_(given, given)]
   _, sizes, rows = np.linalg.svd(inner)
   kernel = rows[sizes <= ZERO * len(sizes)]
-  policy = np.zeros(len(matrix))
+  policy = np.zeros(len(advantage))
   if len(kernel) == 1:
     policy[given] = np.abs(kernel[0]) / np.abs(kernel[0]).sum()
   else:
     policy[given] = _nearest(
       interior[given], kernel, advantage[~given][:, given], reference[given]
     )
-  gap = float((advantage @ policy).max())
-  return NashEquilibrium(policy, gap, len(kernel) == 1)
+  return policy, len(kernel) == 1
 
 
 def _widest(advantage: np.ndarray) -> np.ndarray:
@@ -182,7 +211,8 @@ def _widest(advantage: np.ndarray) -> np.ndarray:
     bounds=[(0, None)] * count + [(0, 1)] * (2 * count),
     method="highs",
   )
-  assert result.success, result.message
+  if not result.success:
+    raise _Unsolved(result.message)
   ray, reached = result.x[:count], result.x[count : 2 * count]
   ray = np.where(reached > 0.5, ray, 0)
   return ray / ray.sum()
@@ -240,5 +270,5 @@ def _nearest(
       active.append(nearest[1])
     policy = policy + length * step
   else:
-    raise RuntimeError("the search among several equilibria found no rest")
+    raise _Unsolved("the search among several equilibria found no rest")
   return policy / policy.sum()
