@@ -8,12 +8,18 @@ and how accurate the judges are. `:tiny` after the file name runs the same path
 on very little.
 """
 
-import importlib.util
-import pathlib
-
 import ml_collections
 
+placeholder = ml_collections.config_dict.placeholder
+
 TEMPLATE_TOKENS = ("<1>", "<2>", "<answer>")
+# Of the preference model and the judge of Munos et al., ICML 2024.
+PAIR = (
+  "You are an expert summary rater. Given a piece of text and two of its "
+  "possible summaries, output 1 or 2 to indicate which summary is better. "
+  "Text - {prompt}, Summary 1 - {first}, Summary 2 - {second}. "
+  "Preferred Summary -"
+)
 
 
 def get_config(variant: str = "full") -> ml_collections.ConfigDict:
@@ -25,22 +31,22 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   config.required = ()
   config.seed = 0
   config.data = {
-    "records": ml_collections.config_dict.placeholder(str),
+    "records": placeholder(str),
     "schema": "summary",
-    "comparisons": ml_collections.config_dict.placeholder(str),
+    "comparisons": placeholder(str),
     "comparisons_schema": "comparison",
     "packages": (),
   }
   config.tokenizer = {
-    "file": ml_collections.config_dict.placeholder(str),
+    "file": placeholder(str),
     "vocab_size": 4096,
     "eos_token": "</s>",
-    "bos_token": ml_collections.config_dict.placeholder(str),
+    "bos_token": placeholder(str),
     "special_tokens": TEMPLATE_TOKENS,
   }
   config.layout = {"prompt_buckets": (48, 72), "max_response": 24}
   config.model = {
-    "pretrained": ml_collections.config_dict.placeholder(str),
+    "pretrained": placeholder(str),
     "family": "t5",
     "width": 128,
     "num_heads": 4,
@@ -92,7 +98,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     "response": "{first}<answer>",
     "answers": ("<1>", "<2>"),
   }
-  config.judges = load("judges").get_config()
+  config.judges = judges()
   for judge in (config.preference, config.reward):
     judge.labels = {"kind": "soft", "ties": "half", "smoothing": 0.0}
     judge.data.eval_examples = 1920
@@ -200,13 +206,39 @@ def stage(
   )
 
 
-def load(name: str):
-  """A config file of this folder, which is no package."""
-  path = pathlib.Path(__file__).with_name(f"{name}.py")
-  spec = importlib.util.spec_from_file_location(f"{name}_config", path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
+def judges() -> ml_collections.ConfigDict:
+  """The settings of judges that are not trained; read where one is named."""
+  config = ml_collections.ConfigDict()
+  # "preference-1" is the preference model trained once more.
+  config.ensemble = {
+    "members": ("preference", "preference-1"),
+    "rule": "mean",
+    "deviations": 1.0,
+  }
+  config.penalised = {"judge": "preference", "log_odds": 0.02}
+  config.recorded = {"file": placeholder(str), "schema": "comparison"}
+  config.served = {
+    "url": placeholder(str),
+    "model": placeholder(str),
+    "form": "chat",
+    "system": placeholder(str),
+    "prompt": PAIR,
+    "answers": ("1", "2"),
+    "top_logprobs": 5,
+    "max_tokens": 8,
+    "orders": "both",
+    "timeout_seconds": 60.0,
+    "retries": 5,
+    "connections": 16,
+    "per_minute": 0.0,
+    "budget_calls": 0,
+    "budget_tokens": 0,
+    "most_failed": 0.1,
+    "key_variable": "OPENAI_API_KEY",
+    # None keeps the answers in the workdir.
+    "cache": placeholder(str),
+  }
+  return config
 
 
 def make_tiny(config: ml_collections.ConfigDict) -> None:

@@ -19,12 +19,19 @@ same path on CPU with very little, from folders with random weights that it
 writes first.
 """
 
-import importlib.util
-import pathlib
-
 import ml_collections
 
 placeholder = ml_collections.config_dict.placeholder
+
+# Of the preference model and the judge of Munos et al., ICML 2024.
+PAIR = (
+  "You are an expert summary rater. Given a piece of text and two of its "
+  "possible summaries, output 1 or 2 to indicate which summary is better. "
+  "Text - {prompt}, Summary 1 - {first}, Summary 2 - {second}. "
+  "Preferred Summary -"
+)
+# Of the reward model.
+SINGLE = "Context - {prompt}, Summary - {first}"
 
 
 def get_config(variant: str = "full") -> ml_collections.ConfigDict:
@@ -102,8 +109,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     },
   }
   config.sft = stage(batch_size=32, steps=4000, learning_rate=1e-3)
-  judges = load("judges")
-  for name, prompt in (("preference", judges.PAIR), ("reward", judges.SINGLE)):
+  for name, prompt in (("preference", PAIR), ("reward", SINGLE)):
     config[name] = stage(batch_size=32, steps=4000, learning_rate=1e-4)
     config[name].start_from_sft = False
     config[name].template = {
@@ -112,7 +118,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
       "answers": ("1", "2"),
     }
     config[name].labels = {"kind": "soft", "ties": "half", "smoothing": 0.0}
-  config.judges = judges.get_config()
+  config.judges = judges()
   config.judges.recorded.schema = "openai_comparisons"
   config.nash = stage(batch_size=32, steps=10_000, learning_rate=3e-5)
   config.nash.opponent = "mixture"
@@ -209,13 +215,39 @@ def stage(
   )
 
 
-def load(name: str):
-  """A config file of this folder, which is no package."""
-  path = pathlib.Path(__file__).with_name(f"{name}.py")
-  spec = importlib.util.spec_from_file_location(f"{name}_config", path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
+def judges() -> ml_collections.ConfigDict:
+  """The settings of judges that are not trained; read where one is named."""
+  config = ml_collections.ConfigDict()
+  # "preference-1" is the preference model trained once more.
+  config.ensemble = {
+    "members": ("preference", "preference-1"),
+    "rule": "mean",
+    "deviations": 1.0,
+  }
+  config.penalised = {"judge": "preference", "log_odds": 0.02}
+  config.recorded = {"file": placeholder(str), "schema": "comparison"}
+  config.served = {
+    "url": placeholder(str),
+    "model": placeholder(str),
+    "form": "chat",
+    "system": placeholder(str),
+    "prompt": PAIR,
+    "answers": ("1", "2"),
+    "top_logprobs": 5,
+    "max_tokens": 8,
+    "orders": "both",
+    "timeout_seconds": 60.0,
+    "retries": 5,
+    "connections": 16,
+    "per_minute": 0.0,
+    "budget_calls": 0,
+    "budget_tokens": 0,
+    "most_failed": 0.1,
+    "key_variable": "OPENAI_API_KEY",
+    # None keeps the answers in the workdir.
+    "cache": placeholder(str),
+  }
+  return config
 
 
 def make_tiny(config: ml_collections.ConfigDict) -> None:

@@ -133,6 +133,7 @@ class MissingTest(parameterized.TestCase):
       jnp.array([[0.8, 0.0, 0.2], [0.0, 0.0, 0.0]]),
       jnp.array([[True, False, True], [False, False, False]]),
       jnp.tile(jnp.array([[0.6, 0.2, 0.2]]), (2, 1)),
+      ways.Asked(1, *play.algorithm.way.asks(1, 3)),
     )
     # (.6 · .8 + .2 · .2) / .8
     np.testing.assert_allclose(found["win_prob"], [0.65, 0.0], rtol=1e-6)
@@ -144,6 +145,7 @@ class MissingTest(parameterized.TestCase):
       jnp.array([[1.0, 4.0, 0.0, 2.0], [1.0, 0.0, 0.0, 0.0]]),
       jnp.array([[True, True, False, True], [True, False, False, False]]),
       jnp.tile(jnp.array([[0.25, 0.25, 0.5]]), (2, 1)),
+      ways.Asked(1, *play.algorithm.way.asks(1, 3)),
     )
     np.testing.assert_allclose(found["baseline"][0], 2 / 0.75 + 0.0, rtol=1e-6)
     np.testing.assert_array_equal(found["counted"], [True, False])

@@ -125,7 +125,11 @@ class OutsideTest(OutsideCase):
     ("nash.judge", "odd:two", "odd:two takes (first, second), expected one of"),
     ("nash.judge", "odd:swapped", "takes (prompts, keys, responses, opponents"),
     ("nash.judge", "odd:not_a_judge", "returned 'judge', expected a judges"),
-    ("nash.judge", "odd:judge_of_nothing", "expected one of tokens or of text"),
+    (
+      "nash.judge",
+      "odd:judge_of_nothing",
+      "expected one of tokens, of text or",
+    ),
     ("nash.judge", "odd:judge_of_no_stage", "whose stage is None or one of"),
     ("nash.watch", ("raters", "odd:two"), "odd:two takes (first, second)"),
     ("tournament.judges", ("odd:absent",), "odd has no function 'absent'"),

@@ -149,7 +149,8 @@ class ProgramsTest(parameterized.TestCase):
       name: np.zeros(rows[name].shape, rows[name].dtype)
       for name in run.training.experiment.host.reads
     }
-    given = run.training.experiment.host.ask(zeros)
+    host = run.training.experiment.host
+    given = host.rows(host.ask(zeros))
     self.assertLen(given, 3)
     for name, array in given.items():
       self.assertEqual(array.shape, rows[name].shape)

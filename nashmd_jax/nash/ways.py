@@ -151,17 +151,16 @@ def _table(answers, judged, size: int, asked: Asked):
   A pair that was asked in both orders is the mean of the two, and known if
   both answers are.
   """
-  i, j = asked.i, asked.j
-  times = np.zeros((1, size, size), np.int32)
-  np.add.at(times, (0, i, j), 1)
-  times = times + times.transpose(0, 2, 1)
-  win_prob = jnp.zeros((len(answers), size, size), answers.dtype)
-  win_prob = win_prob.at[:, i, j].add(answers).at[:, j, i].add(1 - answers)
-  often = jnp.asarray(np.maximum(times, 1), win_prob.dtype)
-  win_prob = jnp.where(times > 0, win_prob / often, 0.5)
-  known = jnp.zeros(win_prob.shape, jnp.int32)
-  known = known.at[:, i, j].add(judged).at[:, j, i].add(judged)
-  return win_prob, (known == times) & (times > 0)
+  number = np.full((size, size), -1)
+  number[asked.i, asked.j] = np.arange(len(asked.i))
+  was, swapped = (number >= 0)[None], (number.T >= 0)[None]
+  times = np.maximum(was.astype(np.int32) + swapped, 1)
+  there, back = answers[:, number], answers[:, number.T]
+  won = jnp.where(was, there, 0) + jnp.where(swapped, 1 - back, 0)
+  won = won / jnp.asarray(times, won.dtype)
+  known = (judged[:, number] | ~was) & (judged[:, number.T] | ~swapped)
+  asked_at_all = was | swapped
+  return jnp.where(asked_at_all, won, 0.5), known & asked_at_all
 
 
 def _win_probs(answers, judged, weights, asked) -> Named:

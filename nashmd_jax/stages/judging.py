@@ -165,7 +165,8 @@ def reads(config: Config, setting: str, *names: str) -> dict[str, Any]:
 def check(config: Config, findings: mistakes.Findings) -> None:
   """Collects what is wrong with the judges that a run or a tournament names.
 
-  Of a run that cannot be read the stage `nash` tells.
+  Of a run that cannot be read, and of a name there that is no judge's, the
+  stage `nash` tells.
   """
   names = {"tournament.judges": list(config.tournament.judges)}
   for name, section in chosen(config).items():
@@ -173,8 +174,13 @@ def check(config: Config, findings: mistakes.Findings) -> None:
   for run in trained_runs(config):
     with mistakes.Findings().collect():
       section = settings.run_section(config, run)
-      names.setdefault("nash.judge", []).append(section.judge)
-      names.setdefault("nash.watch", []).extend(section.watch)
+      for setting, name in (
+        ("nash.judge", section.judge),
+        *(("nash.watch", watching) for watching in section.watch),
+      ):
+        with mistakes.Findings().collect():
+          table.find(name, setting=setting)
+          names.setdefault(setting, []).append(name)
   for setting, named in names.items():
     for name in dict.fromkeys(named):
       with findings.collect():
