@@ -24,6 +24,7 @@ FIRST_OWN = 5
 FIRST_SHARED = FIRST_OWN + KINDS * OWN
 VOCAB = FIRST_SHARED + SHARED
 SHORTEST, LONGEST = 5, 7
+LABELS = {"kind": "hard", "ties": "half", "smoothing": 0.0}
 SIZES = dict(
   family="t5", vocab_size=VOCAB, width=32, num_heads=4, head_dim=8,
   mlp_dim=64, encoder_layers=1, decoder_layers=2, num_buckets=16,
@@ -145,6 +146,7 @@ def draw_comparisons(
   )
   return segments(first, second) | {
     "prob_a": world.vote(rng, first, second).astype(np.float32),
+    "weight": np.ones(count, np.float32),
     "real": np.ones(count, bool),
   }
 
@@ -184,7 +186,7 @@ def train(
   def update(params, moments, batch):
     def loss(params):
       judge = (model, params, template)
-      return preference.comparison_loss(kind, judge, batch)[0].value
+      return preference.comparison_loss(kind, judge, batch, LABELS)[0].value
 
     change, moments = tx.update(jax.grad(loss)(params), moments, params)
     return optax.apply_updates(params, change), moments
@@ -350,7 +352,11 @@ def moment_error(*, responses: int, seed: int) -> float:
       # The likelihood minds differences alone: the first reward is 0.
       reward = jnp.concatenate([jnp.zeros(1), free])
       return losses.bradley_terry_loss(
-        reward_a=reward[a], reward_b=reward[b], prob_a=prob_a, mask=real
+        reward_a=reward[a],
+        reward_b=reward[b],
+        prob_a=prob_a,
+        weight=jnp.ones(len(a)),
+        mask=real,
       )[0].value
 
     slope, curvature = jax.jit(jax.grad(loss)), jax.jit(jax.hessian(loss))
