@@ -24,6 +24,18 @@ def save_json(path: pathlib.Path, value: Any) -> None:
   save_text(path, json.dumps(value, indent=1) + "\n")
 
 
+def read_bytes(path: pathlib.Path) -> bytes:
+  """What a file holds.
+
+  Raises: Mistake if it cannot be read.
+  """
+  try:
+    return path.read_bytes()
+  except OSError as error:
+    reason = error.strerror or mistakes.brief(error)
+    raise mistakes.Mistake(f"{path}: cannot be read ({reason})") from None
+
+
 def load_json(path: pathlib.Path) -> Any:
   """Reads a value that `save_json` wrote.
 

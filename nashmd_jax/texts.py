@@ -18,7 +18,7 @@ import ml_collections
 import tensorflow_datasets as tfds
 
 from nashmd_jax import files, mistakes, outside
-from nashmd_jax.data import card, docstrings, records, tldr
+from nashmd_jax.data import card, docstrings, lines, records, tldr
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.hub import pretrained
 from nashmd_jax.training import distributed
@@ -164,8 +164,8 @@ def save_card(
   def work():
     found = card.describe(splits, encode)
     files.save_json(workdir / "data" / f"{name}.json", found)
-    for line in card.lines(found):
-      print(f"{title}: {line}")
+    for told in card.lines(found):
+      print(f"{title}: {told}")
     return found
 
   return distributed.on_first(work)
@@ -184,7 +184,7 @@ def facts(
   return {
     "records": _digest(splits),
     "comparisons": _digest(comparisons),
-    "tokenizer": hashlib.sha256(tokenizer.read_bytes()).hexdigest(),
+    "tokenizer": hashlib.sha256(files.read_bytes(tokenizer)).hexdigest(),
   }
 
 
@@ -267,11 +267,12 @@ def _check_file(own: Own, path, kind: str | None) -> tuple[str | None, int]:
 def _files(
   folder: str, schema: str, splits: Sequence[str]
 ) -> dict[str, list[epath.Path]]:
-  """FOLDER/train.jsonl and the like; train-0.jsonl.gz, … for parts."""
-  found = {
-    split: sorted(epath.Path(folder).glob(f"{split}*.jsonl*"))
-    for split in splits
-  }
+  """The files of each split, of which every one must be there."""
+  findings, found = mistakes.Findings(), {}
+  for split in splits:
+    with findings.collect():
+      found[split] = lines.find_files(folder, split)
+  findings.tell()
   absent = [f"{split}.jsonl" for split, paths in found.items() if not paths]
   if absent:
     others = f", nor {' or '.join(absent[1:])}" if absent[1:] else ""
@@ -288,7 +289,8 @@ def _prepared_own(own: Own, workdir: pathlib.Path) -> Splits:
   digest = hashlib.sha256(f"{own.schema}{source}".encode())
   for split, paths in found.items():
     for path in paths:
-      digest.update(f"{split} {path.name}\n".encode() + path.read_bytes())
+      name = f"{split} {path.name}\n".encode()
+      digest.update(name + files.read_bytes(path))
   return _prepared(
     tldr.Tldr,
     schema=own.schema,

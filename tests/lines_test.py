@@ -12,7 +12,7 @@ from absl.testing import absltest, parameterized
 from etils import epath
 
 from nashmd_jax import files, mistakes
-from nashmd_jax.data import records, tldr
+from nashmd_jax.data import lines, records, tldr
 
 GOOD = b'{"id": "1", "prompt": "p", "response": "r"}\n'
 ROW = json.loads(GOOD)
@@ -193,6 +193,14 @@ class LinesTest(parameterized.TestCase):
       opened.side_effect = FileNotFoundError(2, os.strerror(2), str(path))
       self.assertEqual(self.sentence(path), f"{path}: no such file")
 
+  def test_bytes_of_a_file_that_is_not_there(self):
+    for name, message in (("a", "No such file"), ("", "Is a directory")):
+      path = self.folder / name
+      with self.assertRaises(mistakes.Mistake) as caught:
+        files.read_bytes(path)
+      found = str(caught.exception)
+      self.assertStartsWith(found, f"{path}: cannot be read ({message}")
+
   @parameterized.parameters(
     b"\xff", b"[" * 100_000, b"9" * 5000, b"{", b"\xef\xbb\xbf{}"
   )
@@ -202,6 +210,80 @@ class LinesTest(parameterized.TestCase):
       files.load_json(path)
     self.assertStartsWith(str(caught.exception), f"{path}: cannot be read (")
     self.assertLess(len(str(caught.exception)), len(str(path)) + 250)
+
+
+class FilesTest(parameterized.TestCase):
+  def find(self, *names, split="train", folder="data"):
+    self.folder = pathlib.Path(self.create_tempdir().full_path) / folder
+    self.folder.mkdir()
+    for name in names:
+      (self.folder / name).write_bytes(GOOD)
+    return [path.name for path in lines.find_files(self.folder, split)]
+
+  @parameterized.parameters(
+    ("train.jsonl",),
+    ("train.jsonl.gz",),
+    ("train-0.jsonl.gz", "train-1.jsonl.xz", "train-10.jsonl"),
+    ("train-00000-of-00002.jsonl", "train-00001-of-00002.jsonl.gz"),
+    ("train-0.jsonl", "train.jsonl.xz"),
+  )
+  def test_parts(self, *names):
+    others = (
+      "train.jsonl.bak", "train.jsonl~", ".train.jsonl.swp", "train.json",
+      "train.jsonl.partial", ".train.jsonl", "#train.jsonl#", "train",
+      "train.jsonl.tmp", "train-0.jsonl.gz.part", "my-train.jsonl", "train.csv",
+      "validation.jsonl",
+    )  # fmt: skip
+    self.assertEqual(self.find(*names, *others), list(names))
+
+  @parameterized.parameters("a[0]b", "two words", "*", "{x}?", "ü", "%s", "~")
+  def test_any_folder(self, folder):
+    self.assertEqual(
+      self.find("t.jsonl", split="t", folder=folder), ["t.jsonl"]
+    )
+
+  @parameterized.parameters(
+    "trainer.jsonl", "train_old.jsonl", "train-old.jsonl", "train0.jsonl",
+    "train_0.jsonl.gz", "train (copy).jsonl", "train[1].jsonl.xz",
+    "train.old.jsonl", "train-0.jsonl.zst", "train.jsonl.bz2",
+    "train.jsonl.jsonl",
+  )  # fmt: skip
+  def test_names_that_are_no_part(self, name):
+    with self.assertRaises(mistakes.Mistake) as caught:
+      self.find("train.jsonl", name)
+    self.assertStartsWith(
+      str(caught.exception),
+      f"{self.folder / name}: begins like train.jsonl and is no part of it",
+    )
+
+  @parameterized.parameters(
+    ("train.jsonl", "train.jsonl.gz"),
+    ("train-0.jsonl.gz", "train-0.jsonl.xz"),
+  )
+  def test_a_file_that_is_there_twice(self, *names):
+    with self.assertRaisesRegex(
+      mistakes.Mistake, f"{names[1]}: {names[0]} beside it is of the same name"
+    ):
+      self.find(*names)
+
+  @parameterized.parameters(
+    (("0-of-3", "2-of-3"), "train-0-of-3.jsonl: is one of 3 parts .* got 2;"),
+    (("0-of-1", "0-of-2", "1"), "train-0-of-2.jsonl: is one of 2 parts"),
+  )
+  def test_an_absent_part(self, parts, message):
+    with self.assertRaisesRegex(mistakes.Mistake, message):
+      self.find(*(f"train-{part}.jsonl" for part in parts))
+
+  def test_a_folder_that_is_none(self):
+    self.assertEqual(lines.find_files("/nowhere/at/all", "train"), [])
+    file = self.create_tempfile("data.jsonl").full_path
+    with self.assertRaises(mistakes.Mistake) as caught:
+      lines.find_files(file, "train")
+    self.assertEqual(
+      str(caught.exception),
+      f"{file}: cannot be read (Not a directory); expected a folder of JSON "
+      "lines",
+    )
 
 
 class QuoteTest(parameterized.TestCase):

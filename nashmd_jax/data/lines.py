@@ -1,4 +1,4 @@
-"""JSON lines that others wrote: plain or packed text in, objects out.
+"""JSON lines that others wrote: the files of a folder, the objects of a file.
 
 Whatever a file holds that is no JSON object ends in one sentence with file
 and line. What the objects must have is in `records`.
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import gzip
 import json
 import lzma
+import re
 from typing import Any
 import zlib
 
@@ -26,8 +27,64 @@ MAGIC = {
   b"BZh": ".bz2",
   b"PK\x03\x04": ".zip",
 }
+# The name of a part behind that of its split.
+PART = re.compile(r"(-\d+(-of-(?P<parts>\d+))?)?\.jsonl(\.gz|\.xz)?")
+LIKE_PART = re.compile(
+  rf".*\.jsonl({'|'.join(map(re.escape, MAGIC.values()))})?"
+)
 UTF8_MARK = b"\xef\xbb\xbf"
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+def find_files(folder: epath.PathLike, split: str) -> list[epath.Path]:
+  """The files of a split, sorted by name; none if there are none.
+
+  SPLIT.jsonl, or parts with a number as SPLIT-0.jsonl or
+  SPLIT-00000-of-00002.jsonl, each plain or in .gz or .xz.
+
+  Args:
+    folder: local or remote.
+    split: such as "train".
+  Raises: Mistake for a folder that is none, for a file of JSON lines whose
+    name begins with the split and goes on otherwise, for one that is there
+    twice, plain and packed, and for an absent one of a known number of parts.
+  """
+  folder = epath.Path(folder)
+  try:
+    paths = sorted(folder.iterdir()) if folder.exists() else []
+  except OSError as error:
+    raise mistakes.Mistake(
+      f"{folder}: cannot be read ({error.strerror or mistakes.brief(error)}); "
+      "expected a folder of JSON lines"
+    ) from None
+  found, said = {}, {}
+  for path in paths:
+    rest = path.name.removeprefix(split)
+    if rest == path.name or not LIKE_PART.fullmatch(rest):
+      continue
+    part = PART.fullmatch(rest)
+    if not part:
+      raise mistakes.Mistake(
+        f"{path}: begins like {split}.jsonl and is no part of it, as "
+        f"{split}-0.jsonl or {split}-0.jsonl.gz would be; rename it, or move "
+        "it to another folder"
+      )
+    name = path.name.partition(".jsonl")[0]
+    if name in found:
+      raise mistakes.Mistake(
+        f"{path}: {found[name].name} beside it is of the same name; delete or "
+        "rename one of the two"
+      )
+    found[name] = path
+    said.setdefault(part["parts"], []).append(path)
+  said.pop(None, None)
+  for parts, there in said.items():
+    if len(there) != int(parts):
+      raise mistakes.Mistake(
+        f"{there[0]}: is one of {int(parts)} parts by its name, got "
+        f"{len(there)}; bring the others, or rename those there are"
+      )
+  return list(found.values())
 
 
 def read_objects(
