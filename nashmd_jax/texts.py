@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from etils import epath
 import ml_collections
@@ -92,6 +92,23 @@ def load_comparisons(
   return _prepared_own(own, workdir)
 
 
+def count_left_out(
+  config: ml_collections.ConfigDict, workdir: pathlib.Path
+) -> tuple[dict[str, int], dict[str, int]]:
+  """Rows of the user's files that gave no record, by split.
+
+  Returns: of the records, of the comparisons; empty for files that are not the
+    user's. Both have been loaded before.
+  """
+  of_records, of_comparisons = (
+    {}
+    if own.folder is None
+    else tldr.Tldr(**_own_files(own, workdir)).info.metadata["left_out"]
+    for own in _own_of(config.data)
+  )
+  return of_records, of_comparisons
+
+
 def load_tokenizer(
   config: ml_collections.ConfigDict, workdir: pathlib.Path, splits: Splits
 ) -> tuple[epath.Path, tokenizer_lib.Tokenizer]:
@@ -147,6 +164,7 @@ def save_card(
   splits: Mapping[str, Sequence[records.Record]],
   encode: Callable[[records.Record], card.Example],
   *,
+  left_out: Mapping[str, int],
   name: str = "card",
   title: str = "data",
 ) -> dict[str, card.Card]:
@@ -156,13 +174,14 @@ def save_card(
     workdir: of the run.
     splits: records of any kind by split.
     encode: record -> token ids; see `batches.encode_record`.
+    left_out: rows that gave no record, by split; see `count_left_out`.
     name: of the file.
     title: what the lines begin with.
   Returns: the card, see `card.describe`.
   """
 
   def work():
-    found = card.describe(splits, encode)
+    found = card.describe(splits, encode, left_out)
     files.save_json(workdir / "data" / f"{name}.json", found)
     for told in card.lines(found):
       print(f"{title}: {told}")
@@ -284,6 +303,11 @@ def _files(
 
 
 def _prepared_own(own: Own, workdir: pathlib.Path) -> Splits:
+  return _prepared(tldr.Tldr, **_own_files(own, workdir))
+
+
+def _own_files(own: Own, workdir: pathlib.Path) -> dict[str, Any]:
+  """What makes the builder of the user's files."""
   found = _files(own.folder, own.schema, own.splits)
   source = outside.source_hash(own.schema) or ""
   digest = hashlib.sha256(f"{own.schema}{source}".encode())
@@ -291,14 +315,14 @@ def _prepared_own(own: Own, workdir: pathlib.Path) -> Splits:
     for path in paths:
       name = f"{split} {path.name}\n".encode()
       digest.update(name + files.read_bytes(path))
-  return _prepared(
-    tldr.Tldr,
-    schema=own.schema,
-    files={
-      split: [str(path) for path in paths] for split, paths in found.items()
-    },
-    data_dir=workdir / "data" / _short(digest.hexdigest()),
-  )
+  paths = {
+    split: [str(path) for path in there] for split, there in found.items()
+  }
+  return {
+    "schema": own.schema,
+    "files": paths,
+    "data_dir": workdir / "data" / _short(digest.hexdigest()),
+  }
 
 
 def _prepared(make: Callable[..., Builder], **kwargs) -> Splits:

@@ -170,6 +170,22 @@ class TextsTest(parameterized.TestCase):
       self.assertEqual(row["slot"], (0, 1))
       self.assertEqual(float(row["prob_a"]), 0.75)
 
+  def test_rows_that_gave_no_record_are_counted(self):
+    one = {"id": "1", "text": "t", "summaries": ["s", "u"]}
+    none = one | {"summaries": []}
+    folder = self.write(train=[one, none, none], validation=[one], test=[one])
+    given = {"records": folder, "schema": "scitldr"}
+    splits = self.load(texts.load_summaries, **given)
+    self.assertLen(splits["train"], 2)
+    self.assertEqual(
+      self.load(texts.count_left_out, **given),
+      ({"train": 2, "validation": 0, "test": 0}, {}),
+    )
+    (found,) = self.sentences(
+      records=self.write(train=[none]), schema="scitldr"
+    )
+    self.assertIn("train.jsonl: no records in it", found)
+
   def test_other_files_are_other_data(self):
     def rows(response):
       return [{"id": "1", "prompt": "p", "response": response}]

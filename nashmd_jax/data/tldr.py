@@ -172,14 +172,28 @@ def read_records(
   Raises: Mistake for an unknown schema, a missing file, or with file, line
     and field of the first bad row.
   """
+  for number, found in read_rows(path, schema, kind=kind, setting=setting):
+    for record in found:
+      yield number, record
+
+
+def read_rows(
+  path: epath.PathLike,
+  schema: str,
+  *,
+  kind: str | None = None,
+  setting: str = "data.schema",
+) -> Iterator[tuple[int, Sequence[records.Record]]]:
+  """The records of each row of a file, maybe none; see `read_records`."""
   declared, convert = find_schema(schema, setting=setting)
   kind = declared or kind
   for number, row in lines.read_objects(path, f"JSON lines of {schema}"):
     where = f"{path}, line {number}"
-    for record in _converted(convert, row, schema, where):
+    found = _converted(convert, row, schema, where)
+    for record in found:
       kind = kind or records.kind_of(record)
       records.check_record(record, kind, where)
-      yield number, record
+    yield number, found
 
 
 def _converted(convert, row: Row, schema: str, where: str):
@@ -213,7 +227,8 @@ class Tldr(tfds.core.GeneratorBasedBuilder):
     "1.0.0": "Summaries and comparisons as our records.",
     "1.1.0": "Slots; unary records; schemas of the user's own.",
     "1.2.0": "Votes, ties and weights of comparisons.",
-    "1.3.0": "Text that is null, a number or not UTF-8 is refused.",
+    "1.3.0": "Text that is null, a number or not UTF-8 is refused. Rows that "
+    "gave no record are counted.",
   }
 
   def __init__(
@@ -263,23 +278,24 @@ class Tldr(tfds.core.GeneratorBasedBuilder):
       metadata=tfds.core.MetadataDict(),
     )
 
-  def _read(self, path: str) -> Iterator[tuple[int, records.Record]]:
-    return read_records(path, self._schema, kind=self._kind)
-
   def _split_generators(self, dl_manager):
     del dl_manager
-    digest = hashlib.sha256()
+    digest, left_out = hashlib.sha256(), dict.fromkeys(self._files, 0)
     for split in sorted(self._files):
       for path in self._files[split]:
-        for number, record in self._read(path):
-          digest.update(f"{split} {number} {record}\n".encode())
+        for number, found in read_rows(path, self._schema, kind=self._kind):
+          left_out[split] += not found
+          for record in found:
+            digest.update(f"{split} {number} {record}\n".encode())
     self.info.metadata["content_hash"] = digest.hexdigest()
+    self.info.metadata["left_out"] = left_out
     return {split: self._generate_examples(split) for split in self._files}
 
   def _generate_examples(self, split: str):
     names = set(self.info.features)
     for i, path in enumerate(self._files[split]):
-      for row, (_, record) in enumerate(self._read(path)):
+      found = read_records(path, self._schema, kind=self._kind)
+      for row, (_, record) in enumerate(found):
         slot = records.slot_of(record) or (0, 0)
         record = ABSENT | record | {"slot": slot}
         yield f"{i}/{row}", {name: record[name] for name in names}
