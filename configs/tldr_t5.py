@@ -4,7 +4,7 @@
     --config.data.records=POSTS --config.data.comparisons=COMPARISONS \
     --config.model.pretrained=T5_LARGE --config.judge_model.pretrained=T5_XL
 
-POSTS and COMPARISONS are folders, local or gs://, of train*.jsonl and so on in
+POSTS and COMPARISONS are folders, local or gs://, of train.jsonl and so on in
 the schemas of `nashmd_jax/data/tldr.py`; the models are folders of T5 v1.1 in
 the Hugging Face layout with tokenizer.json. For a TPU v5e slice of 16 chips;
 before renting one:

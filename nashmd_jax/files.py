@@ -24,12 +24,26 @@ def save_json(path: pathlib.Path, value: Any) -> None:
   save_text(path, json.dumps(value, indent=1) + "\n")
 
 
+def read_bytes(path: pathlib.Path) -> bytes:
+  """What a file holds.
+
+  Raises: Mistake if it cannot be read.
+  """
+  try:
+    return path.read_bytes()
+  except OSError as error:
+    reason = error.strerror or mistakes.brief(error)
+    raise mistakes.Mistake(f"{path}: cannot be read ({reason})") from None
+
+
 def load_json(path: pathlib.Path) -> Any:
   """Reads a value that `save_json` wrote.
 
-  Raises: ValueError if the file is missing or not JSON.
+  Raises: ValueError if the file is missing, not UTF-8 or not JSON.
   """
   try:
     return json.loads(path.read_text(encoding="utf-8"))
-  except (OSError, json.JSONDecodeError) as error:
-    raise mistakes.Mistake(f"{path}: cannot be read ({error})") from None
+  except (OSError, ValueError, RecursionError) as error:
+    raise mistakes.Mistake(
+      f"{path}: cannot be read ({mistakes.brief(error)})"
+    ) from None

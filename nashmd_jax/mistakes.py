@@ -7,6 +7,10 @@ fault and keeps its traceback.
 
 from collections.abc import Iterator
 import contextlib
+import reprlib
+from typing import Any
+
+MOST_QUOTED = 200  # characters
 
 
 class Mistake(ValueError):
@@ -20,6 +24,25 @@ class Mistake(ValueError):
     """Takes one sentence for each mistake."""
     super().__init__("\n".join(sentences))
     self.sentences = sentences
+
+
+def quote(value: Any) -> str:
+  """A value as a sentence shows it: its repr, at most `MOST_QUOTED` long."""
+  try:
+    return _bounded(reprlib.repr(value))
+  except ValueError:  # more digits than Python writes
+    return "an int too large to show"
+
+
+def brief(error: BaseException) -> str:
+  """What an error says, in one line of at most `MOST_QUOTED` characters."""
+  text = " ".join(str(error).split())[: MOST_QUOTED + 1]
+  shown = (one if one.isprintable() else ascii(one)[1:-1] for one in text)
+  return _bounded("".join(shown))
+
+
+def _bounded(text: str) -> str:
+  return text if len(text) <= MOST_QUOTED else f"{text[: MOST_QUOTED - 1]}…"
 
 
 class Findings:

@@ -126,5 +126,4 @@ def _tell(told: str) -> None:
 
 
 def _line(error: BaseException) -> str:
-  text = " ".join(str(error).split())
-  return f"{type(error).__name__}: {text[:200]}"
+  return f"{type(error).__name__}: {mistakes.brief(error)}"

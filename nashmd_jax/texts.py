@@ -11,14 +11,14 @@ import hashlib
 import io
 import json
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from etils import epath
 import ml_collections
 import tensorflow_datasets as tfds
 
 from nashmd_jax import files, mistakes, outside
-from nashmd_jax.data import card, docstrings, records, tldr
+from nashmd_jax.data import card, docstrings, lines, records, tldr
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.hub import pretrained
 from nashmd_jax.training import distributed
@@ -92,6 +92,23 @@ def load_comparisons(
   return _prepared_own(own, workdir)
 
 
+def count_left_out(
+  config: ml_collections.ConfigDict, workdir: pathlib.Path
+) -> tuple[dict[str, int], dict[str, int]]:
+  """Rows of the user's files that gave no record, by split.
+
+  Returns: of the records, of the comparisons; empty for files that are not the
+    user's. Both have been loaded before.
+  """
+  of_records, of_comparisons = (
+    {}
+    if own.folder is None
+    else tldr.Tldr(**_own_files(own, workdir)).info.metadata["left_out"]
+    for own in _own_of(config.data)
+  )
+  return of_records, of_comparisons
+
+
 def load_tokenizer(
   config: ml_collections.ConfigDict, workdir: pathlib.Path, splits: Splits
 ) -> tuple[epath.Path, tokenizer_lib.Tokenizer]:
@@ -147,6 +164,7 @@ def save_card(
   splits: Mapping[str, Sequence[records.Record]],
   encode: Callable[[records.Record], card.Example],
   *,
+  left_out: Mapping[str, int],
   name: str = "card",
   title: str = "data",
 ) -> dict[str, card.Card]:
@@ -156,16 +174,17 @@ def save_card(
     workdir: of the run.
     splits: records of any kind by split.
     encode: record -> token ids; see `batches.encode_record`.
+    left_out: rows that gave no record, by split; see `count_left_out`.
     name: of the file.
     title: what the lines begin with.
   Returns: the card, see `card.describe`.
   """
 
   def work():
-    found = card.describe(splits, encode)
+    found = card.describe(splits, encode, left_out)
     files.save_json(workdir / "data" / f"{name}.json", found)
-    for line in card.lines(found):
-      print(f"{title}: {line}")
+    for told in card.lines(found):
+      print(f"{title}: {told}")
     return found
 
   return distributed.on_first(work)
@@ -184,7 +203,7 @@ def facts(
   return {
     "records": _digest(splits),
     "comparisons": _digest(comparisons),
-    "tokenizer": hashlib.sha256(tokenizer.read_bytes()).hexdigest(),
+    "tokenizer": hashlib.sha256(files.read_bytes(tokenizer)).hexdigest(),
   }
 
 
@@ -267,11 +286,12 @@ def _check_file(own: Own, path, kind: str | None) -> tuple[str | None, int]:
 def _files(
   folder: str, schema: str, splits: Sequence[str]
 ) -> dict[str, list[epath.Path]]:
-  """FOLDER/train.jsonl and the like; train-0.jsonl.gz, … for parts."""
-  found = {
-    split: sorted(epath.Path(folder).glob(f"{split}*.jsonl*"))
-    for split in splits
-  }
+  """The files of each split, of which every one must be there."""
+  findings, found = mistakes.Findings(), {}
+  for split in splits:
+    with findings.collect():
+      found[split] = lines.find_files(folder, split)
+  findings.tell()
   absent = [f"{split}.jsonl" for split, paths in found.items() if not paths]
   if absent:
     others = f", nor {' or '.join(absent[1:])}" if absent[1:] else ""
@@ -283,20 +303,26 @@ def _files(
 
 
 def _prepared_own(own: Own, workdir: pathlib.Path) -> Splits:
+  return _prepared(tldr.Tldr, **_own_files(own, workdir))
+
+
+def _own_files(own: Own, workdir: pathlib.Path) -> dict[str, Any]:
+  """What makes the builder of the user's files."""
   found = _files(own.folder, own.schema, own.splits)
   source = outside.source_hash(own.schema) or ""
   digest = hashlib.sha256(f"{own.schema}{source}".encode())
   for split, paths in found.items():
     for path in paths:
-      digest.update(f"{split} {path.name}\n".encode() + path.read_bytes())
-  return _prepared(
-    tldr.Tldr,
-    schema=own.schema,
-    files={
-      split: [str(path) for path in paths] for split, paths in found.items()
-    },
-    data_dir=workdir / "data" / _short(digest.hexdigest()),
-  )
+      name = f"{split} {path.name}\n".encode()
+      digest.update(name + files.read_bytes(path))
+  paths = {
+    split: [str(path) for path in there] for split, there in found.items()
+  }
+  return {
+    "schema": own.schema,
+    "files": paths,
+    "data_dir": workdir / "data" / _short(digest.hexdigest()),
+  }
 
 
 def _prepared(make: Callable[..., Builder], **kwargs) -> Splits:

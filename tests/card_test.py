@@ -31,7 +31,7 @@ SPLITS = {
     row("1", "long prompt"),
     row("1", "p", "long"),
     row("2", "p"),
-    row("1", "q"),
+    row("1", "q", " "),
   ],
   "test": [row("1", "p"), row("3", "z")],
 }
@@ -39,11 +39,13 @@ SPLITS = {
 
 class CardTest(absltest.TestCase):
   def test_hand_values(self):
-    found = card.describe(SPLITS, encode)
+    found = card.describe(SPLITS, encode, {"train": 3})
     self.assertEqual(
       found["train"],
       {
         "rows": 4,
+        "left_out": 3,
+        "empty_responses": 1,
         "looked_at": 4,
         "prompts_cut": 0.25,
         "responses_cut": 0.25,
@@ -54,13 +56,18 @@ class CardTest(absltest.TestCase):
     )
     self.assertEqual(found["test"]["shared_prompts"], 1)
     self.assertEqual(found["test"]["duplicate_ids"], 0)
+    self.assertEqual(found["test"]["left_out"], 0)
 
   def test_a_comparison_counts_once(self):
     pair = {"id": "1", "prompt": "p", "response_a": "long"}
     rows = [pair | {"response_b": text} for text in ("long", "b")]
     rows.append(rows[1] | {"response_a": "a"})
-    found = card.describe({"train": rows}, encode)["train"]
+    found = card.describe({"train": rows}, encode, {})["train"]
     self.assertAlmostEqual(found["responses_cut"], 2 / 3)
+    self.assertEqual(found["empty_responses"], 0)
+    rows += [pair | {"response_a": a, "response_b": ""} for a in ("", "a")]
+    found = card.describe({"train": rows}, encode, {})["train"]
+    self.assertEqual(found["empty_responses"], 2)
 
   def test_of_many_records_some_are_looked_at_all_over(self):
     rows = [row(str(i), "p" * (1 + 3 * (i >= 25_000))) for i in range(50_000)]
@@ -70,7 +77,7 @@ class CardTest(absltest.TestCase):
       seen.append(int(one["id"]))
       return encode(one)
 
-    found = card.describe({"train": rows}, noted)["train"]
+    found = card.describe({"train": rows}, noted, {})["train"]
     self.assertEqual(found["looked_at"], 2000)
     self.assertEqual(seen, list(range(0, 50_000, 25)))
     self.assertEqual(found["prompts_cut"], 0.5)
@@ -79,7 +86,7 @@ class CardTest(absltest.TestCase):
     self.assertIn("50.0% of the prompts are cut (of 2,000 looked at)", line)
 
   def test_an_empty_split(self):
-    found = card.describe({"train": []}, encode)["train"]
+    found = card.describe({"train": []}, encode, {})["train"]
     self.assertEqual(set(found.values()), {0})
 
   def test_it_is_saved_and_only_what_is_amiss_is_told(self):
@@ -87,16 +94,19 @@ class CardTest(absltest.TestCase):
     splits = SPLITS | {"validation": [row("9", "y")]}
     told = io.StringIO()
     with contextlib.redirect_stdout(told):
-      found = texts.save_card(workdir, splits, encode)
+      found = texts.save_card(
+        workdir, splits, encode, left_out={"train": 1200, "test": 0}
+      )
     saved = json.loads((workdir / "data" / "card.json").read_text())
     self.assertEqual(saved, found)
     self.assertEqual(saved["validation"]["prompts"], 1)
     self.assertEqual(
       told.getvalue().splitlines(),
       [
-        "data: train, 4 records: 25.0% of the prompts are cut; 25.0% of the "
-        "responses are cut; 2 ids stand there before; 2 prompts are also in "
-        "another split",
+        "data: train, 4 records: 1,200 more rows gave no record; 1 have an "
+        "empty response; 25.0% of the prompts are cut; 25.0% of the responses "
+        "are cut; 2 ids stand there before; 1 prompts stand there before; "
+        "2 prompts are also in another split",
         "data: test, 2 records: 1 prompts are also in another split",
       ],
     )

@@ -191,6 +191,9 @@ class StagesTest(extending_test.TinyRun):
     named = {"tournament.judges": ("recorded",), "nash.judge": "raters"}
     with self.assertRaisesRegex(mistakes.Mistake, "judges.recorded.file: got"):
       self.config(**named)
+    empty = self.create_tempfile("empty.jsonl").full_path
+    with self.assertRaisesRegex(mistakes.Mistake, "empty.jsonl: no records in"):
+      self.config(**named, **{"judges.recorded.file": empty})
     config = self.config(**named, **{"judges.recorded.file": file.full_path})
     self.assertEqual(judging.wanted(config), [])
     judge = judging.text_judge(

@@ -94,6 +94,26 @@ class TextsTest(parameterized.TestCase):
       "absent/train.jsonl: no such file, nor validation.jsonl;", found[3]
     )
 
+  def test_files_of_each_split_are_told_of_at_once(self):
+    good = {"id": "1", "prompt": "p", "response": "r"}
+    folder = self.write("a[0] b", train=[good], validation=[good], test=[good])
+    texts.check(data_config(records=folder))
+    self.write("a[0] b", train_old=[good], testing=[good])
+    found = self.sentences(records=folder)
+    self.assertLen(found, 2)
+    self.assertStartsWith(found[0], f"{folder}/train_old.jsonl: begins like")
+    self.assertStartsWith(found[1], f"{folder}/testing.jsonl: begins like")
+    (found,) = self.sentences(records=f"{folder}/train.jsonl")
+    self.assertStartsWith(found, f"{folder}/train.jsonl: cannot be read (Not")
+
+  def test_a_part_beside_the_others_is_read(self):
+    rows = [{"id": i, "prompt": "p", "response": "r"} for i in "123"]
+    folder = self.write(train=rows[:1], validation=rows, test=rows)
+    self.write(**{"train-1": rows[1:]})
+    (self.folder / "data" / "train.jsonl.bak").write_text("nothing")
+    splits = self.load(texts.load_summaries, records=folder)
+    self.assertCountEqual(splits["train"], rows)
+
   @parameterized.parameters(
     ("records", "comparison", "schema", "for a summary or a unary"),
     ("comparisons", "summary", "comparisons_schema", "for a comparison"),
@@ -149,6 +169,22 @@ class TextsTest(parameterized.TestCase):
     for row in compared["train"]:
       self.assertEqual(row["slot"], (0, 1))
       self.assertEqual(float(row["prob_a"]), 0.75)
+
+  def test_rows_that_gave_no_record_are_counted(self):
+    one = {"id": "1", "text": "t", "summaries": ["s", "u"]}
+    none = one | {"summaries": []}
+    folder = self.write(train=[one, none, none], validation=[one], test=[one])
+    given = {"records": folder, "schema": "scitldr"}
+    splits = self.load(texts.load_summaries, **given)
+    self.assertLen(splits["train"], 2)
+    self.assertEqual(
+      self.load(texts.count_left_out, **given),
+      ({"train": 2, "validation": 0, "test": 0}, {}),
+    )
+    (found,) = self.sentences(
+      records=self.write(train=[none]), schema="scitldr"
+    )
+    self.assertIn("train.jsonl: no records in it", found)
 
   def test_other_files_are_other_data(self):
     def rows(response):

@@ -9,6 +9,7 @@ import unittest
 from absl.testing import absltest, parameterized
 import tensorflow_datasets as tfds
 
+from nashmd_jax import mistakes
 from nashmd_jax.data import batches, records, tldr
 from tests import real_data
 
@@ -92,6 +93,46 @@ class SchemaTest(parameterized.TestCase):
     path.write_text(f"{good}\n{line}\n")
     with self.assertRaisesRegex(ValueError, f"bad.jsonl, {message}"):
       read(path, "openai_comparisons")
+
+  @parameterized.parameters(
+    ("scitldr", "id", None, "TypeError: 'id' is None, expected text"),
+    ("scitldr", "text", 5, "TypeError: 'text' is 5, expected text"),
+    ("scitldr", "summaries", "one", "'summaries' is 'one', not a list"),
+    ("scitldr", "summaries", None, "'summaries' is None, not a list"),
+    ("tldr_posts", "title", None, "'title' is None, expected text"),
+    ("tldr_posts", "post", 1.5, "'post' is 1.5, expected text"),
+    ("tldr_posts", "subreddit", [], "'subreddit' is [], expected text"),
+    ("xsum", "document", None, "'document' is None, expected text"),
+    ("ukp_votes", "votes", [], "ZeroDivisionError"),
+    ("ukp_votes", "votes", [["w", "z" * 5000]], "KeyError: 'zzz"),
+    ("ukp_votes", "votes", 3, "TypeError"),
+    ("openai_comparisons", "info", "text", "AttributeError"),
+    ("openai_comparisons", "choice", None, "KeyError: None"),
+    ("openai_comparisons", "summaries", [], "ValueError: not enough"),
+  )
+  def test_fields_of_another_type(self, schema, name, value, message):
+    posted = {"subreddit": "s", "title": "t", "post": "p"}
+    row = {
+      "id": "1", **posted, "summary": "s", "text": "t", "summaries": ["s"],
+      "document": "d", "text1": "a", "text2": "b", "votes": [["w", 1]],
+    }  # fmt: skip
+    if schema == "openai_comparisons":
+      row |= {"info": row, "worker": "w", "choice": 0}
+      row["info"], row["summaries"] = {"id": "1", **posted}, [{"text": "a"}] * 2
+    path = pathlib.Path(self.create_tempdir()) / "typed.jsonl"
+    path.write_text(f"{json.dumps(row)}\n{json.dumps(row | {name: value})}\n")
+    with self.assertRaises(mistakes.Mistake) as caught:
+      read(path, schema)
+    found = str(caught.exception)
+    self.assertStartsWith(found, f"{path}, line 2: not a row of {schema} (")
+    self.assertIn(message, found)
+    self.assertLess(len(found), len(str(path)) + 300)
+
+  def test_fields_that_are_none_of_ours_are_passed_over(self):
+    record = dict.fromkeys(records.TEXT_FIELDS["summary"], "text")
+    path = pathlib.Path(self.create_tempdir()) / "ours.jsonl"
+    records.save_records(path, [record | {"source": "x", "label": [1]}])
+    self.assertEqual(read(path, "summary"), [record])
 
   def test_unknown_schema_and_file(self):
     with self.assertRaisesRegex(ValueError, "data.schema: got 'reddit'"):

@@ -1,7 +1,8 @@
 """What a data set is like before anything learns from it: the data card.
 
-It counts what training would not notice: texts that are cut, records that
-stand twice, and prompts that are held out and trained on.
+It counts what training would not notice: rows that gave no record, texts that
+are cut or empty, records and prompts that stand twice, and prompts that are
+held out and trained on.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,6 +11,15 @@ from typing import Any
 from nashmd_jax.data import records
 
 LOOKED_AT = 2000
+LOST = {
+  "left_out": "more rows gave no record",
+  "empty_responses": "have an empty response",
+}
+REPEATED = {
+  "duplicate_ids": "ids stand there before",
+  "prompts_again": "prompts stand there before",
+  "shared_prompts": "prompts are also in another split",
+}
 Example = Mapping[str, Any]
 Card = dict[str, int | float]
 
@@ -17,6 +27,7 @@ Card = dict[str, int | float]
 def describe(
   splits: Mapping[str, Sequence[records.Record]],
   encode: Callable[[records.Record], Example],
+  left_out: Mapping[str, int],
 ) -> dict[str, Card]:
   """Counts of every split.
 
@@ -24,11 +35,14 @@ def describe(
     splits: records of any kind by split.
     encode: record -> token ids, and whether they are cut; see
       `batches.encode_record`.
-  Returns: by split "rows"; "looked_at", the rows, evenly spread, that the
-    shares are of; "prompts_cut" and "responses_cut", shares of these rows in
-    [0, 1], a comparison counting if either response is cut; "duplicate_ids",
-    rows whose id an earlier one has; "prompts", how many differ;
-    "shared_prompts", rows whose prompt is also in another split.
+    left_out: rows of the files that gave no record, by split; a split that is
+      not named has none.
+  Returns: by split "rows"; "left_out"; "empty_responses", rows with a response
+    of no text, a comparison counting once; "looked_at", the rows, evenly
+    spread, that the shares are of; "prompts_cut" and "responses_cut", shares of
+    these rows in [0, 1], a comparison counting if either response is cut;
+    "duplicate_ids", rows whose id an earlier one has; "prompts", how many
+    differ; "shared_prompts", rows whose prompt is also in another split.
   """
   prompts = {
     split: [row["prompt"] for row in rows] for split, rows in splits.items()
@@ -41,12 +55,19 @@ def describe(
     )
     card[split] = {
       "rows": len(rows),
+      "left_out": left_out.get(split, 0),
+      "empty_responses": sum(map(_is_empty, rows)),
       **_cuts(rows, encode),
       "duplicate_ids": len(rows) - len({row["id"] for row in rows}),
       "prompts": len(distinct[split]),
       "shared_prompts": sum(text in elsewhere for text in prompts[split]),
     }
   return card
+
+
+def _is_empty(row: records.Record) -> bool:
+  names = (name for name in row if name.startswith("response"))
+  return any(not row[name].strip() for name in names)
 
 
 def _cuts(rows, encode) -> Card:
@@ -70,18 +91,23 @@ def _cuts(rows, encode) -> Card:
 def lines(card: Mapping[str, Card]) -> Iterator[str]:
   """A sentence for each split of a card in which something is amiss."""
   for split, counts in card.items():
-    found = [
+    cuts = [
       f"{counts[f'{text}_cut']:.1%} of the {text} are cut"
       for text in ("prompts", "responses")
       if counts[f"{text}_cut"]
     ]
-    if found and counts["looked_at"] < counts["rows"]:
-      found[-1] += f" (of {counts['looked_at']:,} looked at)"
-    if counts["duplicate_ids"]:
-      found.append(f"{counts['duplicate_ids']:,} ids stand there before")
-    if counts["shared_prompts"]:
-      found.append(
-        f"{counts['shared_prompts']:,} prompts are also in another split"
-      )
+    if cuts and counts["looked_at"] < counts["rows"]:
+      cuts[-1] += f" (of {counts['looked_at']:,} looked at)"
+    again = {"prompts_again": counts["rows"] - counts["prompts"]}
+    lost = _told(counts, LOST)
+    found = lost + cuts + _told(counts | again, REPEATED)
     if found:
       yield f"{split}, {counts['rows']:,} records: {'; '.join(found)}"
+
+
+def _told(counts: Card, sentences: Mapping[str, str]) -> list[str]:
+  return [
+    f"{counts[name]:,} {told}"
+    for name, told in sentences.items()
+    if counts[name]
+  ]

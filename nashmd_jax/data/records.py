@@ -14,12 +14,12 @@ in a prompt that is too long.
 from collections.abc import Iterable
 import json
 import pathlib
-import reprlib
 from typing import Any
 
 import numpy as np
 
 from nashmd_jax import files, mistakes
+from nashmd_jax.data import lines
 
 Record = dict[str, Any]
 
@@ -39,8 +39,8 @@ WEIGHT, MOST_WEIGHT = 1.0, float(np.finfo(np.float32).max)
 
 def save_records(path: pathlib.Path, records: Iterable[Record]) -> None:
   """Writes JSON lines; the file appears whole or not at all."""
-  lines = (json.dumps(record, ensure_ascii=False) for record in records)
-  files.save_text(path, "".join(f"{line}\n" for line in lines))
+  texts = (json.dumps(record, ensure_ascii=False) for record in records)
+  files.save_text(path, "".join(f"{text}\n" for text in texts))
 
 
 def load_records(path: pathlib.Path, kind: str) -> list[Record]:
@@ -51,46 +51,14 @@ def load_records(path: pathlib.Path, kind: str) -> list[Record]:
     kind: a key of `TEXT_FIELDS`.
   Raises: Mistake that names file, line and field of the first bad record.
   """
-  if not path.is_file():
-    raise mistakes.Mistake(f"{path}: no such file; expected one {kind} a line")
+  expected = f"one {kind} a line"
   records = []
-  with path.open(encoding="utf-8", errors="replace") as file:
-    for number, line in enumerate(file, start=1):
-      if line.strip():
-        where = f"{path}, line {number}"
-        record = parse_json(line, where)
-        check_record(record, kind, where)
-        records.append(record)
+  for number, record in lines.read_objects(path, expected):
+    check_record(record, kind, f"{path}, line {number}")
+    records.append(record)
   if not records:
-    raise mistakes.Mistake(
-      f"{path}: no records in it; expected one {kind} a line"
-    )
+    raise mistakes.Mistake(f"{path}: no records in it; expected {expected}")
   return records
-
-
-def parse_json(line: str, where: str) -> Record:
-  """The JSON object in a line.
-
-  Args:
-    where: file and line, for the error.
-  Raises: Mistake if there is none.
-  """
-  try:
-    record = json.loads(line)
-  except json.JSONDecodeError as error:
-    raise mistakes.Mistake(
-      f"{where}: not JSON ({error.msg} at column {error.colno}); "
-      f"mend or delete the line"
-    ) from None
-  except (ValueError, RecursionError) as error:
-    raise mistakes.Mistake(
-      f"{where}: JSON that cannot be read ({error}); mend or delete the line"
-    ) from None
-  if not isinstance(record, dict):
-    raise mistakes.Mistake(
-      f"{where}: expected a JSON object, got {reprlib.repr(record)}"
-    )
-  return record
 
 
 def kind_of(record: Record) -> str:
@@ -134,7 +102,7 @@ def check_record(record: Record, kind: str, where: str) -> None:
     if not (_is_number(share) and 0 <= share <= 1):
       raise mistakes.Mistake(
         f"{where}: a {kind} needs {name} between 0 and 1, got "
-        f"{reprlib.repr(share)}"
+        f"{mistakes.quote(share)}"
       )
   if kind == "comparison":
     _check_votes(record, where)
@@ -146,7 +114,7 @@ def check_record(record: Record, kind: str, where: str) -> None:
 def _check_text(value: Any, field: str, needed: str) -> None:
   needed = f"{needed} the text field {field!r}"
   if not isinstance(value, str):
-    raise mistakes.Mistake(f"{needed}, got {reprlib.repr(value)}")
+    raise mistakes.Mistake(f"{needed}, got {mistakes.quote(value)}")
   try:
     value.encode()
   except UnicodeEncodeError as error:
@@ -161,12 +129,12 @@ def _check_votes(record: Record, where: str) -> None:
   if type(votes) is not int or not 1 <= votes <= MOST_VOTES:
     raise mistakes.Mistake(
       f"{where}: votes must be a whole number of raters from 1 to "
-      f"{MOST_VOTES:,}, got {reprlib.repr(votes)}"
+      f"{MOST_VOTES:,}, got {mistakes.quote(votes)}"
     )
   if type(ties) is not int or not 0 <= ties <= votes:
     raise mistakes.Mistake(
       f"{where}: ties must be a whole number from 0 to the votes, {votes}, got "
-      f"{reprlib.repr(ties)}"
+      f"{mistakes.quote(ties)}"
     )
   share = record["prob_a"]
   if abs(2 * share - 1) * votes > votes - ties + 1e-3:
@@ -181,7 +149,7 @@ def _check_weight(record: Record, where: str) -> None:
   if not (_is_number(weight) and 0 <= weight <= MOST_WEIGHT):
     raise mistakes.Mistake(
       f"{where}: weight must be a finite number of 0 or more, got "
-      f"{reprlib.repr(weight)}"
+      f"{mistakes.quote(weight)}"
     )
 
 
@@ -199,5 +167,5 @@ def _check_slot(record: Record, where: str) -> None:
   if not (pair and 0 <= slot[0] <= slot[1] <= size):
     raise mistakes.Mistake(
       f"{where}: slot must be [start, stop] in the {size} characters of the "
-      f"prompt, got {reprlib.repr(slot)}"
+      f"prompt, got {mistakes.quote(slot)}"
     )

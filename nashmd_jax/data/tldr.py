@@ -6,11 +6,8 @@ of the user's own is a function of one row, named module:function.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-import gzip
 import hashlib
 import itertools
-import lzma
-import reprlib
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -18,12 +15,15 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from nashmd_jax import mistakes, outside
-from nashmd_jax.data import records
+from nashmd_jax.data import lines, records
 
 Row = Mapping[str, Any]
 # What stands for the fields of a comparison that a record does not have.
 ABSENT = {"rater": "", "weight": records.WEIGHT, **records.COUNTS}
-OPENERS = {".xz": lzma.open, ".gz": gzip.open}
+# The fields of a Reddit post.
+POST = ("subreddit", "title", "post")
+# What a row that is not of its schema raises where it is converted.
+MISFITS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 class Schema(NamedTuple):
@@ -32,12 +32,19 @@ class Schema(NamedTuple):
   Attributes:
     kind: of the records, a key of `records.TEXT_FIELDS`; None for a user's
       function, whose first record decides.
-    convert: row -> its records; a KeyError, TypeError or ValueError of it
-      is reported with file and line. A user's may return one record bare.
+    convert: row -> its records; one of `MISFITS` is reported with file and
+      line. A user's may return one record bare.
   """
 
   kind: str | None
   convert: Callable[[Row], list[records.Record] | records.Record]
+
+
+def _text(row: Row, name: str) -> str:
+  """A field that must be text: null or a number would be words in a prompt."""
+  if not isinstance(row[name], str):
+    raise TypeError(f"{name!r} is {mistakes.quote(row[name])}, expected text")
+  return row[name]
 
 
 def post_prompt(post: Row) -> records.Record:
@@ -45,16 +52,17 @@ def post_prompt(post: Row) -> records.Record:
 
   Returns: "prompt", and the post's own text in it as its "slot".
   """
-  head = f"SUBREDDIT: r/{post['subreddit']}\n\nTITLE: {post['title']}\n\nPOST: "
-  text = f"{post['post']}"
+  group, title, text = (_text(post, name) for name in POST)
+  head = f"SUBREDDIT: r/{group}\n\nTITLE: {title}\n\nPOST: "
   return {
     "prompt": f"{head}{text}\n\nTL;DR:",
     "slot": (len(head), len(head) + len(text)),
   }
 
 
-def _whole(text: str) -> records.Record:
+def _whole(row: Row, name: str) -> records.Record:
   """A prompt that may be shortened anywhere."""
+  text = _text(row, name)
   return {"prompt": text, "slot": (0, len(text))}
 
 
@@ -65,11 +73,11 @@ def _post(row: Row) -> list[records.Record]:
 def _comparison(row: Row) -> list[records.Record]:
   """openai/summarize_from_feedback: TL;DR posts, or articles of CNN/DM."""
   info, (first, second) = row["info"], row["summaries"]
-  article = info.get("article")
+  is_post = info.get("article") is None
   return [
     {
       "id": info["id"],
-      **(post_prompt(info) if article is None else _whole(article)),
+      **(post_prompt(info) if is_post else _whole(info, "article")),
       "response_a": first["text"],
       "response_b": second["text"],
       "prob_a": {0: 1.0, 1: 0.0}[row["choice"]],
@@ -79,9 +87,12 @@ def _comparison(row: Row) -> list[records.Record]:
 
 
 def _scitldr(row: Row) -> list[records.Record]:
+  key, summaries = _text(row, "id"), row["summaries"]
+  if not isinstance(summaries, list):
+    raise TypeError(f"'summaries' is {mistakes.quote(summaries)}, not a list")
   return [
-    {"id": f"{row['id']}/{i}", **_whole(row["text"]), "response": summary}
-    for i, summary in enumerate(row["summaries"])
+    {"id": f"{key}/{i}", **_whole(row, "text"), "response": summary}
+    for i, summary in enumerate(summaries)
   ]
 
 
@@ -104,13 +115,21 @@ def _votes(row: Row) -> list[records.Record]:
 
 def _article(text: str, summary: str):
   def convert(row: Row) -> list[records.Record]:
-    return [{"id": row["id"], **_whole(row[text]), "response": row[summary]}]
+    return [{"id": row["id"], **_whole(row, text), "response": row[summary]}]
 
   return convert
 
 
-def _ours(row: Row) -> list[records.Record]:
-  return [dict(row)]
+def _ours(kind: str):
+  """Records that have their fields already; what else a row has is no field."""
+  fields = [*records.TEXT_FIELDS[kind], "slot"]
+  fields += [records.SHARES[kind]] if kind in records.SHARES else []
+  fields += ABSENT if kind == "comparison" else []
+
+  def convert(row: Row) -> list[records.Record]:
+    return [{name: row[name] for name in fields if name in row}]
+
+  return convert
 
 
 SCHEMAS = {
@@ -120,7 +139,7 @@ SCHEMAS = {
   "cnn_dailymail": Schema("summary", _article("article", "highlights")),
   "scitldr": Schema("summary", _scitldr),
   "ukp_votes": Schema("comparison", _votes),
-  **{kind: Schema(kind, _ours) for kind in records.TEXT_FIELDS},
+  **{kind: Schema(kind, _ours(kind)) for kind in records.TEXT_FIELDS},
 }
 
 
@@ -153,20 +172,28 @@ def read_records(
   Raises: Mistake for an unknown schema, a missing file, or with file, line
     and field of the first bad row.
   """
+  for number, found in read_rows(path, schema, kind=kind, setting=setting):
+    for record in found:
+      yield number, record
+
+
+def read_rows(
+  path: epath.PathLike,
+  schema: str,
+  *,
+  kind: str | None = None,
+  setting: str = "data.schema",
+) -> Iterator[tuple[int, Sequence[records.Record]]]:
+  """The records of each row of a file, maybe none; see `read_records`."""
   declared, convert = find_schema(schema, setting=setting)
   kind = declared or kind
-  path = epath.Path(path)
-  if not path.exists():
-    raise mistakes.Mistake(
-      f"{path}: no such file; expected JSON lines of {schema}"
-    )
-  for number, line in _lines(path):
+  for number, row in lines.read_objects(path, f"JSON lines of {schema}"):
     where = f"{path}, line {number}"
-    row = records.parse_json(line, where)
-    for record in _converted(convert, row, schema, where):
+    found = _converted(convert, row, schema, where)
+    for record in found:
       kind = kind or records.kind_of(record)
       records.check_record(record, kind, where)
-      yield number, record
+    yield number, found
 
 
 def _converted(convert, row: Row, schema: str, where: str):
@@ -175,9 +202,10 @@ def _converted(convert, row: Row, schema: str, where: str):
     found = convert(row)
   except mistakes.Mistake as mistake:
     raise mistakes.Mistake(f"{where}: {mistake}") from None
-  except (KeyError, TypeError, ValueError) as error:
+  except MISFITS as error:
     raise mistakes.Mistake(
-      f"{where}: not a row of {schema} ({type(error).__name__}: {error})"
+      f"{where}: not a row of {schema} ({type(error).__name__}: "
+      f"{mistakes.brief(error)})"
     ) from None
   found = [found] if isinstance(found, dict) else found
   if not (
@@ -185,29 +213,22 @@ def _converted(convert, row: Row, schema: str, where: str):
     and all(isinstance(record, dict) for record in found)
   ):
     raise mistakes.Mistake(
-      f"{where}: {schema} gave {reprlib.repr(found)}, expected a record, a "
+      f"{where}: {schema} gave {mistakes.quote(found)}, expected a record, a "
       "dict, or a list of them"
     )
   return found
 
 
-def _lines(path: epath.Path) -> Iterator[tuple[int, str]]:
-  with path.open("rb") as packed:
-    unpack = OPENERS.get(path.suffix)
-    with unpack(packed) if unpack else packed as file:
-      for number, line in enumerate(file, start=1):
-        if line.strip():
-          yield number, line.decode("utf-8", errors="replace")
-
-
 class Tldr(tfds.core.GeneratorBasedBuilder):
   """Records of one schema, by split."""
 
-  VERSION = tfds.core.Version("1.2.0")
+  VERSION = tfds.core.Version("1.3.0")
   RELEASE_NOTES = {
     "1.0.0": "Summaries and comparisons as our records.",
     "1.1.0": "Slots; unary records; schemas of the user's own.",
     "1.2.0": "Votes, ties and weights of comparisons.",
+    "1.3.0": "Text that is null, a number or not UTF-8 is refused. Rows that "
+    "gave no record are counted.",
   }
 
   def __init__(
@@ -257,23 +278,24 @@ class Tldr(tfds.core.GeneratorBasedBuilder):
       metadata=tfds.core.MetadataDict(),
     )
 
-  def _read(self, path: str) -> Iterator[tuple[int, records.Record]]:
-    return read_records(path, self._schema, kind=self._kind)
-
   def _split_generators(self, dl_manager):
     del dl_manager
-    digest = hashlib.sha256()
+    digest, left_out = hashlib.sha256(), dict.fromkeys(self._files, 0)
     for split in sorted(self._files):
       for path in self._files[split]:
-        for number, record in self._read(path):
-          digest.update(f"{split} {number} {record}\n".encode())
+        for number, found in read_rows(path, self._schema, kind=self._kind):
+          left_out[split] += not found
+          for record in found:
+            digest.update(f"{split} {number} {record}\n".encode())
     self.info.metadata["content_hash"] = digest.hexdigest()
+    self.info.metadata["left_out"] = left_out
     return {split: self._generate_examples(split) for split in self._files}
 
   def _generate_examples(self, split: str):
     names = set(self.info.features)
     for i, path in enumerate(self._files[split]):
-      for row, (_, record) in enumerate(self._read(path)):
+      found = read_records(path, self._schema, kind=self._kind)
+      for row, (_, record) in enumerate(found):
         slot = records.slot_of(record) or (0, 0)
         record = ABSENT | record | {"slot": slot}
         yield f"{i}/{row}", {name: record[name] for name in names}

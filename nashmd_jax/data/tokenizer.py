@@ -10,6 +10,8 @@ import tokenizers
 from nashmd_jax import files, mistakes
 
 PAD = "<pad>"
+# A letter of cuneiform: no text that a tokenizer was made for has it.
+UNHEARD_OF = "\U00012000"
 
 
 class Tokenizer(NamedTuple):
@@ -70,12 +72,17 @@ def load_tokenizer(
 ) -> Tokenizer:
   """Loads a `tokenizer.json`.
 
+  What the file does not say of itself is held against what it does: the end
+  token is special whatever its mark, and a file that would lose text, or break
+  it into pieces, is refused.
+
   Args:
     path: local or remote.
     eos_token: ends a response.
     bos_token: stands before every prompt, as Llama and Gemma expect; None for
       models that expect none.
-  Raises: Mistake if the file is missing, broken or lacks one of them.
+  Raises: Mistake if the file is missing, broken, or lacks one of them, a
+    decoder, or a piece for what it does not know.
   """
   loaded = _load(epath.Path(path))
   special = [eos_token] if bos_token is None else [eos_token, bos_token]
@@ -85,6 +92,8 @@ def load_tokenizer(
   # A file keeps what its last user had switched on.
   loaded.no_truncation()
   loaded.no_padding()
+  loaded.add_special_tokens(special)
+  _check_pieces(loaded, path)
   eos_id, *start_ids = map(loaded.token_to_id, special)
   return Tokenizer(
     encode=lambda text: loaded.encode(text, add_special_tokens=False).ids,
@@ -126,10 +135,39 @@ def check_same_ids(
       )
 
 
+def _check_pieces(loaded: tokenizers.Tokenizer, path: epath.PathLike) -> None:
+  """Refuses a file that loses characters, or does not join its pieces."""
+  whole_words = isinstance(loaded.model, tokenizers.models.WordLevel)
+  if loaded.decoder is None and not whole_words:
+    raise mistakes.Mistake(
+      f"{path}: has no decoder, so that text would come back as single pieces; "
+      "take the file that its model was released with"
+    )
+  kept, reason = loaded.normalizer, "it leaves them out"
+  try:
+    once, twice = (
+      loaded.encode(UNHEARD_OF * times, add_special_tokens=False).ids
+      for times in (1, 2)
+    )
+    # An unknown token may stand for several characters at once.
+    unnamed = getattr(loaded.model, "unk_token", None) is None
+    bytes_or_nothing = isinstance(loaded.model, tokenizers.models.BPE)
+    lost = once == twice and unnamed and bytes_or_nothing
+  except Exception as error:  # the library raises bare Exception
+    lost, reason = True, mistakes.brief(error)
+  if lost and (kept is None or kept.normalize_str(UNHEARD_OF)):
+    raise mistakes.Mistake(
+      f"{path}: has no piece for characters that it does not know ({reason}); "
+      "name an unknown token in its model"
+    )
+
+
 def _load(path: epath.Path) -> tokenizers.Tokenizer:
-  if not path.exists():
-    raise mistakes.Mistake(f"{path}: no such tokenizer file")
   try:
     return tokenizers.Tokenizer.from_str(path.read_text())
+  except FileNotFoundError:
+    raise mistakes.Mistake(f"{path}: no such tokenizer file") from None
   except Exception as error:  # the library raises bare Exception
-    raise mistakes.Mistake(f"{path}: not a tokenizer.json ({error})") from None
+    raise mistakes.Mistake(
+      f"{path}: not a tokenizer.json ({mistakes.brief(error)})"
+    ) from None

@@ -91,7 +91,13 @@ def _comparisons(config: Config) -> list[dict]:
   rows = tldr.read_records(
     given.file, given.schema, kind="comparison", setting=setting
   )
-  return [record for _, record in rows]
+  found = [record for _, record in rows]
+  if not found:
+    raise mistakes.Mistake(
+      f"{given.file}: no records in it; expected {given.schema} "
+      "(judges.recorded.file)"
+    )
+  return found
 
 
 def _recorded_reads(config: Config) -> dict[str, Any]:

@@ -161,12 +161,14 @@ def save_cards(
 ) -> None:
   """Writes the data card of the records, and of the user's comparisons."""
   encode = task_lib.make_encode(config, tokenizer)
-  texts.save_card(workdir, splits, encode)
+  without, compared_without = texts.count_left_out(config, workdir)
+  texts.save_card(workdir, splits, encode, left_out=without)
   if comparisons is not None:
     texts.save_card(
       workdir,
       comparisons,
       encode,
+      left_out=compared_without,
       name="comparisons_card",
       title="comparisons",
     )

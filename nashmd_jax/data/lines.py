@@ -1,0 +1,182 @@
+"""JSON lines that others wrote: the files of a folder, the objects of a file.
+
+Whatever a file holds that is no JSON object ends in one sentence with file
+and line. What the objects must have is in `records`.
+"""
+
+from collections.abc import Iterator
+import gzip
+import json
+import lzma
+import re
+from typing import Any
+import zlib
+
+from etils import epath
+
+from nashmd_jax import mistakes
+
+OPENERS = {".xz": lzma.open, ".gz": gzip.open}
+UNREADABLE = (OSError, EOFError, lzma.LZMAError, zlib.error)
+# Packings that are not read, and what packed files begin with.
+OTHERS = (".zst", ".bz2", ".zip", ".7z")
+MAGIC = {
+  b"\x1f\x8b": ".gz",
+  b"\xfd7zXZ": ".xz",
+  b"\x28\xb5\x2f\xfd": ".zst",
+  b"BZh": ".bz2",
+  b"PK\x03\x04": ".zip",
+}
+# The name of a part behind that of its split.
+PART = re.compile(r"(-\d+(-of-(?P<parts>\d+))?)?\.jsonl(\.gz|\.xz)?")
+LIKE_PART = re.compile(
+  rf".*\.jsonl({'|'.join(map(re.escape, MAGIC.values()))})?"
+)
+UTF8_MARK = b"\xef\xbb\xbf"
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+def find_files(folder: epath.PathLike, split: str) -> list[epath.Path]:
+  """The files of a split, sorted by name; none if there are none.
+
+  SPLIT.jsonl, or parts with a number as SPLIT-0.jsonl or
+  SPLIT-00000-of-00002.jsonl, each plain or in .gz or .xz.
+
+  Args:
+    folder: local or remote.
+    split: such as "train".
+  Raises: Mistake for a folder that is none, for a file of JSON lines whose
+    name begins with the split and goes on otherwise, for one that is there
+    twice, plain and packed, and for an absent one of a known number of parts.
+  """
+  folder = epath.Path(folder)
+  try:
+    paths = sorted(folder.iterdir()) if folder.exists() else []
+  except OSError as error:
+    raise mistakes.Mistake(
+      f"{folder}: cannot be read ({error.strerror or mistakes.brief(error)}); "
+      "expected a folder of JSON lines"
+    ) from None
+  found, said = {}, {}
+  for path in paths:
+    rest = path.name.removeprefix(split)
+    if rest == path.name or not LIKE_PART.fullmatch(rest):
+      continue
+    part = PART.fullmatch(rest)
+    if not part:
+      raise mistakes.Mistake(
+        f"{path}: begins like {split}.jsonl and is no part of it, as "
+        f"{split}-0.jsonl or {split}-0.jsonl.gz would be; rename it, or move "
+        "it to another folder"
+      )
+    name = path.name.partition(".jsonl")[0]
+    if name in found:
+      raise mistakes.Mistake(
+        f"{path}: {found[name].name} beside it is of the same name; delete or "
+        "rename one of the two"
+      )
+    found[name] = path
+    said.setdefault(part["parts"], []).append(path)
+  said.pop(None, None)
+  for parts, there in said.items():
+    if len(there) != int(parts):
+      raise mistakes.Mistake(
+        f"{there[0]}: is one of {int(parts)} parts by its name, got "
+        f"{len(there)}; bring the others, or rename those there are"
+      )
+  return list(found.values())
+
+
+def read_objects(
+  path: epath.PathLike, expected: str
+) -> Iterator[tuple[int, dict[str, Any]]]:
+  """The JSON objects of a file, each with the number of its line.
+
+  Args:
+    path: local or remote; a name in .xz or .gz is unpacked. Empty lines and
+      the byte order mark of UTF-8 are passed over.
+    expected: what the file should be, for the error of one that is missing.
+  Raises: Mistake with file and line of what cannot be read.
+  """
+  path = epath.Path(path)
+  if path.suffix in OTHERS:
+    raise mistakes.Mistake(
+      f"{path}: {path.suffix} is not read; pack it as .gz or .xz, or not at all"
+    )
+  for number, line in _lines(path, expected):
+    yield number, parse_object(line, f"{path}, line {number}")
+
+
+def parse_object(line: bytes, where: str) -> dict[str, Any]:
+  """The JSON object in a line of UTF-8.
+
+  A key that stands twice is refused: two values are meant by it. NaN and
+  Infinity, which JSON lacks and Python writes, are numbers.
+
+  Args:
+    where: file and line, for the error.
+  Raises: Mistake if there is none.
+  """
+  mend = "mend or delete the line"
+  try:
+    found = json.loads(line.decode(), object_pairs_hook=_object)
+  except UnicodeDecodeError as error:
+    raise mistakes.Mistake(f"{where}: {_not_utf8(line, error)}") from None
+  except json.JSONDecodeError as error:
+    raise mistakes.Mistake(
+      f"{where}: not JSON ({error.msg} at column {error.colno}); {mend}"
+    ) from None
+  except (ValueError, RecursionError) as error:
+    # Python goes on to tell how its limit of digits is raised.
+    text = mistakes.brief(error).partition(";")[0]
+    raise mistakes.Mistake(
+      f"{where}: JSON that cannot be read ({text}); {mend}"
+    ) from None
+  if not isinstance(found, dict):
+    raise mistakes.Mistake(
+      f"{where}: expected a JSON object, got {mistakes.quote(found)}"
+    )
+  return found
+
+
+def _lines(path: epath.Path, expected: str) -> Iterator[tuple[int, bytes]]:
+  number = 0
+  try:
+    with path.open("rb") as packed:
+      unpack = OPENERS.get(path.suffix)
+      with unpack(packed) if unpack else packed as file:
+        for number, line in enumerate(file, start=1):
+          line = line.removeprefix(UTF8_MARK).rstrip()
+          if line:
+            yield number, line
+  except FileNotFoundError:
+    raise mistakes.Mistake(
+      f"{path}: no such file; expected {expected}"
+    ) from None
+  except UNREADABLE as error:
+    reason = error.strerror if isinstance(error, OSError) else None
+    raise mistakes.Mistake(
+      f"{path}, line {number + 1}: cannot be read "
+      f"({reason or mistakes.brief(error)}); expected {expected}"
+    ) from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  found = dict(pairs)
+  if len(found) < len(pairs):
+    seen = set()
+    twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+    raise ValueError(f"the key {mistakes.quote(twice)} stands there twice")
+  return found
+
+
+def _not_utf8(line: bytes, error: UnicodeDecodeError) -> str:
+  for magic, suffix in MAGIC.items():
+    if line.startswith(magic):
+      return f"it is packed; end the name of the file in {suffix}"
+  if line.startswith(UTF16_MARKS):
+    return "it is UTF-16; save the file as UTF-8"
+  return (
+    f"not UTF-8 (byte 0x{line[error.start]:02x} at byte {error.start + 1} of "
+    "the line); save the file as UTF-8"
+  )
