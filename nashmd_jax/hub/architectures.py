@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nashmd_jax import mistakes
-from nashmd_jax.models import decoder, t5
+from nashmd_jax.models import decoder, layers, t5
 
 Config = t5.T5Config | decoder.DecoderConfig
 Json = Mapping[str, Any]
@@ -169,33 +169,48 @@ def config_to_json(config: Config) -> dict[str, Any]:
   Raises: ValueError for an architecture that no family has.
   """
   settings = _settings(config)
-  told = _comparable(config_from_json(settings))
-  wrong = [name for name, x in _comparable(config).items() if told[name] != x]
+  wrong = differences(config_from_json(settings), config)
   if wrong:
     raise mistakes.Mistake(
-      f"model: the fields {wrong} have values that no config.json of "
+      f"model: the fields {list(wrong)} have values that no config.json of "
       f"{settings['model_type']} can tell"
     )
   return settings
 
 
-def _comparable(config: Config) -> dict[str, Any]:
-  """The fields that decide what is computed, in one form."""
-  fields = config._asdict()
-  for name in ("dtype", "param_dtype", "remat", "attention"):
-    del fields[name]
-  if isinstance(config, decoder.DecoderConfig):
-    scale = config.query_scale or config.head_dim**-0.5
-    fields["query_scale"] = round(scale, 9)
-    data = decoder.layer_data(config)
-    del fields["local_rope_base"], fields["rope_bands"]
-    fields["frequencies"] = data.frequencies.tolist()
-    fields["local_layers"] = None
-    if data.window is None:
-      fields["window"] = None
-    else:
-      fields["local_layers"] = data.window.tolist()
-  return fields
+def differences(found: Config, wanted: Config) -> dict[str, tuple[Any, Any]]:
+  """Where two configs of one class compute something else.
+
+  Two spellings of one architecture do not differ, nor do numerics.
+
+  Returns: (the value found, the value wanted) by the name of the field.
+  """
+  one, other = _plainest(found)._asdict(), _plainest(wanted)._asdict()
+  return {
+    name: (value, other[name])
+    for name, value in one.items()
+    if value != other[name] and name not in layers.Numerics._fields
+  }
+
+
+def _plainest(config: Config) -> Config:
+  """The same architecture, spelt in the one way that all spellings share."""
+  if isinstance(config, t5.T5Config):
+    return config
+  scaled = config.rope_factor != 1.0
+  local = np.resize(np.array(config.local_layers, bool), config.num_layers)
+  near, window = config.local_rope_base, config.window
+  if near is None and not scaled:
+    near = config.rope_base
+  if not local.any():
+    near = window = None
+  return config._replace(
+    rope_bands=tuple(config.rope_bands or ()) if scaled else (),
+    local_rope_base=near,
+    window=window,
+    local_layers=tuple(local.tolist()),
+    query_scale=round(config.query_scale or config.head_dim**-0.5, 9),
+  )
 
 
 def _settings(config: Config) -> dict[str, Any]:

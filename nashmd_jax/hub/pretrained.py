@@ -13,7 +13,7 @@ import ml_collections
 
 from nashmd_jax import mistakes, models
 from nashmd_jax.data import tokenizer as tokenizer_lib
-from nashmd_jax.hub import folders
+from nashmd_jax.hub import architectures, folders
 from nashmd_jax.models import layers
 from nashmd_jax.training import sharding
 
@@ -106,15 +106,21 @@ def load_start(
       "they do not belong together"
     )
   wanted = wanted._replace(vocab_size=found.vocab_size)
-  if type(found) is not type(wanted) or found != wanted:
-    differ = [
-      f"{name} {value!r}, not {getattr(wanted, name, None)!r}"
-      for name, value in found._asdict().items()
-      if value != getattr(wanted, name, None)
-    ]
+  family, other = map(architectures.family_of, (found, wanted))
+  if type(found) is not type(wanted):
     raise mistakes.Mistake(
-      f"{place}: is another architecture than config.{section}: has "
-      f"{', '.join(differ)}; set these sizes in the config"
+      f"{place}: is a {family}, config.{section} describes a {other}; set the "
+      "family and the sizes of the folder"
+    )
+  differ = architectures.differences(found, wanted)
+  if differ:
+    listed = ", ".join(
+      f"{name} {value!r}, not {other!r}"
+      for name, (value, other) in differ.items()
+    )
+    raise mistakes.Mistake(
+      f"{place}: is another architecture than config.{section}: has {listed}; "
+      "set these sizes in the config"
     )
   return Start(found, place)
 
