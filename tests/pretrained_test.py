@@ -80,7 +80,7 @@ class StartTest(parameterized.TestCase):
   def test_sizes_that_differ_are_listed(self):
     self.config.model.update({"width": 24, "encoder_layers": 3})
     with self.assertRaisesRegex(
-      ValueError, "has width 16, not 24, encoder_layers 1, not 3; set these"
+      ValueError, "has width 16, not 24, encoder_layers 1, not 3; leave"
     ):
       self.load()
 
@@ -89,7 +89,7 @@ class StartTest(parameterized.TestCase):
       pathlib.Path(__file__).parent / "golden" / "llama"
     )
     with self.assertRaisesRegex(
-      ValueError, "llama: is a llama, config.model describes a t5; set"
+      ValueError, "llama: is a llama, not the t5 that config.model says; lea"
     ):
       self.load(vocab_size=5)
 

@@ -185,7 +185,7 @@ def differences(found: Config, wanted: Config) -> dict[str, tuple[Any, Any]]:
 
   Returns: (the value found, the value wanted) by the name of the field.
   """
-  one, other = _plainest(found)._asdict(), _plainest(wanted)._asdict()
+  one, other = plainest(found)._asdict(), plainest(wanted)._asdict()
   return {
     name: (value, other[name])
     for name, value in one.items()
@@ -193,7 +193,7 @@ def differences(found: Config, wanted: Config) -> dict[str, tuple[Any, Any]]:
   }
 
 
-def _plainest(config: Config) -> Config:
+def plainest(config: Config) -> Config:
   """The same architecture, spelt in the one way that all spellings share."""
   if isinstance(config, t5.T5Config):
     return config
