@@ -19,7 +19,12 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding
 import numpy as np
 
 from nashmd_jax import files, mistakes
-from nashmd_jax.hub import architectures, safetensors, tensor_names
+from nashmd_jax.hub import (
+  architectures,
+  config_json,
+  safetensors,
+  tensor_names,
+)
 from nashmd_jax.models import families, language_model
 
 Params = Any
@@ -65,7 +70,7 @@ def load_config(folder: epath.PathLike, **numerics: str) -> Any:
   """
   settings = files.load_json(epath.Path(folder) / "config.json")
   try:
-    config = architectures.config_from_json(settings)
+    config = config_json.config_from_json(settings)
     families.make_model(config)
   except ValueError as error:
     raise mistakes.Mistake(f"{folder}: {error}") from None

@@ -19,7 +19,13 @@ import jax
 from nashmd_jax import files, mistakes, models, pipeline, sampling, texts
 from nashmd_jax import task as task_lib
 from nashmd_jax import workdir as workdir_lib
-from nashmd_jax.hub import architectures, folders, peft, pretrained
+from nashmd_jax.hub import (
+  architectures,
+  config_json,
+  folders,
+  peft,
+  pretrained,
+)
 from nashmd_jax.models import lora
 from nashmd_jax.stages import policies, sft
 
@@ -133,7 +139,9 @@ def _settings(task: task_lib.Task, start: pretrained.Start) -> dict[str, Any]:
   """What config.json holds besides sizes: the pretrained one's, or our own."""
   if start.folder is not None:
     written = {*architectures.config_to_json(start.config), *OURS}
-    found = files.load_json(start.folder / "config.json")
+    found = config_json.text_settings(
+      files.load_json(start.folder / "config.json")
+    )
     return {key: found[key] for key in found if key not in written}
   return pretrained.token_settings(task.tokenizer)
 
