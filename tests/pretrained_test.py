@@ -223,6 +223,11 @@ class ExportTest(absltest.TestCase):
       answers(found),
       answers(export.Deployed(model, sets, lane)),
     )
+    # A policy alone in its place is one, not a part of what was there.
+    export.save_deployed(folder, {"policy": 1.0}, sets, save)
+    self.assertEqual(
+      export.load_deployed(folder, on_one_device).lane, {"policy": 1.0}
+    )
 
 
 def write_jsonl(path: pathlib.Path, rows) -> None:

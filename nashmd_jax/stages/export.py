@@ -28,6 +28,7 @@ from nashmd_jax.hub import (
 )
 from nashmd_jax.models import lora
 from nashmd_jax.stages import policies, sft
+from nashmd_jax.training import distributed
 
 Config = pipeline.Config
 Save = Callable[[epath.Path, Any], None]
@@ -125,6 +126,9 @@ def save_deployed(
     save: (folder, set) -> None.
   """
   folder = epath.Path(folder)
+  if distributed.is_first():
+    (folder / MIXTURE).unlink(missing_ok=True)
+  folders.clear(folder)
   for name, place in _places(folder, lane).items():
     save(place, sets[name])
   if len(lane) > 1:
