@@ -7,10 +7,11 @@ import shutil
 from absl.testing import absltest, parameterized
 
 from configs import tldr_decoder, tldr_t5, votes
-from nashmd_jax import mistakes
+from nashmd_jax import mistakes, texts
 from nashmd_jax.capacity import pod_check
 from nashmd_jax.hub import folders, pretrained
 from nashmd_jax.stages import text, trained
+from tests import judge_folder_test
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
@@ -89,6 +90,43 @@ class FolderStartTest(parameterized.TestCase):
     self.assertEqual(
       changed, {"model.norm_epsilon", "judge_model.norm_epsilon"}
     )
+
+  def test_tokens_that_the_model_does_not_know(self):
+    place = pathlib.Path(self.create_tempdir().full_path) / "model"
+    shutil.copytree(GOLDEN / "llama", place)
+    known = folders.load_config(place).vocab_size
+    words = ("river", "lamp", *map(str, range(known - 5)))
+    judge_folder_test.write(place, words, added=("<image>", "<audio>"))
+    config = config_of(place)
+    config.tokenizer.update({"eos_token": "</s>", "bos_token": None})
+
+    def load():
+      _, tokenizer = texts.load_tokenizer(config, place, {})
+      return tokenizer
+
+    tokenizer = load()
+    self.assertEqual(tokenizer.vocab_size, known)
+    self.assertEqual(tokenizer.special_ids, (0, 1, 2))
+    self.assertEqual(tokenizer.encode("lamp"), [4])
+    self.assertLess(max(tokenizer.encode("<image> lamp <audio>")), known)
+    start = pretrained.load_start(
+      config, place, "model", vocab_size=tokenizer.vocab_size
+    )
+    self.assertEqual(start.config.vocab_size, known)
+    config.tokenizer.eos_token = "<image>"
+    with self.assertRaisesRegex(
+      mistakes.Mistake, f"'<image>' is id {known}, and the model has ids below"
+    ):
+      load()
+    # A word is not a mark: text may have it at any place.
+    judge_folder_test.write(place, (*words, "stone"))
+    config.tokenizer.eos_token = "</s>"
+    with self.assertRaisesRegex(
+      mistakes.Mistake, f"has text up to id {known};"
+    ):
+      pretrained.load_start(
+        config, place, "model", vocab_size=load().vocab_size
+      )
 
   def test_neither_folder_nor_sizes(self):
     for config in (votes.get_config("smollm2"), tldr_t5.get_config("folder")):

@@ -66,6 +66,20 @@ def given_folder(
   return epath.Path(given)
 
 
+def embedded(config: ml_collections.ConfigDict) -> int | None:
+  """How many tokens all models in folders know; None without such a folder.
+
+  A folder without a config.json, which no model starts in, is passed over.
+  """
+  places = {given_folder(config, section) for section in SECTIONS} - {None}
+  sizes = [
+    folders.load_config(place).vocab_size
+    for place in places
+    if (place / folders.CONFIG).exists()
+  ]
+  return min(sizes, default=None)
+
+
 def random_folder(workdir: epath.PathLike, section: str) -> epath.Path:
   """The folder that a run writes for a model that starts "random"."""
   return epath.Path(workdir) / "start" / section
@@ -127,7 +141,7 @@ def load_start(
   """The start of a model, the folder's architecture checked against the config.
 
   Args:
-    vocab_size: of the tokenizer; a folder may have more tokens than it.
+    vocab_size: of the tokenizer, see `Tokenizer`; a folder may know more.
   Raises: ValueError that lists the sizes in which folder and config differ.
   """
   place = folder(config, workdir, section)
@@ -137,8 +151,9 @@ def load_start(
   found = _of_folder(place, config, section)
   if found.vocab_size < vocab_size:
     raise mistakes.Mistake(
-      f"{place}: has {found.vocab_size} tokens, the tokenizer {vocab_size}; "
-      "they do not belong together"
+      f"{place}: knows the tokens of ids below {found.vocab_size}, the "
+      f"tokenizer has text up to id {vocab_size - 1}; they do not belong "
+      "together"
     )
   return Start(found, place)
 
