@@ -4,16 +4,18 @@
     --config.data.records=POSTS --config.data.comparisons=COMPARISONS \
     --config.model.pretrained=GEMMA --config.judge_model.pretrained=GEMMA
 
-POSTS, COMPARISONS and the folders of models are as in configs/tldr_t5.py; any
-family of decoders will do, its sizes in `config.model`. The smallest slice of
-a kind of chip that holds the run is found by
+POSTS, COMPARISONS and the folders of models are as in configs/tldr_t5.py. Any
+other decoder will do with `:folder`, which states no family and no sizes and
+takes those of the folder. The smallest slice of a kind of chip that holds the
+run is found by
 
   python -m nashmd_jax.main --stage=pod_check --topology=v5e \
     --config=configs/tldr_decoder.py:2b
 
 Expected: v5e:2x2 for 2b; v5e:4x4 for 9b, which it fills so that nothing more
 may be added. `make scale` writes what it found to out/scale.json. `:tiny` after
-the file name runs the same path on CPU with very little.
+the file name runs the same path on CPU with very little, `:tiny_folder` with a
+model of yours.
 """
 
 import importlib.util
@@ -55,11 +57,12 @@ SIZES = {
 
 
 def get_config(variant: str = "2b") -> ml_collections.ConfigDict:
-  """The run with a policy and a judge of that size, or `:tiny`."""
-  if variant not in SIZES:
+  """The run with models of that size, or `:tiny`; `:folder` states no sizes."""
+  if variant not in (*SIZES, "folder", "tiny_folder"):
     raise ValueError(f"configs/tldr_decoder.py: no variant {variant!r}")
-  sizes, tiny = SIZES[variant], variant == "tiny"
-  config = load("tldr_t5").get_config("tiny" if tiny else "full").unlock()
+  tiny, sizes = variant.startswith("tiny"), SIZES.get(variant, SIZES["tiny"])
+  t5 = load("tldr_t5")
+  config = t5.get_config("tiny" if tiny else "full").unlock()
   config.tokenizer = {
     "file": placeholder(str),
     "vocab_size": 384 if tiny else 256_000,
@@ -80,6 +83,8 @@ def get_config(variant: str = "2b") -> ml_collections.ConfigDict:
   config.judge_model = {"pretrained": placeholder(str)}
   if tiny:
     config.model.pretrained = config.judge_model.pretrained = "random"
+  if variant.endswith("folder"):
+    t5.leave_sizes_to_folders(config)
   # As many chips as there are key heads share each matrix that is run.
   config.devices.model = sizes["num_kv_heads"]
   for name, response in (

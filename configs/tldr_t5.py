@@ -16,7 +16,8 @@ Expected of that check: every program fits, and a step of Nash-MD is predicted
 to take less than a second; the published run took about four. `make scale`
 writes what it found to out/scale.json. `:tiny` after the file name runs the
 same path on CPU with very little, from folders with random weights that it
-writes first.
+writes first. `:folder` and `:tiny_folder` are for T5 of any other size: it is
+what its folder says.
 """
 
 import ml_collections
@@ -35,8 +36,8 @@ SINGLE = "Context - {prompt}, Summary - {first}"
 
 
 def get_config(variant: str = "full") -> ml_collections.ConfigDict:
-  """The run of the paper, or `:tiny`."""
-  if variant not in ("full", "tiny"):
+  """The run of the paper, or `:tiny`; `:folder` states no sizes."""
+  if variant not in ("full", "tiny", "folder", "tiny_folder"):
     raise ValueError(f"configs/tldr_t5.py: no variant {variant!r}")
   config = ml_collections.ConfigDict()
   config.pipeline = "text"
@@ -184,8 +185,10 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     "confidence": 0.95,
   }
   config.export = {"policies": ("nash_md",), "form": "whole"}
-  if variant == "tiny":
+  if variant.startswith("tiny"):
     make_tiny(config)
+  if variant.endswith("folder"):
+    leave_sizes_to_folders(config)
   return config.lock()
 
 
@@ -248,6 +251,17 @@ def judges() -> ml_collections.ConfigDict:
     "cache": placeholder(str),
   }
   return config
+
+
+def leave_sizes_to_folders(config: ml_collections.ConfigDict) -> None:
+  """Takes all that a model's folder says out of its section."""
+  names = ("model", "judge_model")
+  if not config.required:
+    config.required = tuple(f"{name}.pretrained" for name in names)
+  for section in (config[name] for name in names):
+    section.pretrained = placeholder(str)
+    for key in set(section) - {"pretrained", "dtype", "remat", "attention"}:
+      del section[key]
 
 
 def make_tiny(config: ml_collections.ConfigDict) -> None:

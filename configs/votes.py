@@ -65,18 +65,8 @@ def make_smollm2(config: ml_collections.ConfigDict) -> None:
   config.required = (*config.required, "model.pretrained")
   config.tokenizer.eos_token = "<|im_end|>"
   config.layout = {"prompt_buckets": (24,), "max_response": 64}
-  config.model = {
-    "pretrained": ml_collections.config_dict.placeholder(str),
-    "family": "llama",
-    "width": 576,
-    "num_layers": 30,
-    "num_heads": 9,
-    "num_kv_heads": 3,
-    "head_dim": 64,
-    "mlp_dim": 1536,
-    "rope_base": 100_000.0,
-    "tied": True,
-  }
+  # Its folder says the sizes.
+  config.model = {"pretrained": ml_collections.config_dict.placeholder(str)}
   config.lora = {"rank": 8, "alpha": 16.0, "targets": ("query", "value")}
   user, assistant = "<|im_start|>user\n", "<|im_start|>assistant\n"
   for name, question in (

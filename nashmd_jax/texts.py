@@ -131,7 +131,10 @@ def load_tokenizer(
       functools.partial(_train_tokenizer, path, settings, trained_on)
     )
   return path, tokenizer_lib.load_tokenizer(
-    path, eos_token=settings.eos_token, bos_token=settings.bos_token
+    path,
+    eos_token=settings.eos_token,
+    bos_token=settings.bos_token,
+    embedded=pretrained.embedded(config),
   )
 
 

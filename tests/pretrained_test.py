@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 import numpy as np
 
-from configs import tldr_t5
+from configs import tldr_decoder, tldr_t5
 from nashmd_jax import files, models, sampling
 from nashmd_jax.hub import folders, peft, pretrained
 from nashmd_jax.models import lora
@@ -74,13 +74,13 @@ class StartTest(parameterized.TestCase):
     self.assertEqual(start.config.vocab_size, self.VOCAB)
 
   def test_tokenizer_of_another_model(self):
-    with self.assertRaisesRegex(ValueError, "has 50 tokens, the tokenizer 60"):
+    with self.assertRaisesRegex(ValueError, "ids below 50, .* up to id 59;"):
       self.load(vocab_size=60)
 
   def test_sizes_that_differ_are_listed(self):
     self.config.model.update({"width": 24, "encoder_layers": 3})
     with self.assertRaisesRegex(
-      ValueError, "has width 16, not 24, encoder_layers 1, not 3; set these"
+      ValueError, "has width 16, not 24, encoder_layers 1, not 3; leave"
     ):
       self.load()
 
@@ -88,8 +88,42 @@ class StartTest(parameterized.TestCase):
     self.config.model.pretrained = str(
       pathlib.Path(__file__).parent / "golden" / "llama"
     )
-    with self.assertRaisesRegex(ValueError, "another architecture than config"):
+    with self.assertRaisesRegex(
+      ValueError, "llama: is a llama, not the t5 that config.model says; lea"
+    ):
       self.load(vocab_size=5)
+
+  @parameterized.parameters(
+    ("2b", dict(hidden_size=2304, num_hidden_layers=26), 9216, 8),
+    ("9b", dict(hidden_size=3584, num_hidden_layers=42), 14_336, 16),
+  )
+  def test_layers_may_be_spelt_out_or_a_pattern(self, size, own, wide, heads):
+    # What config.json of google/gemma-2-* say.
+    place = self.workdir / "gemma"
+    place.mkdir()
+    settings = {
+      "model_type": "gemma2",
+      "attn_logit_softcapping": 50.0,
+      "final_logit_softcapping": 30.0,
+      "head_dim": 256,
+      "hidden_activation": "gelu_pytorch_tanh",
+      "intermediate_size": wide,
+      "num_attention_heads": heads,
+      "num_key_value_heads": heads // 2,
+      "query_pre_attn_scalar": 256,
+      "rms_norm_eps": 1e-6,
+      "rope_theta": 10_000.0,
+      "sliding_window": 4096,
+      "vocab_size": 256_000,
+    }
+    (place / "config.json").write_text(json.dumps(settings | own))
+    self.config = tldr_decoder.get_config(size).unlock()
+    self.config.model.pretrained = str(place)
+    start = self.load(vocab_size=256_000)
+    self.assertLen(start.config.local_layers, own["num_hidden_layers"])
+    self.config.model.local_layers = (True, True)
+    with self.assertRaisesRegex(ValueError, r"has local_layers \(True, False"):
+      self.load(vocab_size=256_000)
 
   def test_whether_policy_and_judge_start_alike(self):
     given = [self.config.model, self.config.judge_model]
@@ -188,6 +222,11 @@ class ExportTest(absltest.TestCase):
       np.testing.assert_array_equal,
       answers(found),
       answers(export.Deployed(model, sets, lane)),
+    )
+    # A policy alone in its place is one, not a part of what was there.
+    export.save_deployed(folder, {"policy": 1.0}, sets, save)
+    self.assertEqual(
+      export.load_deployed(folder, on_one_device).lane, {"policy": 1.0}
     )
 
 

@@ -69,7 +69,9 @@ def checked(pipeline: pipeline_lib.Pipeline, config: Config) -> Config:
     config.update_from_flattened_dict(dict.fromkeys(folders, pretrained.RANDOM))
     pipeline_lib.check(pipeline, config)
     # Two folders, which may differ: adapters then need two bases.
-    config.update_from_flattened_dict({x: f"the user's {x}" for x in absent})
+    config.update_from_flattened_dict(
+      {x: pretrained.STAND_IN + x for x in absent}
+    )
   return config
 
 

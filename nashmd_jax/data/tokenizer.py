@@ -1,6 +1,7 @@
 """Text to token ids and back, through a `tokenizer.json` of any origin."""
 
 from collections.abc import Callable, Iterable, Sequence
+import json
 import pathlib
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ class Tokenizer(NamedTuple):
   Attributes:
     encode: text -> token ids, without special tokens of its own.
     decode: token ids -> text, special tokens left out, spaces trimmed.
-    vocab_size: V, one more than the largest id.
+    vocab_size: V, one more than the largest id that a text may have.
     eos_id: the token that ends a response.
     start_ids: what stands before every prompt: BOS, or nothing.
     special_ids: tokens that are no text; a response may not contain them.
@@ -68,7 +69,11 @@ def train_tokenizer(
 
 
 def load_tokenizer(
-  path: epath.PathLike, *, eos_token: str, bos_token: str | None
+  path: epath.PathLike,
+  *,
+  eos_token: str,
+  bos_token: str | None,
+  embedded: int | None = None,
 ) -> Tokenizer:
   """Loads a `tokenizer.json`.
 
@@ -81,14 +86,24 @@ def load_tokenizer(
     eos_token: ends a response.
     bos_token: stands before every prompt, as Llama and Gemma expect; None for
       models that expect none.
+    embedded: ids from this one on are of no token that the model knows, such
+      as the place of an image; special tokens among them are plain text here.
+      None: it knows all.
   Raises: Mistake if the file is missing, broken, or lacks one of them, a
     decoder, or a piece for what it does not know.
   """
   loaded = _load(epath.Path(path))
   special = [eos_token] if bos_token is None else [eos_token, bos_token]
   for token in special:
-    if loaded.token_to_id(token) is None:
+    i = loaded.token_to_id(token)
+    if i is None:
       raise mistakes.Mistake(f"{path}: has no token {token!r}")
+    if embedded is not None and i >= embedded:
+      raise mistakes.Mistake(
+        f"{path}: {token!r} is id {i}, and the model has ids below {embedded}"
+      )
+  if embedded is not None:
+    loaded = _below(loaded, embedded)
   # A file keeps what its last user had switched on.
   loaded.no_truncation()
   loaded.no_padding()
@@ -160,6 +175,17 @@ def _check_pieces(loaded: tokenizers.Tokenizer, path: epath.PathLike) -> None:
       f"{path}: has no piece for characters that it does not know ({reason}); "
       "name an unknown token in its model"
     )
+
+
+def _below(loaded: tokenizers.Tokenizer, embedded: int) -> tokenizers.Tokenizer:
+  """Without the special tokens of ids from `embedded` on."""
+  settings = json.loads(loaded.to_str())
+  settings["added_tokens"] = [
+    token
+    for token in settings["added_tokens"]
+    if token["id"] < embedded or not token["special"]
+  ]
+  return tokenizers.Tokenizer.from_str(json.dumps(settings))
 
 
 def _load(path: epath.Path) -> tokenizers.Tokenizer:

@@ -19,16 +19,26 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding
 import numpy as np
 
 from nashmd_jax import files, mistakes
-from nashmd_jax.hub import architectures, safetensors, tensor_names
+from nashmd_jax.hub import (
+  architectures,
+  config_json,
+  safetensors,
+  tensor_names,
+  weights,
+)
 from nashmd_jax.models import families, language_model
+from nashmd_jax.training import distributed
 
 Params = Any
-INDEX = "model.safetensors.index.json"
-WEIGHTS = "model.safetensors"
+INDEX, WEIGHTS = weights.INDEX, weights.WEIGHTS
+CONFIG = "config.json"
+# What a folder of adapters has in place of a model; it is read first.
+ADAPTERS = ("adapter_config.json", "adapter_model.safetensors")
 MAX_FILE_BYTES = 5 * 10**9
 # What else a folder holds that goes with the weights.
+GENERATION = "generation_config.json"
 BESIDE = (
-  "generation_config.json",
+  GENERATION,
   "tokenizer.json",
   "tokenizer_config.json",
   "special_tokens_map.json",
@@ -63,9 +73,9 @@ def load_config(folder: epath.PathLike, **numerics: str) -> Any:
     **numerics: fields of `layers.Numerics` that are not to be the default.
   Raises: ValueError for a file that is missing or an unknown architecture.
   """
-  settings = files.load_json(epath.Path(folder) / "config.json")
+  settings = files.load_json(epath.Path(folder) / CONFIG)
   try:
-    config = architectures.config_from_json(settings)
+    config = config_json.config_from_json(settings)
     families.make_model(config)
   except ValueError as error:
     raise mistakes.Mistake(f"{folder}: {error}") from None
@@ -92,9 +102,8 @@ def load_pretrained(
   model = families.make_model(config)
   shapes = jax.eval_shape(model.init, jax.random.key(0))
   names = tensor_names.tensor_names(config)
-  tensors = _load_headers(folder)
-  tied = {"lm_head.weight"} if ("head",) not in names else set()
-  check_tensors(folder, names, shapes, tensors, ignored=tied)
+  tensors = weights.chosen(folder, config, weights.load_headers(folder))
+  weights.check_tensors(folder, names, shapes, tensors)
   return Pretrained(
     config, model, load_tensors(names, shapes, tensors, shard(shapes))
   )
@@ -119,47 +128,6 @@ def load_tensors(
   return params
 
 
-def check_tensors(
-  where: Any,
-  names: Mapping[tensor_names.Path, tensor_names.Name],
-  shapes: Params,
-  tensors: Mapping[str, safetensors.Tensor],
-  *,
-  ignored: set[str],
-) -> None:
-  """Raises ValueError that lists all that does not fit the parameters."""
-  expected = {}
-  for path, name in names.items():
-    shape = tensor_names.at(shapes, path).shape
-    for one, _ in name.tensors(shape):
-      layer = shape[1:] if name.stacked else shape
-      expected[one] = name.shape_there(layer)
-  extra = [
-    name
-    for name in tensors
-    if name not in expected
-    and name not in ignored
-    and not tensor_names.IGNORED.fullmatch(name)
-  ]
-  shapes_wrong = [
-    f"{name} is {list(tensors[name].shape)}, not {list(shape)}"
-    for name, shape in expected.items()
-    if name in tensors and tensors[name].shape != shape
-  ]
-  faults = {
-    "missing": sorted(set(expected) - set(tensors)),
-    "unknown": sorted(extra),
-    "of another shape": shapes_wrong,
-  }
-  if any(faults.values()):
-    listed = "; ".join(
-      f"{kind}: {', '.join(found)}" for kind, found in faults.items() if found
-    )
-    raise mistakes.Mistake(
-      f"{where}: weights do not fit the architecture; {listed}"
-    )
-
-
 def save_pretrained(
   folder: epath.PathLike,
   params: Params,
@@ -172,7 +140,8 @@ def save_pretrained(
   """Writes a folder that transformers and vLLM load.
 
   Args:
-    folder: made if absent; config.json appears last.
+    folder: made if absent; of another model that it holds, weights, adapters
+      and tokenizer go first, and config.json appears last.
     params: plain parameters, without adapters (see `lora.merge`).
     config: their architecture.
     settings: what config.json is to hold besides the architecture, such as
@@ -185,36 +154,42 @@ def save_pretrained(
   folder = epath.Path(folder)
   settings = {**architectures.config_to_json(config), **settings}
   folder.mkdir(parents=True, exist_ok=True)
+  clear(folder)
   names = tensor_names.tensor_names(config)
   leaves = {path: tensor_names.at(params, path) for path in names}
   _save_weights(folder, names, leaves, max_file_bytes=max_file_bytes)
   save_json(
-    folder / "generation_config.json",
+    folder / GENERATION,
     {key: value for key, value in settings.items() if key.endswith("_id")},
   )
-  for name in BESIDE if beside is not None else ():
-    source = epath.Path(beside) / name
-    if source.exists():
-      safetensors.save_bytes(folder / name, [source.read_bytes()])
+  if beside is not None and epath.Path(beside) != folder:
+    _copy_beside(epath.Path(beside), folder)
   settings["torch_dtype"] = str(leaves["embedding",].dtype)
-  save_json(folder / "config.json", settings)
+  save_json(folder / CONFIG, settings)
 
 
-def _load_headers(folder) -> dict[str, safetensors.Tensor]:
-  if (folder / INDEX).exists():
-    index = files.load_json(folder / INDEX)
-    names = sorted(set(index["weight_map"].values()))
-  elif (folder / WEIGHTS).exists():
-    names = [WEIGHTS]
-  else:
-    raise mistakes.Mistake(
-      f"{folder}: holds neither {WEIGHTS} nor {INDEX}; only safetensors are "
-      "read, so convert other weights first"
-    )
-  tensors = {}
-  for file in names:
-    tensors |= safetensors.load_header(folder / file)
-  return tensors
+def clear(folder: epath.Path) -> None:
+  """Takes out of a folder what would be read in place of what comes next.
+
+  Of several processes the first does it.
+  """
+  if not distributed.is_first() or not folder.exists():
+    return
+  # Without it nothing else counts, should this be cut off.
+  (folder / CONFIG).unlink(missing_ok=True)
+  shards = sorted(folder.glob("model-*-of-*.safetensors"))
+  named = [folder / name for name in (*ADAPTERS, INDEX, WEIGHTS)]
+  for path in (*named, *shards):
+    path.unlink(missing_ok=True)
+
+
+def _copy_beside(source: epath.Path, folder: epath.Path) -> None:
+  """Copies what goes with the weights; nothing of another model stays."""
+  for name in BESIDE:
+    if (source / name).exists():
+      safetensors.save_bytes(folder / name, [(source / name).read_bytes()])
+    elif distributed.is_first() and name != GENERATION:
+      (folder / name).unlink(missing_ok=True)
 
 
 def _load_leaf(name, shape, sharding, tensors) -> jax.Array:

@@ -7,11 +7,16 @@ from etils import epath
 import jax
 
 from nashmd_jax import files, mistakes
-from nashmd_jax.hub import architectures, folders, safetensors, tensor_names
+from nashmd_jax.hub import (
+  config_keys,
+  folders,
+  safetensors,
+  tensor_names,
+  weights,
+)
 from nashmd_jax.models import lora, t5
 
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
+CONFIG, WEIGHTS = folders.ADAPTERS
 PREFIX = "base_model.model."
 # Settings of adapters that our code has no other value for.
 FIXED = {
@@ -25,7 +30,7 @@ FIXED = {
 
 
 def adapter_names(
-  config: architectures.Config, adapters: lora.Params
+  config: config_keys.Config, adapters: lora.Params
 ) -> dict[tensor_names.Path, tensor_names.Name]:
   """The tensors of the adapters there, by their path here."""
   found = {}
@@ -42,7 +47,7 @@ def adapter_names(
 def save_adapter(
   folder: epath.PathLike,
   adapters: lora.Params,
-  config: architectures.Config,
+  config: config_keys.Config,
   *,
   alpha: float,
   base: str,
@@ -50,7 +55,7 @@ def save_adapter(
   """Writes adapter_model.safetensors and adapter_config.json.
 
   Args:
-    folder: made if absent.
+    folder: made if absent; a model that it holds goes first.
     adapters: see `lora.init_lora`.
     config: the architecture they adapt.
     alpha: α.
@@ -58,6 +63,7 @@ def save_adapter(
   """
   folder = epath.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
+  folders.clear(folder)
   names = adapter_names(config, adapters)
   leaves = {path: tensor_names.at(adapters, path) for path in names}
   safetensors.save_file(folder / WEIGHTS, *tensor_names.spread(names, leaves))
@@ -135,7 +141,7 @@ def load_adapter(
   )
   names = adapter_names(base.config, shapes)
   tensors = safetensors.load_header(folder / WEIGHTS)
-  folders.check_tensors(folder, names, shapes, tensors, ignored=set())
+  weights.check_tensors(folder, names, shapes, tensors)
   return folders.load_tensors(names, shapes, tensors, shard(shapes))
 
 

@@ -1,8 +1,9 @@
 """Where a model starts: at random, or in a folder of the Hugging Face layout.
 
-A config section of a model holds its sizes and `pretrained`: None for a random
-start, a folder, or "random" for a folder that the run writes first, with
-random weights, so that all that reads folders is run without one.
+A config section of a model holds `pretrained`: a folder, which says family and
+sizes itself; or, with both of them beside it, None for a random start, or
+"random" for a folder that the run writes first, with random weights, so that
+all that reads folders is run without one.
 """
 
 from typing import Any, NamedTuple
@@ -11,14 +12,20 @@ from etils import epath
 import jax
 import ml_collections
 
-from nashmd_jax import mistakes, models
+from nashmd_jax import mistakes, models, pipeline
 from nashmd_jax.data import tokenizer as tokenizer_lib
-from nashmd_jax.hub import folders
+from nashmd_jax.hub import architectures, folders
 from nashmd_jax.models import layers
 from nashmd_jax.training import sharding
 
 RANDOM = "random"
+STAND_IN = "a folder, given later: "  # before what tells two of them apart
 SECTIONS = ("model", "judge_model")
+_NUMERICS = layers.Numerics._fields
+_ADVICE = (
+  "leave out of the config what the folder says, as "
+  "configs/tldr_decoder.py:folder does"
+)
 
 
 class Start(NamedTuple):
@@ -54,7 +61,23 @@ def given_folder(
 ) -> epath.Path | None:
   """The folder of the user's that a model starts in; None for any other."""
   given = _settings(config, section)["pretrained"]
-  return None if given in (None, RANDOM) else epath.Path(given)
+  if given in (None, RANDOM) or given.startswith(STAND_IN):
+    return None
+  return epath.Path(given)
+
+
+def embedded(config: ml_collections.ConfigDict) -> int | None:
+  """How many tokens all models in folders know; None without such a folder.
+
+  A folder without a config.json, which no model starts in, is passed over.
+  """
+  places = {given_folder(config, section) for section in SECTIONS} - {None}
+  sizes = [
+    folders.load_config(place).vocab_size
+    for place in places
+    if (place / folders.CONFIG).exists()
+  ]
+  return min(sizes, default=None)
 
 
 def random_folder(workdir: epath.PathLike, section: str) -> epath.Path:
@@ -71,15 +94,41 @@ def same_start(config: ml_collections.ConfigDict) -> bool:
 def architecture(
   config: ml_collections.ConfigDict, section: str, *, vocab_size: int
 ) -> Any:
-  """The architecture of the sizes in the config.
+  """The architecture of the user's folder, or else of the config's sizes.
 
-  Raises: ValueError for one that cannot be.
+  Args:
+    vocab_size: without a folder, which has its own.
+  Raises: ValueError for one that cannot be, or that the config contradicts.
   """
+  place = given_folder(config, section)
+  if place is not None:
+    return _of_folder(place, config, section)
   sizes = _settings(config, section)
   del sizes["pretrained"]
+  if "family" not in sizes:
+    raise mistakes.Mistake(
+      f"config.{section}: names no folder in pretrained and no family; give "
+      "one of the two, sizes beside a family"
+    )
   made = models.make_config(vocab_size=vocab_size, **sizes)
   models.make_model(made)
   return made
+
+
+def settings(config: ml_collections.ConfigDict, section: str) -> dict[str, Any]:
+  """The settings of a model by dotted name, whoever says its sizes.
+
+  What a job depends on: of a folder all that is computed, however much of it
+  the config says as well.
+  """
+  if not config[section] or given_folder(config, section) is None:
+    return pipeline.settings(config, section)
+  made = architecture(config, section, vocab_size=0)
+  found = architectures.plainest(made)._asdict() | {
+    "pretrained": str(given_folder(config, section)),
+    "family": architectures.family_of(made),
+  }
+  return pipeline.flat(pipeline.plain(found), section)
 
 
 def load_start(
@@ -92,31 +141,58 @@ def load_start(
   """The start of a model, the folder's architecture checked against the config.
 
   Args:
-    vocab_size: of the tokenizer; a folder may have more tokens than it.
+    vocab_size: of the tokenizer, see `Tokenizer`; a folder may know more.
   Raises: ValueError that lists the sizes in which folder and config differ.
   """
   place = folder(config, workdir, section)
-  wanted = architecture(config, section, vocab_size=vocab_size)
   if place is None:
-    return Start(wanted, None)
-  found = folders.load_config(place, **_numerics(wanted))
+    made = architecture(config, section, vocab_size=vocab_size)
+    return Start(made, None)
+  found = _of_folder(place, config, section)
   if found.vocab_size < vocab_size:
     raise mistakes.Mistake(
-      f"{place}: has {found.vocab_size} tokens, the tokenizer {vocab_size}; "
-      "they do not belong together"
-    )
-  wanted = wanted._replace(vocab_size=found.vocab_size)
-  if type(found) is not type(wanted) or found != wanted:
-    differ = [
-      f"{name} {value!r}, not {getattr(wanted, name, None)!r}"
-      for name, value in found._asdict().items()
-      if value != getattr(wanted, name, None)
-    ]
-    raise mistakes.Mistake(
-      f"{place}: is another architecture than config.{section}: has "
-      f"{', '.join(differ)}; set these sizes in the config"
+      f"{place}: knows the tokens of ids below {found.vocab_size}, the "
+      f"tokenizer has text up to id {vocab_size - 1}; they do not belong "
+      "together"
     )
   return Start(found, place)
+
+
+def _of_folder(place, config, section) -> Any:
+  """The architecture of a folder, with the numerics of the config.
+
+  Raises: ValueError that lists what else the config says of it and is not so.
+  """
+  said = _said(config, section)
+  numerics = {key: said.pop(key) for key in _NUMERICS if key in said}
+  found = folders.load_config(place, **numerics)
+  models.make_model(found)
+  family = architectures.family_of(found)
+  other = said.pop("family", family)
+  if other != family:
+    raise mistakes.Mistake(
+      f"{place}: is a {family}, not the {other} that config.{section} says; "
+      f"{_ADVICE}"
+    )
+  unknown = sorted(set(said) - set(found._fields))
+  if unknown:
+    raise mistakes.Mistake(
+      f"config.{section}: a {family}, as {place} is one, has no {unknown}; "
+      f"{_ADVICE}"
+    )
+  differ = architectures.differences(found, found._replace(**said))
+  if differ:
+    # Not what follows from another, as the scale does from the head's size.
+    listed = ", ".join(
+      f"{name} {value!r}, not {other!r}"
+      for name, (value, other) in differ.items()
+      if name in said
+    )
+    raise mistakes.Mistake(
+      f"{place}: is another architecture than config.{section} says, has "
+      f"{listed}; {_ADVICE}"
+    )
+  return found
 
 
 def init_params(
@@ -177,12 +253,22 @@ def token_settings(tokenizer: tokenizer_lib.Tokenizer) -> dict[str, int]:
 
 
 def _settings(config: ml_collections.ConfigDict, section: str) -> dict:
-  settings = config.model.to_dict()
-  if section != "model":
-    settings |= config[section].to_dict()
-  return settings
+  """The settings of a model; the judge's are those that differ."""
+  own = config[section].to_dict()
+  return own if section == "model" else config.model.to_dict() | own
+
+
+def _said(config: ml_collections.ConfigDict, section: str) -> dict:
+  """What the config says of the model in a folder.
+
+  The policy's sizes are not said of a folder that is the judge's own.
+  """
+  said, own = _settings(config, section), config[section].to_dict()
+  if given_folder(config, section) is not None and "pretrained" in own:
+    said = {key: said[key] for key in said if key in {*own, *_NUMERICS}}
+  return {key: said[key] for key in said if key != "pretrained"}
 
 
 def _numerics(made: Any) -> dict[str, str]:
   """How an architecture is computed, which its folder does not say."""
-  return {name: getattr(made, name) for name in layers.Numerics._fields}
+  return {name: getattr(made, name) for name in _NUMERICS}

@@ -18,6 +18,8 @@ from nashmd_jax import mistakes
 from nashmd_jax.training import distributed
 
 MAX_HEADER = 100_000_000
+POINTER = b"version "  # as the files begin that git-lfs leaves
+BLOCK = 2**26  # bytes compared at a time
 NAMES = {
   "BF16": jnp.bfloat16,
   "F16": np.float16,
@@ -54,10 +56,17 @@ def load_header(path: epath.Path) -> dict[str, Tensor]:
   """
   try:
     with path.open("rb") as file:
-      size = int.from_bytes(file.read(8), "little")
+      first = file.read(8)
+      if first == POINTER:
+        raise mistakes.Mistake(
+          f"{path}: is a pointer to weights and not the weights; git lfs pull"
+        )
+      size = int.from_bytes(first, "little")
       if size > MAX_HEADER:
-        raise mistakes.Mistake(f"a header of {size} bytes")
+        raise ValueError(f"a header of {size} bytes")
       header = json.loads(file.read(size))
+      if not isinstance(header, dict):
+        raise ValueError("a header that is no object")
       file.seek(0, 2)
       end = file.tell()
     header.pop("__metadata__", None)
@@ -65,6 +74,8 @@ def load_header(path: epath.Path) -> dict[str, Tensor]:
       name: _tensor(path, 8 + size, end, **entry)
       for name, entry in header.items()
     }
+  except mistakes.Mistake:
+    raise
   except (OSError, ValueError, TypeError, KeyError) as error:
     raise mistakes.Mistake(
       f"{path}: not a whole safetensors file ({error}); get it again"
@@ -72,10 +83,15 @@ def load_header(path: epath.Path) -> dict[str, Tensor]:
 
 
 def _tensor(path, start, end, *, dtype, shape, data_offsets) -> Tensor:
+  if dtype not in NAMES:
+    raise mistakes.Mistake(
+      f"{path}: has tensors of type {dtype}, which no model here is computed "
+      "with; take a folder that is not quantised"
+    )
   found = np.dtype(NAMES[dtype])
   first, last = data_offsets
   if last - first != math.prod(shape) * found.itemsize or start + last > end:
-    raise mistakes.Mistake(f"bytes {first} to {last} of {end - start}")
+    raise ValueError(f"bytes {first} to {last} of {end - start}")
   return Tensor(path, start + first, tuple(shape), found)
 
 
@@ -85,6 +101,22 @@ def load_tensor(tensor: Tensor) -> np.ndarray:
     file.seek(tensor.start)
     data = file.read(math.prod(tensor.shape) * tensor.dtype.itemsize)
   return np.frombuffer(data, tensor.dtype).reshape(tensor.shape)
+
+
+def same(one: Tensor, other: Tensor) -> bool:
+  """Whether two tensors are equal bit for bit, read a block at a time."""
+  if (one.shape, one.dtype) != (other.shape, other.dtype):
+    return False
+  left = math.prod(one.shape) * one.dtype.itemsize
+  with one.path.open("rb") as first, other.path.open("rb") as second:
+    first.seek(one.start)
+    second.seek(other.start)
+    while left > 0:
+      size = min(left, BLOCK)
+      if first.read(size) != second.read(size):
+        return False
+      left -= size
+  return True
 
 
 def load_file(path: epath.Path) -> dict[str, np.ndarray]:

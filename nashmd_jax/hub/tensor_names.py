@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Iterator, Mapping
 import math
-import re
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from nashmd_jax.hub import architectures
+from nashmd_jax.hub import config_keys
 from nashmd_jax.models import t5
 from nashmd_jax.training import distributed
 
@@ -57,13 +56,6 @@ class Name(NamedTuple):
       return ours.reshape(math.prod(ours.shape[: self.inputs]), -1).T
     return ours.reshape(self.shape_there(ours.shape))
 
-
-# Copies of other tensors, and buffers, that some checkpoints hold.
-IGNORED = re.compile(
-  r"(encoder|decoder)\.embed_tokens\.weight|.*rotary_emb\.inv_freq|"
-  r"decoder\.block\.0\.layer\.1\.EncDecAttention\."
-  r"relative_attention_bias\.weight"
-)
 
 _DECODER_LAYER = {
   ("attention", "query"): Name("self_attn.q_proj.weight", 1),
@@ -134,7 +126,7 @@ def _t5_names() -> dict[Path, Name]:
   return found
 
 
-def tensor_names(config: architectures.Config) -> dict[Path, Name]:
+def tensor_names(config: config_keys.Config) -> dict[Path, Name]:
   """The name of every parameter of an architecture, by its path."""
   if isinstance(config, t5.T5Config):
     return _t5_names()

@@ -18,12 +18,17 @@ def make_config(*, family: str, **sizes) -> t5.T5Config | decoder.DecoderConfig:
     raise ValueError(
       f"model.family: got {family!r}, expected one of {sorted(FAMILIES)}"
     )
-  try:
-    if family == "t5":
-      return t5.T5Config(**sizes)
-    return decoder.DecoderConfig(**(decoder.FAMILIES[family] | sizes))
-  except TypeError as error:
-    raise ValueError(f"model: {error}") from None
+  fields = t5.T5Config if family == "t5" else decoder.DecoderConfig
+  sizes = decoder.FAMILIES.get(family, {}) | sizes
+  needed = set(fields._fields) - set(fields._field_defaults)
+  missing = sorted(needed - set(sizes))
+  unknown = sorted(set(sizes) - set(fields._fields))
+  if missing or unknown:
+    raise ValueError(
+      f"model: of a {family}, missing {missing}, unknown {unknown}; expected "
+      f"{sorted(needed)} and what else it is to change"
+    )
+  return fields(**sizes)
 
 
 def make_model(

@@ -153,9 +153,7 @@ STAGE = pipeline.Stage(
   check=check,
   jobs=lambda config: [NAME] if _drawn(config) else [],
   needs=lambda config, job: [*start.STAGE.jobs(config), sft.NAME],
-  reads=lambda config, job: pipeline.settings(
-    config, *trained.READS, "raters", "comparisons"
-  ),
+  reads=lambda config, job: trained.reads(config, "raters", "comparisons"),
   run=run,
   facts=trained.FACTS,
   shared=True,

@@ -19,9 +19,16 @@ import jax
 from nashmd_jax import files, mistakes, models, pipeline, sampling, texts
 from nashmd_jax import task as task_lib
 from nashmd_jax import workdir as workdir_lib
-from nashmd_jax.hub import architectures, folders, peft, pretrained
+from nashmd_jax.hub import (
+  architectures,
+  config_json,
+  folders,
+  peft,
+  pretrained,
+)
 from nashmd_jax.models import lora
 from nashmd_jax.stages import policies, sft
+from nashmd_jax.training import distributed
 
 Config = pipeline.Config
 Save = Callable[[epath.Path, Any], None]
@@ -119,6 +126,9 @@ def save_deployed(
     save: (folder, set) -> None.
   """
   folder = epath.Path(folder)
+  if distributed.is_first():
+    (folder / MIXTURE).unlink(missing_ok=True)
+  folders.clear(folder)
   for name, place in _places(folder, lane).items():
     save(place, sets[name])
   if len(lane) > 1:
@@ -133,7 +143,9 @@ def _settings(task: task_lib.Task, start: pretrained.Start) -> dict[str, Any]:
   """What config.json holds besides sizes: the pretrained one's, or our own."""
   if start.folder is not None:
     written = {*architectures.config_to_json(start.config), *OURS}
-    found = files.load_json(start.folder / "config.json")
+    found = config_json.text_settings(
+      files.load_json(start.folder / "config.json")
+    )
     return {key: found[key] for key in found if key not in written}
   return pretrained.token_settings(task.tokenizer)
 

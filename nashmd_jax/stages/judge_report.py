@@ -221,9 +221,7 @@ STAGE = pipeline.Stage(
     *comparisons_lib.STAGE.jobs(config),
     *judging.wanted(config),
   ],
-  reads=lambda config, job: pipeline.settings(
-    config, *trained.READS, "judge_model"
-  ),
+  reads=lambda config, job: trained.reads(config, "judge_model"),
   run=run,
   facts=(*trained.FACTS, "comparisons"),
   shared=True,

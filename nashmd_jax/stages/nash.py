@@ -339,7 +339,7 @@ def reads(config: Config, job: str) -> dict[str, Any]:
   with section.unlocked():
     del section.runs
   return {
-    **pipeline.settings(config, *trained.READS, "judge_model"),
+    **trained.reads(config, "judge_model"),
     **pipeline.flat(pipeline.plain(section), NAME),
     **outside.sources("nash.loss", section.loss),
     **outside.sources("nash.opponent", section.opponent),

@@ -187,9 +187,7 @@ def _stage(kind: str) -> pipeline.Stage:
     jobs=functools.partial(_jobs, kind),
     needs=needs,
     reads=lambda config, job: (
-      pipeline.settings(
-        config, *trained.READS, "judge_model", table.kind_of(job)[0]
-      )
+      trained.reads(config, "judge_model", table.kind_of(job)[0])
       | {"member": table.kind_of(job)[1]}
     ),
     run=run,

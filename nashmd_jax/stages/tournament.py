@@ -152,7 +152,7 @@ def reads(config: Config, job: str) -> dict[str, Any]:
   del job
   own = [f"{NAME}.{key}" for key in sorted(KEYS - {"chosen"})]
   return {
-    **pipeline.settings(config, *trained.READS, "judge_model", *own),
+    **trained.reads(config, "judge_model", *own),
     **policies.reads(config),
     **judging.reads(config, "tournament.judges", *config.tournament.judges),
   }

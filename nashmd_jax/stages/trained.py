@@ -12,6 +12,7 @@ import ml_collections
 from nashmd_jax import arrays, mistakes, pipeline
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import records
+from nashmd_jax.hub import pretrained
 from nashmd_jax.training import loop, optimizer
 from nashmd_jax.training import step as step_lib
 
@@ -25,18 +26,32 @@ TRAIN = {
   "eval_every",
   "save_every",
 }
-# What texts, tokens and models of a run depend on.
+# What texts and tokens of a run depend on, and how its models are trained.
 READS = (
   "seed",
   "tokenizer.eos_token",
   "tokenizer.bos_token",
   "layout",
-  "model",
   "lora",
   "devices.run_dtype",
   "devices.frozen_dtype",
 )
 FACTS = ("records", "tokenizer")
+
+
+def reads(config: Config, *paths: str) -> dict[str, Any]:
+  """The settings that a job on texts depends on, by dotted name.
+
+  Args:
+    config: of the run.
+    *paths: sections besides those that every such job reads, among them
+      "judge_model".
+  """
+  found = pretrained.settings(config, "model")
+  if "judge_model" in paths:
+    found |= pretrained.settings(config, "judge_model")
+  others = [path for path in paths if path not in pretrained.SECTIONS]
+  return found | pipeline.settings(config, *READS, *others)
 
 
 def keys(name: str, further: Iterable[str] = ()) -> dict:
