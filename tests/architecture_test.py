@@ -26,6 +26,7 @@ LAYERS = {
   "sampling": 4,
   "policy": 4,
   "texts": 5,
+  "tokenization": 5,
   "judges": 5,
   "task": 6,
   "nash": 6,

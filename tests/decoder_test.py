@@ -76,7 +76,7 @@ class DecoderTest(parameterized.TestCase):
       keys=sampling.row_keys(jax.random.key(3), jnp.arange(4), 2),
       max_response=6,
       temperature=0.7,
-      eos_id=1,
+      eos_ids=(1,),
     )
     for i, lane in enumerate(lanes):
       tokens, mask = out.tokens[:, i], out.mask[:, i]

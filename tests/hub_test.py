@@ -43,7 +43,7 @@ def greedy(pretrained: folders.Pretrained, batch, length: int) -> np.ndarray:
     keys=sampling.row_keys(jax.random.key(0), jnp.arange(rows), 1),
     max_response=length,
     temperature=1.0,
-    eos_id=NO_EOS,
+    eos_ids=(NO_EOS,),
     choose=sampling.greedy,
   )
   return np.asarray(out.tokens[:, 0])

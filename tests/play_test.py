@@ -145,7 +145,7 @@ class PlayTest(parameterized.TestCase):
       keys=sampling.row_keys(write_rng, self.batch["example_ids"], 6),
       max_response=plays.MAX_RESPONSE,
       temperature=0.8,
-      eos_id=enumeration.EOS,
+      eos_ids=(enumeration.EOS,),
     )
     first = written.tokens[:, :, 0]
     margin = first[:, :3, None] - first[:, None, 3:]

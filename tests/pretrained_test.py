@@ -215,7 +215,7 @@ class ExportTest(absltest.TestCase):
         keys=sampling.row_keys(jax.random.key(5), jnp.arange(3), 1),
         max_response=6,
         temperature=1.0,
-        eos_id=1,
+        eos_ids=(1,),
       )
 
     jax.tree.map(

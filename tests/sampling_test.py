@@ -24,7 +24,7 @@ def play(model, sets, lanes, batch, *, temperature=1.0, ids=None, **kwargs):
     keys=sampling.row_keys(jax.random.key(3), ids, len(lanes)),
     max_response=6,
     temperature=temperature,
-    eos_id=EOS,
+    eos_ids=(EOS,),
     **kwargs,
   )
 
@@ -198,7 +198,7 @@ class DistributionTest(parameterized.TestCase):
         keys=sampling.row_keys(jax.random.key(9), jnp.arange(count), 2),
         max_response=3,
         temperature=0.8,
-        eos_id=enumeration.EOS,
+        eos_ids=(enumeration.EOS,),
       )
       tokens, mask = enumeration.responses(3)
       mixed = jax.nn.log_softmax(

@@ -50,7 +50,7 @@ def draw_comparisons(
     temperature: of the samples.
     seed: of samples, pairs and votes: the run's and the split's.
   """
-  samples = task_lib.write_responses(
+  samples, _ = task_lib.write_responses(
     task,
     sets,
     [opponents.LEARNER] * samples_per_prompt,

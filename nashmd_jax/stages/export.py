@@ -16,7 +16,14 @@ from typing import Any, NamedTuple
 from etils import epath
 import jax
 
-from nashmd_jax import files, mistakes, models, pipeline, sampling, texts
+from nashmd_jax import (
+  files,
+  mistakes,
+  models,
+  pipeline,
+  sampling,
+  tokenization,
+)
 from nashmd_jax import task as task_lib
 from nashmd_jax import workdir as workdir_lib
 from nashmd_jax.hub import (
@@ -108,7 +115,7 @@ def _tokenizer_folder(config, workdir, task) -> epath.Path:
   start = task.starts["model"]
   if start.folder is not None:
     return start.folder
-  return texts.load_tokenizer(config, workdir, task.splits)[0].parent
+  return tokenization.load_tokenizer(config, workdir, task.splits)[0].parent
 
 
 def save_deployed(
@@ -146,7 +153,8 @@ def _settings(task: task_lib.Task, start: pretrained.Start) -> dict[str, Any]:
     found = config_json.text_settings(
       files.load_json(start.folder / "config.json")
     )
-    return {key: found[key] for key in found if key not in written}
+    kept = {key: found[key] for key in found if key not in written}
+    return kept | pretrained.end_settings(task.tokenizer)
   return pretrained.token_settings(task.tokenizer)
 
 

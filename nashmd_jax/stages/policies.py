@@ -85,18 +85,19 @@ def write_all(
   task: task_lib.Task,
   workdir: pathlib.Path,
   rows: Sequence[records.Record],
-) -> tuple[dict[str, list[str]], dict[str, dict[str, Any]]]:
+) -> tuple[dict[str, list[str]], dict[str, dict[str, Any]], dict[str, float]]:
   """What every policy of the tournament answers, and how it was chosen.
 
   A response depends on the seed, the policy's place in the tournament and that
   of its prompt, not on the batch it is in. The base of all is loaded once.
 
-  Returns: responses by policy, one for each record; and of each choice its
-    settings and "judged", the share of its pairs that the judge judged.
+  Returns: responses by policy, one for each record; of each choice its
+    settings and "judged", the share of its pairs that the judge judged; and by
+    policy the share of what it wrote that ended by itself.
   """
   section, bases = config.tournament, task_lib.bases(task, "model")
   rng = jax.random.fold_in(jax.random.key(config.seed), SALT)
-  responses, told = {}, {}
+  responses, told, ended = {}, {}, {}
   for number, name in enumerate(section.policies):
     policy = judging.answering(config, name)
     lane, place = deployed_lane(config, policy), policy_job(config, policy)
@@ -104,7 +105,7 @@ def write_all(
     chosen = judging.chosen(config).get(name)
     samples = chosen.samples if chosen else 1
     own = jax.random.fold_in(rng, number)
-    written = task_lib.write_responses(
+    written, ended[name] = task_lib.write_responses(
       task,
       {**sets, **bases},
       [lane] * samples,
@@ -133,7 +134,7 @@ def write_all(
       batch_size=section.batch_size,
     )
     told[name] = pipeline.plain(chosen) | {"judged": judged}
-  return responses, told
+  return responses, told, ended
 
 
 def _prompts_at_a_time(task, batch_size: int, samples: int) -> int:

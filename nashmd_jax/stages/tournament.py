@@ -37,12 +37,13 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, Any]:
   section = config.tournament
   task = task_lib.load_task(config, workdir)
   rows = task.splits["test"][: section.prompts]
-  responses, chosen = policies.write_all(config, task, workdir, rows)
+  responses, chosen, ended = policies.write_all(config, task, workdir, rows)
   results = {
     "policies": list(section.policies),
     "prompts": len(rows),
     "confidence": section.confidence,
     "chosen": chosen,
+    "ended": ended,
     "words": {
       name: float(np.mean(length.count_words(texts)))
       for name, texts in responses.items()

@@ -31,6 +31,7 @@ READS = (
   "seed",
   "tokenizer.eos_token",
   "tokenizer.bos_token",
+  "chat",
   "layout",
   "lora",
   "devices.run_dtype",

@@ -45,9 +45,9 @@ def check_intervals(
   half-filled row is lost when a run is cut off. SIGTERM therefore waits for
   the end of the row: log_every steps are to take less than the grace time.
   """
-  counts = {
-    "steps": steps, "micro_batches": micro_batches, "log_every": log_every
-  }  # fmt: skip
+  if steps < 0:
+    raise ValueError(f"train.steps: got {steps}, expected 0 or more")
+  counts = {"micro_batches": micro_batches, "log_every": log_every}
   for key, value in counts.items():
     if value < 1:
       raise ValueError(f"train.{key}: got {value}, expected 1 or more")
@@ -82,7 +82,7 @@ def train(
     folder: receives `checkpoints/`, `metrics.jsonl` and `events/`.
     seed: of initialisation and of every step.
     updates_per_rollout: see `step.make_programs`; a step is one rollout.
-    steps: in all.
+    steps: in all; 0 saves the start as it is.
     micro_batches: see `step.make_programs`.
     log_every: steps that one row of metrics is the mean of.
     eval_every: steps between evaluations; the last step is always evaluated.
@@ -161,6 +161,8 @@ def train(
       progress.update(step, metrics_lib.note(row))
       if stop:
         raise distributed.Preempted(f"{name}: saved at step {step}")
+    if not steps and not start:
+      checkpoints.save(checkpointer, 0, state, batches, now=True)
     return evaluation or evaluate()
 
 
