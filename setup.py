@@ -57,6 +57,7 @@ setuptools.setup(
   license="Apache-2.0",
   python_requires=">=3.11",
   packages=setuptools.find_packages(include=["nashmd_jax", "nashmd_jax.*"]),
+  entry_points={"console_scripts": ["nashmd = nashmd_jax.main:cli"]},
   install_requires=list(DEPENDENCIES),
   extras_require={name: list(extra) for name, extra in EXTRAS.items()},
 )

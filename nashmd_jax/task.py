@@ -307,12 +307,15 @@ def write_responses(
   batch_size: int,
   temperature: float,
   rng: jax.Array,
+  told: str,
 ) -> tuple[list[list[str]], float]:
   """Responses as text: for each record one for each lane.
 
   The response to a record depends on the key and on its place in `source`,
   not on the batch it is in.
 
+  Args:
+    told: what the line of progress begins with.
   Returns: the texts, and the share of them that ended by themselves.
   """
 
@@ -336,7 +339,10 @@ def write_responses(
   ordered = batches.ordered_batches(
     source, task.encode, task.pad, batch_size=batch_size
   )
-  for batch, real in ordered:
+  count = -(-len(source) // batch_size)
+  for batch, real in metrics_lib.shown(
+    ordered, told, total=count, unit="batch"
+  ):
     distributed.stop_if_asked()
     rollout = roll(sets, batch)
     ended = sampling.ended(rollout.tokens, rollout.mask, task.tokenizer.eos_ids)

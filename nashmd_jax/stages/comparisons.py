@@ -58,6 +58,7 @@ def draw_comparisons(
     batch_size=batch_size,
     temperature=temperature,
     rng=jax.random.fold_in(jax.random.key(seed[0]), seed[1]),
+    told=f"{NAME}: writing",
   )
   rng = np.random.default_rng(seed)
   drawn = []

@@ -17,6 +17,7 @@ from nashmd_jax.judges import preference_model, table
 from nashmd_jax.stages import comparisons as comparisons_lib
 from nashmd_jax.stages import judge_templates, judging, start, trained
 from nashmd_jax.training import distributed
+from nashmd_jax.training import metrics as metrics_lib
 
 Config = pipeline.Config
 Columns = Mapping[str, np.ndarray]
@@ -80,7 +81,10 @@ def judge(
   ordered = batches.ordered_batches(
     rows, task.encode, task.pad, batch_size=config[kind].data.batch_size
   )
-  for batch, real in ordered:
+  count = -(-len(rows) // config[kind].data.batch_size)
+  for batch, real in metrics_lib.shown(
+    ordered, f"judges: {name} reading", total=count, unit="batch"
+  ):
     distributed.stop_if_asked()
     found.append(
       {key: value[:real] for key, value in of_batch(sets, batch).items()}

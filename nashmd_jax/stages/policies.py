@@ -20,6 +20,7 @@ from nashmd_jax.judges import scorers, table
 from nashmd_jax.nash import opponents, settings
 from nashmd_jax.stages import judging, nash, sft
 from nashmd_jax.training import distributed
+from nashmd_jax.training import metrics as metrics_lib
 
 Config = pipeline.Config
 START = judging.START
@@ -113,6 +114,7 @@ def write_all(
       batch_size=_prompts_at_a_time(task, section.batch_size, samples),
       temperature=section.temperature,
       rng=own,
+      told=f"tournament: {name} writing",
     )
     if chosen is None:
       responses[name] = [texts[0] for texts in written]
@@ -170,7 +172,10 @@ def choose(
   samples = len(written[0])
   i, j = selection.pairs(samples)
   said = []
-  for start in range(0, len(rows), batch_size):
+  starts = range(0, len(rows), batch_size)
+  for start in metrics_lib.shown(
+    starts, "tournament: judging samples", total=len(starts), unit="batch"
+  ):
     distributed.stop_if_asked()
     part = slice(start, start + batch_size)
     said.append(judging.answers(judge, rows[part], written[part], i, j))

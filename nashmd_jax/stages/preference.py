@@ -108,8 +108,10 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, float]:
   comparisons = comparisons_lib.load(config, workdir)
   experiment = make_experiment(config, task, job, comparisons, workdir)
   scores = trained.train(experiment, section, task, workdir, job)
+  count = min(len(comparisons["validation"]), section.data.eval_examples)
   accuracy = (
-    f"{job}: accuracy on held-out comparisons {scores['eval/accuracy']:.3f}"
+    f"{job}: accuracy on {count} held-out comparisons "
+    f"{scores['eval/accuracy']:.3f}"
   )
   if config.data.comparisons is not None:
     print(accuracy)

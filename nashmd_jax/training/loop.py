@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 import contextlib
 import functools
 import pathlib
+import time
 from typing import Any
 
 import jax
@@ -135,7 +136,7 @@ def train(
       metrics_lib.MetricWriter(folder, start_step=start)
     )
     progress = stack.enter_context(
-      metrics_lib.Progress(name, start=start, total=steps)
+      metrics_lib.Progress(name, start=start, total=steps, unit="step")
     )
     window, evaluation, batch = [], {}, None
     for step in range(start + 1, steps + 1):
@@ -144,7 +145,11 @@ def train(
       within = step % log_every and not last
       # Nothing is begun across a row, where the state may be saved.
       following = next(batches) if within else None
+      began = time.monotonic()
       state, metrics = take_step(state, batch, following)
+      if step == start + 1:
+        seconds = time.monotonic() - began
+        progress.begin(step, f"compiled its step in {seconds:.0f} s")
       window.append(metrics)
       batch = following
       if within:
