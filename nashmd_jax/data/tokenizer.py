@@ -110,15 +110,14 @@ def load_tokenizer(
   """
   loaded = _load(epath.Path(path))
   special = [eos_token] if bos_token is None else [eos_token, bos_token]
-  for token in special:
-    _check_known(loaded, token, embedded, path)
+  _check_known(loaded, special, embedded, path)
   if embedded is not None:
     loaded = _below(loaded, embedded)
   # A file keeps what its last user had switched on.
   loaded.no_truncation()
   loaded.no_padding()
-  others = map(loaded.id_to_token, ends)
-  loaded.add_special_tokens([*special, *(token for token in others if token)])
+  known = [i for i in ends if loaded.id_to_token(i) is not None]
+  loaded.add_special_tokens([*special, *map(loaded.id_to_token, known)])
   _check_pieces(loaded, path)
   eos_id, *given = map(loaded.token_to_id, special)
   special_ids = tuple(
@@ -137,9 +136,7 @@ def load_tokenizer(
     ),
     decode=functools.partial(_decode, loaded, encode("a") == encode(" a")),
     vocab_size=max(loaded.get_vocab().values()) + 1,
-    eos_ids=tuple(
-      dict.fromkeys([eos_id, *(i for i in ends if i in special_ids)])
-    ),
+    eos_ids=tuple(dict.fromkeys([eos_id, *known])),
     start_ids=tuple(given) or start_ids,
     close_ids=close_ids,
     special_ids=special_ids,
@@ -202,15 +199,16 @@ def _without_marks(
   return tokenizers.Tokenizer.from_str(json.dumps(settings))
 
 
-def _check_known(loaded, token, embedded, path) -> None:
+def _check_known(loaded, special, embedded, path) -> None:
   """Raises Mistake for a token that file or model does not know."""
-  i = loaded.token_to_id(token)
-  if i is None:
-    raise mistakes.Mistake(f"{path}: has no token {token!r}")
-  if embedded is not None and i >= embedded:
-    raise mistakes.Mistake(
-      f"{path}: {token!r} is id {i}, and the model has ids below {embedded}"
-    )
+  for token in special:
+    i = loaded.token_to_id(token)
+    if i is None:
+      raise mistakes.Mistake(f"{path}: has no token {token!r}")
+    if embedded is not None and i >= embedded:
+      raise mistakes.Mistake(
+        f"{path}: {token!r} is id {i}, and the model has ids below {embedded}"
+      )
 
 
 def check_same_ids(
