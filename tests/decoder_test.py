@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nashmd_jax import arrays, mistakes, models, sampling
-from nashmd_jax.models import attention, decoder, layers
+from nashmd_jax.models import attention, decoder_config, layers
 from tests import t5_test
 
 VOCAB = t5_test.VOCAB
@@ -272,14 +272,14 @@ class AttentionTest(parameterized.TestCase):
 class LayerDataTest(absltest.TestCase):
   def test_hand_values(self):
     # K = 4, base 100: frequencies 1 and 1/10; local layers at base 9: 1, 1/3.
-    config = decoder.DecoderConfig(
+    config = decoder_config.DecoderConfig(
       **(SIZES | {"head_dim": 4, "rope_factor": 2.0}),
       window=5,
       local_layers=(True, False),
       local_rope_base=9.0,
     )
-    data = decoder.layer_data(config)
-    np.testing.assert_array_equal(data.window, [5, decoder.NO_WINDOW, 5])
+    data = decoder_config.layer_data(config)
+    np.testing.assert_array_equal(data.window, [5, decoder_config.NO_WINDOW, 5])
     np.testing.assert_allclose(
       data.frequencies, [[1, 1 / 3], [0.5, 0.05], [1, 1 / 3]], rtol=1e-6
     )

@@ -288,7 +288,7 @@ class MistakesTest(absltest.TestCase):
     ),
     (
       "answers",
-      ["--config.reward.template.answers=('yes sir', 'no')"],
+      ["--config.reward.template.answers=('no', 'no')"],
       {},
       "template.answers",
     ),

@@ -126,7 +126,7 @@ def fitting_answers(
     answers: those that are wanted; where they do not fit, the first of
       `ANSWERS` that do stand for them.
   """
-  every = (tuple(answers), *ANSWERS)
+  every = (tuple(answers), *(ANSWERS if len({*answers}) == 2 else ()))
   fitting = (one for one in every if _answers(encode, one)[1] is not None)
   return next(fitting, tuple(answers))
 

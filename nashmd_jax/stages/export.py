@@ -43,7 +43,16 @@ NAME = "export"
 FORMS = ("whole", "peft")
 MIXTURE, ORIGIN = "mixture.json", "origin.json"
 # Of a config.json, what tells how the folder itself was written.
-OURS = ("dtype", "torch_dtype", "transformers_version", "_name_or_path")
+OURS = (
+  "dtype",
+  "torch_dtype",
+  "transformers_version",
+  "_name_or_path",
+  "auto_map",
+)
+
+
+NAMES = ("model_type", "architectures")
 
 
 class Deployed(NamedTuple):
@@ -154,6 +163,9 @@ def _settings(task: task_lib.Task, start: pretrained.Start) -> dict[str, Any]:
       files.load_json(start.folder / "config.json")
     )
     kept = {key: found[key] for key in found if key not in written}
+    if found["model_type"] == "mistral":
+      # A Llama by what it computes, and by its tensors.
+      kept |= {key: found[key] for key in NAMES if key in found}
     return kept | pretrained.end_settings(task.tokenizer)
   return pretrained.token_settings(task.tokenizer)
 
