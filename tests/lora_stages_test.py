@@ -241,6 +241,7 @@ def share_on_disk(name: str, folder: pathlib.Path) -> float:
 
 
 class FolderTest(parameterized.TestCase):
+  @pytest.mark.slow
   def test_adapters_of_t5_beside_the_folder_they_started_in(self):
     self.check_folder(tldr_t5)
 
