@@ -85,15 +85,16 @@ class Block(nn.Module):
     del shared
     where = jnp.arange(x.shape[1])[None]
     queries, keys, values = self._projections(x, where, data)
-    mask = None
-    if data.window is not None:
-      mask = (where.T - where < data.window)[None, None]
+    local = all(self.config.local_layers)
+    if data.window is not None and not local:
+      local = data.window < decoder_config.NO_WINDOW
     mixed = attention.attend(
       queries,
       keys,
       values,
       causal=True,
-      mask=mask,
+      window=None if data.window is None else self.config.window,
+      local=local,
       kernel=self.config.attention,
       **self._scores(),
     )
