@@ -3,13 +3,15 @@
 import math
 
 from absl.testing import absltest, parameterized
+from etils import epath
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nashmd_jax import mistakes, models
+from nashmd_jax import files, mistakes, models
 from nashmd_jax.hub import architectures, config_json
 from nashmd_jax.models import decoder_config, positions
+from nashmd_jax.stages import export
 from tests import released
 
 SIZES = dict(
@@ -48,6 +50,14 @@ class ReleasedTest(parameterized.TestCase):
     self.assertLess(data.frequencies[3, -1], plain[-1] / 7.9)
     np.testing.assert_allclose(data.stretch[:4], [1, 1, 1, 1.2079441541679836])
 
+  def test_layers_that_do_not_rotate_are_not_stretched(self):
+    settings = released.CONFIGS["SmolLM3 3B"] | {"rope_scaling": released.YARN}
+    stretch = released.YARN["attention_factor"]
+    np.testing.assert_allclose(
+      decoder_config.layer_data(read(**settings)).stretch[:4],
+      [stretch, stretch, stretch, 1],
+    )
+
   @parameterized.parameters(
     (dict(partial_rotary_factor=0.75), "partial_rotary_factor = 0.75"),
     (dict(rope_scaling={"type": "longrope"}), "rope_type is 'longrope'"),
@@ -76,6 +86,18 @@ class ReleasedTest(parameterized.TestCase):
     scaling = released.YARN | changes
     with self.assertRaisesRegex(mistakes.Mistake, message):
       read(**released.CONFIGS["OLMo 3 7B"] | {"rope_scaling": scaling})
+
+
+class ExportTest(absltest.TestCase):
+  def test_adapters_cannot_stand_beside_fused_matrices(self):
+    folder = epath.Path(self.create_tempdir().full_path)
+    for name, refused in (("Phi 4", True), ("Mistral 7B v0.3", False)):
+      files.save_json(folder / "config.json", released.CONFIGS[name])
+      if refused:
+        with self.assertRaisesRegex(mistakes.Mistake, "is a phi3, whose tens"):
+          export.check_adaptable(folder)
+      else:
+        export.check_adaptable(folder)
 
 
 class YarnTest(absltest.TestCase):

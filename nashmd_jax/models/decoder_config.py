@@ -154,12 +154,13 @@ def layer_data(config: DecoderConfig) -> LayerData:
   window = None
   if local.any():
     window = np.where(local, config.window, NO_WINDOW).astype(np.int32)
+  rotary = np.resize(np.array(config.rotary_layers, bool), depth)
   stretch = None
   if config.rope_yarn is not None:
     yarn = positions.Yarn(*config.rope_yarn)
     apart = local & (config.local_rope_base is not None)
-    stretch = np.where(apart, 1.0, yarn.stretch).astype(np.float32)
-  rotary = np.resize(np.array(config.rotary_layers, bool), depth)
+    stretched = rotary & ~apart
+    stretch = np.where(stretched, yarn.stretch, 1.0).astype(np.float32)
   return LayerData(
     index=np.arange(depth, dtype=np.int32),
     window=window,

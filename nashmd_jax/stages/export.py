@@ -29,6 +29,7 @@ from nashmd_jax import workdir as workdir_lib
 from nashmd_jax.hub import (
   architectures,
   config_json,
+  config_keys,
   folders,
   peft,
   pretrained,
@@ -219,6 +220,19 @@ def check(config: Config, findings: mistakes.Findings) -> None:
         "export.form: got 'peft', which writes adapters beside the folder that "
         "they adapt; set lora.rank and model.pretrained, or the form to 'whole'"
       )
+    place = pretrained.given_folder(config, "model")
+    if form == "peft" and place is not None:
+      check_adaptable(place)
+
+
+def check_adaptable(place: epath.Path) -> None:
+  """Raises Mistake for a folder whose tensors adapters cannot stand beside."""
+  family = files.load_json(place / folders.CONFIG).get("model_type")
+  if family in config_keys.OUR_NAMES:
+    raise mistakes.Mistake(
+      f"export.form: got 'peft', but {place} is a {family}, whose tensors hold "
+      "several of the matrices that are adapted here; set the form to 'whole'"
+    )
 
 
 def needs(config: Config, job: str) -> list[str]:
