@@ -7,7 +7,7 @@ BIN := .venv/bin
 MODELS := .venv-models/bin
 TPU := .venv-tpu/bin
 
-.PHONY: demo sweep games certify judges models scale seams bench test test-slow slurm \
+.PHONY: demo sweep games certify judges models real scale seams bench test test-slow slurm \
   lint format lock clean
 
 demo: WORKDIR ?= out/demo
@@ -29,6 +29,9 @@ models: .venv-models/ready
 
 scale: .venv-tpu/ready
 	$(TPU)/python -m figures.scale
+
+real: .venv-models/ready
+	$(MODELS)/python -m figures.real
 
 # Its adapters are held against peft and transformers.
 seams: .venv-models/ready

@@ -14,6 +14,7 @@ DEPENDENCIES = {
   "httpx2": "requests to a served judge over connections that stay",
   "importlib_resources": "imported by tensorflow-datasets, not declared there",
   "jax": "all numerics",
+  "jinja2": "chat templates, in its sandbox",
   "matplotlib": "plots of the report",
   "ml-collections": "config files and their flags",
   "numpy": "host-side arrays",
@@ -25,6 +26,7 @@ DEPENDENCIES = {
   "tensorflow-datasets": "describes and prepares data sets",
   "tokenizers": "trains and loads tokenizer.json files",
   "tqdm": "the progress bar",
+  "zstandard": "data files in .zst",
 }
 EXTRAS = {
   "test": {
@@ -55,6 +57,7 @@ setuptools.setup(
   license="Apache-2.0",
   python_requires=">=3.11",
   packages=setuptools.find_packages(include=["nashmd_jax", "nashmd_jax.*"]),
+  entry_points={"console_scripts": ["nashmd = nashmd_jax.main:cli"]},
   install_requires=list(DEPENDENCIES),
   extras_require={name: list(extra) for name, extra in EXTRAS.items()},
 )

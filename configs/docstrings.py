@@ -44,6 +44,12 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     "bos_token": placeholder(str),
     "special_tokens": TEMPLATE_TOKENS,
   }
+  # None reads text as it is; "folder" takes the template of the model's folder.
+  config.chat = {
+    "template": placeholder(str),
+    "system": placeholder(str),
+    "user": "{prompt}",
+  }
   config.layout = {"prompt_buckets": (48, 72), "max_response": 24}
   config.model = {
     "pretrained": placeholder(str),
@@ -90,6 +96,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     "prompt": "{prompt}",
     "response": "<1>{first}<2>{second}<answer>",
     "answers": ("<1>", "<2>"),
+    "chat": False,
   }
   config.reward = stage(batch_size=32, steps=500, learning_rate=4e-4)
   config.reward.start_from_sft = True
@@ -97,6 +104,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     "prompt": "{prompt}",
     "response": "{first}<answer>",
     "answers": ("<1>", "<2>"),
+    "chat": False,
   }
   config.judges = judges()
   for judge in (config.preference, config.reward):

@@ -92,9 +92,10 @@ def get_config(variant: str = "2b") -> ml_collections.ConfigDict:
     ("reward", "<unused0>{first}<unused2>"),
   ):
     config[name].template = {
-      "prompt": "<bos>{prompt}",
+      "prompt": "{prompt}",
       "response": response,
       "answers": ("<unused0>", "<unused1>"),
+      "chat": False,
     }
   return config.lock()
 

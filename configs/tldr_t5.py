@@ -62,6 +62,12 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     "bos_token": placeholder(str),
     "special_tokens": ("<extra_id_0>", "<extra_id_1>", "<extra_id_2>"),
   }
+  # None reads text as it is; "folder" takes the template of the model's folder.
+  config.chat = {
+    "template": placeholder(str),
+    "system": placeholder(str),
+    "user": "{prompt}",
+  }
   config.layout = {"prompt_buckets": (256, 512), "max_response": 64}
   config.model = {
     "pretrained": placeholder(str),
@@ -117,6 +123,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
       "prompt": prompt,
       "response": "",
       "answers": ("1", "2"),
+      "chat": False,
     }
     config[name].labels = {"kind": "soft", "ties": "half", "smoothing": 0.0}
   config.judges = judges()

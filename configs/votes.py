@@ -63,12 +63,12 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
 def make_smollm2(config: ml_collections.ConfigDict) -> None:
   """Adapters of SmolLM2-135M-Instruct, on texts of 40 words."""
   config.required = (*config.required, "model.pretrained")
-  config.tokenizer.eos_token = "<|im_end|>"
+  config.tokenizer.eos_token = ml_collections.config_dict.placeholder(str)
+  config.chat.template = "folder"
   config.layout = {"prompt_buckets": (24,), "max_response": 64}
   # Its folder says the sizes.
   config.model = {"pretrained": ml_collections.config_dict.placeholder(str)}
   config.lora = {"rank": 8, "alpha": 16.0, "targets": ("query", "value")}
-  user, assistant = "<|im_start|>user\n", "<|im_start|>assistant\n"
   for name, question in (
     (
       "preference",
@@ -83,9 +83,10 @@ def make_smollm2(config: ml_collections.ConfigDict) -> None:
   ):
     section = config[name]
     section.template = {
-      "prompt": f"{user}{question}<|im_end|>\n{assistant}",
+      "prompt": question,
       "response": "",
       "answers": ("1", "2"),
+      "chat": True,
     }
     section.data.update({"batch_size": 8, "eval_examples": 64})
     section.optimizer.update(

@@ -92,7 +92,7 @@ def decode_rows() -> list[rows.Row]:
       keys=sampling.row_keys(jax.random.key(1), jnp.arange(32), 1),
       max_response=24,
       temperature=temperature,
-      eos_id=1,
+      eos_ids=(1,),
     )
     tokens, mask = out.tokens[:, 0], out.mask[:, 0]
     expected = policy.response_log_probs(

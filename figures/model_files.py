@@ -259,7 +259,7 @@ def opponent_error(base, params, separate: folders.Pretrained, batch) -> float:
     keys=sampling.row_keys(jax.random.key(3), jnp.arange(len(prompts)), 2),
     max_response=9,
     temperature=1.0,
-    eos_id=1,
+    eos_ids=(1,),
   )
   tokens = out.tokens[:, 1]
   log_pi, log_mu = (

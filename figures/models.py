@@ -18,9 +18,16 @@ import transformers
 
 from figures import model_files, peers, rows
 from nashmd_jax import arrays
-from nashmd_jax.hub import folders, safetensors, tensor_names
-from nashmd_jax.models import positions
-from tests import hub_test
+from nashmd_jax.hub import (
+  architectures,
+  config_json,
+  folders,
+  safetensors,
+  tensor_names,
+  weights,
+)
+from nashmd_jax.models import make_model, positions
+from tests import hub_test, released
 
 OUT = pathlib.Path("out") / "models.json"
 BATCH = ("prompts", "prompt_mask", "responses")
@@ -162,11 +169,46 @@ def bucket_row() -> rows.Row:
   )
 
 
+def released_rows() -> list[rows.Row]:
+  """Names and shapes of all tensors of released models, without weights."""
+  found = []
+  for name, settings in released.CONFIGS.items():
+    config = transformers.AutoConfig.for_model(**settings)
+    with torch.device("meta"):
+      peer = transformers.AutoModelForCausalLM.from_config(config)
+    theirs = {
+      key: safetensors.Tensor(
+        epath.Path(), 0, tuple(one.shape), np.dtype("<f4")
+      )
+      for key, one in peer.state_dict().items()
+      if not (config.tie_word_embeddings and key == weights.HEAD)
+    }
+    ours = config_json.config_from_json(config.to_dict())
+    model = make_model(ours)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    differ = architectures.differences(
+      ours, config_json.config_from_json(settings)
+    )
+    names = tensor_names.tensor_names(ours)
+    tensors = weights.chosen(epath.Path(name), ours, theirs)
+    weights.check_tensors(name, names, shapes, tensors)
+    found.append(
+      rows.row(
+        f"{name}: {len(theirs)} tensors of its own names and shapes; settings "
+        "that transformers reads otherwise",
+        len(differ),
+        "=",
+        0,
+      )
+    )
+  return found
+
+
 def main() -> int:
   """Measures all rows and writes them."""
   transformers.logging.set_verbosity_error()
   transformers.logging.disable_progress_bar()
-  found = [bucket_row()]
+  found = [bucket_row(), *released_rows()]
   for family in hub_test.FAMILIES:
     found += parity_rows(family)
   for family in ("t5", "llama", "gemma2"):

@@ -49,14 +49,35 @@ def configs() -> dict[str, transformers.PreTrainedConfig]:
     },
     "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
   }
+  yarn = {
+    "rope_type": "yarn",
+    "rope_theta": 10_000.0,
+    "factor": 4.0,
+    "beta_fast": 4.0,
+    "original_max_position_embeddings": 64,
+  }
   local = ["sliding_attention", "sliding_attention", "full_attention"]
+  wide = SMALL | {"hidden_size": 40}
   return {
+    "mistral": transformers.MistralConfig(
+      **OWN_HEADS, sliding_window=WINDOW, tie_word_embeddings=False
+    ),
+    "phi3": transformers.Phi3Config(**wide, tie_word_embeddings=False),
+    "smollm3": transformers.SmolLM3Config(**wide, no_rope_layers=[1, 0, 1]),
+    "olmo2": transformers.Olmo2Config(**wide),
+    "olmo3": transformers.Olmo3Config(
+      **wide,
+      sliding_window=WINDOW,
+      layer_types=local,
+      rope_parameters={
+        "full_attention": yarn,
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
+      },
+    ),
     "llama": transformers.LlamaConfig(
       **OWN_HEADS, tie_word_embeddings=False, rope_parameters=llama3
     ),
-    "qwen2": transformers.Qwen2Config(
-      **(SMALL | {"hidden_size": 40}), tie_word_embeddings=False
-    ),
+    "qwen2": transformers.Qwen2Config(**wide, tie_word_embeddings=False),
     "qwen3": transformers.Qwen3Config(**OWN_HEADS, tie_word_embeddings=True),
     "gemma2": transformers.Gemma2Config(
       **GEMMA, attn_logit_softcapping=5.0, final_logit_softcapping=3.0

@@ -18,7 +18,7 @@ from configs import tldr_decoder, tldr_t5
 from figures import rows
 from nashmd_jax import files
 from nashmd_jax.capacity import compiled, pod_check, programs
-from nashmd_jax.stages import judging, text
+from nashmd_jax.stages import judge_templates, text
 from tests import plays, tiny_runs
 
 DEVICES = 8
@@ -244,7 +244,7 @@ def limiting(cost: compiled.Cost) -> str:
 def _of_rows(config: ml_collections.ConfigDict, rows: int):
   """The config with as many rows in every batch."""
   config = config.copy_and_resolve_references()
-  trained = ("sft", *judging.SLOTS, "nash")
+  trained = ("sft", *judge_templates.SLOTS, "nash")
   stages = (config[name].data for name in trained)
   for batches in (*stages, config.tournament):
     batches.batch_size = rows

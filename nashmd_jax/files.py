@@ -1,5 +1,6 @@
 """Files that appear whole or not at all."""
 
+import hashlib
 import json
 import os
 import pathlib
@@ -22,6 +23,12 @@ def save_text(path: pathlib.Path, text: str) -> None:
 def save_json(path: pathlib.Path, value: Any) -> None:
   """Writes a value as JSON, see `save_text`."""
   save_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def digest(value: Any) -> str:
+  """A hash of a value as JSON."""
+  text = json.dumps(value, sort_keys=True, default=float)
+  return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_bytes(path: pathlib.Path) -> bytes:

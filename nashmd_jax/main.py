@@ -290,5 +290,10 @@ def _workdir() -> pathlib.Path:
   return pathlib.Path(given)
 
 
-if __name__ == "__main__":
+def cli() -> None:
+  """The command `nashmd`."""
   app.run(main, flags_parser=_parse)
+
+
+if __name__ == "__main__":
+  cli()

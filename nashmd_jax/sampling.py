@@ -6,6 +6,8 @@ run once a token over just the rows that use it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import functools
+import operator
 from typing import Any, NamedTuple
 
 import jax
@@ -110,7 +112,7 @@ def rollout(
   keys: jax.Array,
   max_response: int,
   temperature: float,
-  eos_id: int,
+  eos_ids: Sequence[int],
   choose: Choose = sample,
 ) -> Rollout:
   """Samples one response for every prompt and lane.
@@ -126,7 +128,7 @@ def rollout(
     keys: key[B, L], see `row_keys`.
     max_response: R, tokens; a response without EOS is cut there.
     temperature: > 0; log-probs are of the tempered distribution.
-    eos_id: token that ends a response.
+    eos_ids: tokens that end a response.
     choose: `sample` or `greedy`: (key, log_probs f32[V]) -> token.
   Source: Munos et al., ICML 2024, §7 (the token-wise mixture).
   """
@@ -155,11 +157,30 @@ def rollout(
       state,
       keys=keys,
       temperature=temperature,
-      eos_id=eos_id,
+      eos_ids=eos_ids,
       choose=choose,
     )
 
   return lax.while_loop(unfinished, step, state).written
+
+
+def is_end(tokens: jax.Array, eos_ids: Sequence[int]) -> jax.Array:
+  """Which tokens end a response, bool of the shape of `tokens`."""
+  return functools.reduce(operator.or_, (tokens == i for i in eos_ids))
+
+
+def ended(
+  tokens: jax.Array, mask: jax.Array, eos_ids: Sequence[int]
+) -> jax.Array:
+  """Which responses end by themselves; the others are cut.
+
+  Args:
+    tokens: int[..., R].
+    mask: bool[..., R], true up to and including the end token.
+    eos_ids: tokens that end a response.
+  Returns: bool[...].
+  """
+  return jnp.any(is_end(tokens, eos_ids) & mask, axis=-1)
 
 
 def begin(
@@ -200,7 +221,7 @@ def advance(
   *,
   keys: jax.Array,
   temperature: float,
-  eos_id: int,
+  eos_ids: Sequence[int],
   choose: Choose,
 ) -> Decoding:
   """One token of every row.
@@ -215,7 +236,7 @@ def advance(
   return Decoding(
     step=state.step + 1,
     fed=new.tokens,
-    alive=state.alive & (new.tokens != eos_id),
+    alive=state.alive & ~is_end(new.tokens, eos_ids),
     caches=caches,
     written=_write(state.written, new, state.step),
   )

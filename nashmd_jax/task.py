@@ -9,8 +9,16 @@ from typing import Any, NamedTuple
 import grain
 import jax
 import ml_collections
+import numpy as np
 
-from nashmd_jax import arrays, mistakes, models, sampling, texts
+from nashmd_jax import (
+  arrays,
+  mistakes,
+  models,
+  sampling,
+  texts,
+  tokenization,
+)
 from nashmd_jax.data import batches, records
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.hub import pretrained
@@ -101,7 +109,7 @@ def load_task(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Task:
     settings of the devices that cannot be.
   """
   splits = texts.load_summaries(config, workdir)
-  _, tokenizer = texts.load_tokenizer(config, workdir, splits)
+  _, tokenizer = tokenization.load_tokenizer(config, workdir, splits)
   starts = {
     section: pretrained.load_start(
       config, workdir, section, vocab_size=tokenizer.vocab_size
@@ -134,6 +142,7 @@ def make_encode(
     tokenizer=tokenizer,
     max_prompt=config.layout.prompt_buckets[-1],
     max_response=config.layout.max_response,
+    chat=tokenization.load_chat(config, "model"),
   )
 
 
@@ -298,11 +307,16 @@ def write_responses(
   batch_size: int,
   temperature: float,
   rng: jax.Array,
-) -> list[list[str]]:
+  told: str,
+) -> tuple[list[list[str]], float]:
   """Responses as text: for each record one for each lane.
 
   The response to a record depends on the key and on its place in `source`,
   not on the batch it is in.
+
+  Args:
+    told: what the line of progress begins with.
+  Returns: the texts, and the share of them that ended by themselves.
   """
 
   names = sorted({name for lane in lanes for name in lane})
@@ -318,16 +332,21 @@ def write_responses(
       keys=sampling.row_keys(rng, batch["example_ids"], len(lanes)),
       max_response=task.max_response,
       temperature=temperature,
-      eos_id=task.tokenizer.eos_id,
+      eos_ids=task.tokenizer.eos_ids,
     )
 
-  written = []
+  written, ends = [], []
   ordered = batches.ordered_batches(
     source, task.encode, task.pad, batch_size=batch_size
   )
-  for batch, real in ordered:
+  count = -(-len(source) // batch_size)
+  for batch, real in metrics_lib.shown(
+    ordered, told, total=count, unit="batch"
+  ):
     distributed.stop_if_asked()
     rollout = roll(sets, batch)
+    ended = sampling.ended(rollout.tokens, rollout.mask, task.tokenizer.eos_ids)
+    ends.append(np.asarray(ended[:real]).ravel())
     for tokens, mask in zip(
       rollout.tokens[:real], rollout.mask[:real], strict=True
     ):
@@ -337,4 +356,4 @@ def write_responses(
           for row, keep in zip(tokens, mask, strict=True)
         ]
       )
-  return written
+  return written, float(np.mean(np.concatenate(ends)))

@@ -1,4 +1,4 @@
-"""The texts of a run: its records, whoever wrote them, and its tokenizer.
+"""The texts of a run: its records and comparisons, whoever wrote them.
 
 Records of every origin are prepared once, by TFDS, in `workdir/data`, in a
 folder named after what the files hold: other files are other data.
@@ -6,7 +6,6 @@ folder named after what the files hold: other files are other data.
 
 from collections.abc import Callable, Mapping, Sequence
 import contextlib
-import functools
 import hashlib
 import io
 import json
@@ -18,16 +17,19 @@ import ml_collections
 import tensorflow_datasets as tfds
 
 from nashmd_jax import files, mistakes, outside
-from nashmd_jax.data import card, docstrings, lines, records, tldr
-from nashmd_jax.data import tokenizer as tokenizer_lib
-from nashmd_jax.hub import pretrained
+from nashmd_jax.data import (
+  card,
+  docstrings,
+  lines,
+  records,
+  tldr,
+)
 from nashmd_jax.training import distributed
 
 SPLITS = ("train", "validation", "test")
 JUDGED = ("train", "validation")
 SUMMARISED = ("summary", "unary")
 COMPARED = ("comparison",)
-TEXTS = ("prompt", "response")
 Splits = dict[str, list[records.Record]]
 Builder = tfds.core.GeneratorBasedBuilder
 
@@ -76,7 +78,7 @@ def load_summaries(
       docstrings.Docstrings,
       roots=docstrings.source_roots(),
       packages=packages,
-      data_dir=workdir / "data" / _short(_digest(packages)),
+      data_dir=workdir / "data" / files.digest(packages)[:12],
     )
   own, _ = _own_of(config.data)
   return _prepared_own(own, workdir)
@@ -107,59 +109,6 @@ def count_left_out(
     for own in _own_of(config.data)
   )
   return of_records, of_comparisons
-
-
-def load_tokenizer(
-  config: ml_collections.ConfigDict, workdir: pathlib.Path, splits: Splits
-) -> tuple[epath.Path, tokenizer_lib.Tokenizer]:
-  """The tokenizer and its file: given, of the pretrained model, or trained.
-
-  Args:
-    splits: summary records, of which the training split is trained on.
-  Raises: Mistake for a file that cannot be read.
-  """
-  settings = config.tokenizer
-  if settings.file is not None:
-    path = epath.Path(settings.file)
-  elif config.model.pretrained not in (None, pretrained.RANDOM):
-    path = epath.Path(config.model.pretrained) / "tokenizer.json"
-  else:
-    trained_on = [row[name] for row in splits["train"] for name in TEXTS]
-    name = _short(_digest([settings.to_dict(), trained_on]))
-    path = workdir / "data" / f"tokenizer-{name}" / "tokenizer.json"
-    distributed.on_first(
-      functools.partial(_train_tokenizer, path, settings, trained_on)
-    )
-  return path, tokenizer_lib.load_tokenizer(
-    path,
-    eos_token=settings.eos_token,
-    bos_token=settings.bos_token,
-    embedded=pretrained.embedded(config),
-  )
-
-
-def check_folders(config: ml_collections.ConfigDict, path: epath.Path) -> None:
-  """Checks that the models' own tokenizers read the run's token ids alike.
-
-  A folder without a tokenizer.json is taken as it is, and so is a special
-  token that one of the two has at an id where the other has nothing.
-
-  Args:
-    config: whose models may start in folders of the user's.
-    path: the tokenizer.json of the run.
-  Raises: Mistake that names both files and the first id that differs.
-  """
-  findings, known = mistakes.Findings(), {path}
-  for section in pretrained.SECTIONS:
-    folder = pretrained.given_folder(config, section)
-    own = path if folder is None else folder / "tokenizer.json"
-    if own not in known and own.exists():
-      known.add(own)
-      with findings.collect():
-        tokenizer_lib.check_same_ids(
-          path, own, setting=f"config.{section}.pretrained"
-        )
-  findings.tell()
 
 
 def save_card(
@@ -193,41 +142,17 @@ def save_card(
   return distributed.on_first(work)
 
 
-def facts(
-  splits: Splits, comparisons: Splits | None, tokenizer: epath.Path
-) -> dict[str, str]:
+def facts(splits: Splits, comparisons: Splits | None) -> dict[str, str]:
   """Hashes of what a run learns from, by name: what it says, not where it is.
 
   Args:
     splits: summary records.
     comparisons: the user's; None without any.
-    tokenizer: its file.
   """
   return {
-    "records": _digest(splits),
-    "comparisons": _digest(comparisons),
-    "tokenizer": hashlib.sha256(files.read_bytes(tokenizer)).hexdigest(),
+    "records": files.digest(splits),
+    "comparisons": files.digest(comparisons),
   }
-
-
-def _digest(value) -> str:
-  text = json.dumps(value, sort_keys=True, default=float)
-  return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _short(digest: str) -> str:
-  return digest[:12]
-
-
-def _train_tokenizer(path, settings, trained_on) -> None:
-  if not path.exists():
-    tokenizer_lib.train_tokenizer(
-      trained_on,
-      path,
-      vocab_size=settings.vocab_size,
-      eos_token=settings.eos_token,
-      special_tokens=settings.special_tokens,
-    )
 
 
 def _own(data) -> list[Own]:
@@ -324,7 +249,7 @@ def _own_files(own: Own, workdir: pathlib.Path) -> dict[str, Any]:
   return {
     "schema": own.schema,
     "files": paths,
-    "data_dir": workdir / "data" / _short(digest.hexdigest()),
+    "data_dir": workdir / "data" / digest.hexdigest()[:12],
   }
 
 
@@ -347,9 +272,12 @@ def _plain(row: records.Record) -> records.Record:
     for key, value in row.items()
   }
   record["slot"] = records.slot_of(row)
-  if record["slot"] is None:
-    del record["slot"]
-  return record
+  record["messages"] = json.loads(record.get("messages", "null"))
+  return {
+    key: value
+    for key, value in record.items()
+    if key not in records.PROMPT or value is not None
+  }
 
 
 def _prepare(builder: Builder) -> None:

@@ -20,12 +20,13 @@ PER_PROMPT = {"answers", "judged", "weights", "example_ids"}
 
 
 def learnt(play, sets, rows):
-  """Gradient of the mean, the loss and the metrics of rows."""
+  """Gradient of the mean, the loss and the metrics of rows, judged or not."""
 
   @jax.jit
   def run(params, rows):
     def value(params):
       mean, metrics = play_lib.loss(play, params, sets, rows, None)
+      del metrics["ended"]  # whatever a judge says
       return mean.value, (mean, metrics)
 
     return jax.grad(value, has_aux=True)(params)

@@ -26,6 +26,7 @@ LAYERS = {
   "sampling": 4,
   "policy": 4,
   "texts": 5,
+  "tokenization": 5,
   "judges": 5,
   "task": 6,
   "nash": 6,
@@ -70,6 +71,12 @@ def own_imports(path: pathlib.Path) -> set[str]:
 
 
 class LayersTest(parameterized.TestCase):
+  def test_every_folder_is_installed(self):
+    folders = {path.parent for path in modules()}
+    self.assertEqual(
+      [f for f in folders if not (f / "__init__.py").exists()], []
+    )
+
   def test_every_unit_has_a_layer(self):
     units = {unit_of(path) for path in modules()} - {"__init__"}
     self.assertEqual(units, set(LAYERS))

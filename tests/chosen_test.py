@@ -104,14 +104,16 @@ class TournamentTest(absltest.TestCase):
       page,
     )
     self.assertIn("one drawn from the equilibrium of their game", page)
-    self.assertRegex(page, r"Words a response: sft \d+\.\d, best \d+\.\d, ")
+    self.assertRegex(
+      page, r"ended by themselves: sft \d+\.\d \(\d+\.\d%\), best "
+    )
 
   def test_seed_and_prompt_decide_and_the_batch_does_not(self):
     # In batches of 4, 1 and 1 prompts, of the first five alone.
     config = self.config.copy_and_resolve_references()
     config.tournament.batch_size = 4
     with lora_runs.on_one_device():
-      responses, _ = policies.write_all(
+      responses, _, _ = policies.write_all(
         config, self.task, self.workdir, self.rows[:5]
       )
     for name, texts in responses.items():
@@ -121,7 +123,7 @@ class TournamentTest(absltest.TestCase):
     config = self.config.copy_and_resolve_references()
     config.seed = 1
     with lora_runs.on_one_device():
-      responses, _ = policies.write_all(
+      responses, _, _ = policies.write_all(
         config, self.task, self.workdir, self.rows
       )
     for name in ("best", "nash"):

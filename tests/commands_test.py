@@ -1,5 +1,6 @@
 """Every command line of the README, the docs and the configs can be given."""
 
+from collections.abc import Mapping
 import itertools
 import json
 import os
@@ -7,11 +8,14 @@ import pathlib
 import re
 import shlex
 import subprocess
+from typing import Any
 from unittest import mock
 
 from absl.testing import absltest
 
-from nashmd_jax import main
+from configs import tldr_decoder, tldr_t5
+from nashmd_jax import files, main, models
+from nashmd_jax.hub import architectures
 from tests import extending_page, forked, small_records
 
 ROOT = forked.ROOT
@@ -51,6 +55,32 @@ def commands() -> list[tuple[str, list[str]]]:
   return found
 
 
+def write_model(folder: pathlib.Path, sizes: Mapping[str, Any]) -> str:
+  """A folder that says what its model is, and how it is spoken to."""
+  sizes = {name: sizes[name] for name in sizes if name != "pretrained"}
+  config = models.make_config(vocab_size=32_128, **sizes)
+  files.save_json(folder / "config.json", architectures.config_to_json(config))
+  (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
+  return str(folder)
+
+
+def write_models(folder: pathlib.Path) -> dict[str, str]:
+  """The models that pages and configs speak of, by name."""
+  t5, gemma = tldr_t5.get_config(), tldr_decoder.get_config("9b")
+  tiny = tldr_decoder.get_config("tiny").model
+  sizes = {
+    "T5_LARGE": t5.model,
+    "GEMMA": gemma.model,
+    "MODEL": tiny,
+    "SMOLLM2": tiny,
+  }
+  sizes = {name: section.to_dict() for name, section in sizes.items()}
+  sizes["T5_XL"] = sizes["T5_LARGE"] | t5.judge_model.to_dict()
+  return {
+    name: write_model(folder / name, found) for name, found in sizes.items()
+  }
+
+
 def made(folder: pathlib.Path) -> dict[str, str]:
   """What stands for the names in capitals."""
   records = small_records.write(folder / "records")
@@ -81,6 +111,7 @@ def made(folder: pathlib.Path) -> dict[str, str]:
     "COMPARISONS": str(pairs),
     "PAIRS": str(voted),
     "DIR": str(folder / "run"),
+    **write_models(folder),
   }
 
 
@@ -103,7 +134,9 @@ class CommandsTest(absltest.TestCase):
         stage_now = "--stage=check"
       arguments = [a for a in arguments if a not in stage]
       filled = [
-        re.sub(r"\b[A-Z]{3,}\b", lambda m: names.get(m[0], m[0]), argument)
+        re.sub(
+          r"\b[A-Z][A-Z0-9_]{2,}\b", lambda m: names.get(m[0], m[0]), argument
+        )
         for argument in arguments
         if not argument.startswith(("--workdir", "--reuse"))
       ]

@@ -12,10 +12,12 @@ from nashmd_jax.data import tokenizer as tokenizer_lib
 BOS, EOS = 2, 1
 LETTERS = tokenizer_lib.Tokenizer(
   encode=lambda text: [ord(letter) for letter in text],
+  encode_marked=lambda text: [ord(letter) for letter in text],
   decode=lambda ids: "".join(map(chr, ids)),
   vocab_size=200,
-  eos_id=EOS,
+  eos_ids=(EOS,),
   start_ids=(BOS,),
+  close_ids=(),
   special_ids=(BOS, EOS),
 )
 # Two equal letters side by side are one token, as in BPE.

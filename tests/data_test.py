@@ -161,7 +161,8 @@ class TokenizerTest(parameterized.TestCase):
     tokenizer = tokenizer_lib.load_tokenizer(
       self.trained(), eos_token="</s>", bos_token=None
     )
-    self.assertLen(tokenizer.encode("<answer>"), 1)
+    self.assertLen(tokenizer.encode_marked("<answer>"), 1)
+    self.assertGreater(len(tokenizer.encode("<answer>")), 1)
     self.assertLessEqual(tokenizer.vocab_size, 300)
     self.assertEqual(tokenizer.decode([tokenizer.eos_id]), "")
 
@@ -169,7 +170,7 @@ class TokenizerTest(parameterized.TestCase):
     tokenizer = tokenizer_lib.load_tokenizer(
       self.trained(), eos_token="</s>", bos_token="<answer>"
     )
-    (bos,) = tokenizer.encode("<answer>")
+    (bos,) = tokenizer.encode_marked("<answer>")
     example = encode_with(tokenizer)({"prompt": BODY, "response": "x"})
     self.assertEqual(example["prompts"][0], bos)
     self.assertEqual(example["prompts"][1:], tokenizer.encode(BODY)[-7:])
@@ -210,10 +211,12 @@ class BatchesTest(parameterized.TestCase):
     super().setUp()
     self.tokenizer = tokenizer_lib.Tokenizer(
       encode=lambda text: [int(part) for part in text.split()],
+      encode_marked=lambda text: [int(part) for part in text.split()],
       decode=lambda ids: " ".join(map(str, ids)),
       vocab_size=100,
-      eos_id=1,
+      eos_ids=(1,),
       start_ids=(),
+      close_ids=(),
       special_ids=(0, 1),
     )
     self.source = [

@@ -1,12 +1,15 @@
 """Behaviour of decoder-only models behind the seam, and of their kernels."""
 
+import contextlib
+import io
+
 from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from nashmd_jax import arrays, mistakes, models, sampling
-from nashmd_jax.models import attention, decoder, layers
+from nashmd_jax.models import attention, decoder_config, layers
 from tests import t5_test
 
 VOCAB = t5_test.VOCAB
@@ -76,7 +79,7 @@ class DecoderTest(parameterized.TestCase):
       keys=sampling.row_keys(jax.random.key(3), jnp.arange(4), 2),
       max_response=6,
       temperature=0.7,
-      eos_id=1,
+      eos_ids=(1,),
     )
     for i, lane in enumerate(lanes):
       tokens, mask = out.tokens[:, i], out.mask[:, i]
@@ -199,20 +202,77 @@ class AttentionTest(parameterized.TestCase):
     ]
     np.testing.assert_allclose(*got, atol=2e-6)
 
-  @parameterized.parameters(None, 2.0)
-  def test_splash_kernel_agrees(self, soft_cap):
-    queries, keys, values = self.arguments(length=128, head_dim=128)
-    got = attention._splash(queries * 0.1, keys, values, soft_cap, True)
-    expected = attention.attend(
-      queries,
-      keys,
-      values,
-      scale=0.1,
-      causal=True,
-      soft_cap=soft_cap,
-      kernel="einsum",
+  @parameterized.parameters(
+    dict(),
+    dict(soft_cap=2.0),
+    dict(head_dim=64),
+    dict(head_dim=80, length=150),
+    dict(head_dim=64, window=16),
+    dict(length=200, window=130),
+    dict(window=16, local=jnp.array(True)),
+    dict(window=16, local=jnp.array(False)),
+  )
+  def test_splash_kernel_agrees(
+    self, *, length=128, head_dim=128, soft_cap=None, window=None, local=True
+  ):
+    given = self.arguments(length=length, head_dim=head_dim)
+    said = {"soft_cap": soft_cap, "window": window, "local": local}
+
+    def splash(queries, *others):
+      return attention._splash(queries * 0.1, *others, interpret=True, **said)
+
+    def plain(*given):
+      return attention.attend(
+        *given, scale=0.1, causal=True, kernel="einsum", **said
+      )
+
+    np.testing.assert_allclose(splash(*given), plain(*given), atol=1e-5)
+
+  def test_splash_has_the_same_gradient(self):
+    given = self.arguments(length=140, head_dim=64)
+    said = {"soft_cap": None, "window": 16, "local": jnp.array(True)}
+    got, expected = (
+      jax.grad(lambda *x, f=f: jnp.sum(jnp.sin(f(*x))), argnums=(0, 1, 2))(
+        *given
+      )
+      for f in (
+        lambda q, *x: attention._splash(q * 0.1, *x, interpret=True, **said),
+        lambda *x: attention.attend(
+          *x, scale=0.1, causal=True, kernel="einsum", **said
+        ),
+      )
     )
-    np.testing.assert_allclose(got, expected, atol=1e-5)
+    for a, b in zip(got, expected, strict=True):
+      np.testing.assert_allclose(a, b, atol=2e-5)
+
+  @parameterized.parameters("einsum", "xla")
+  def test_a_query_sees_the_last_keys_of_its_window(self, kernel):
+    queries, keys, _ = self.arguments(length=7)
+    values = jnp.tile(jnp.eye(7, 8)[None, :, None], (2, 1, 2, 1))
+    seen = attention.attend(
+      queries, keys, values, scale=0.1, causal=True, window=3, kernel=kernel
+    )
+    t, s = np.mgrid[:7, :8]
+    np.testing.assert_array_equal(
+      np.asarray(seen[0, :, 0]) > 0, (s <= t) & (t - s < 3)
+    )
+
+  def test_what_is_used_in_place_of_a_kernel_is_told_once(self):
+    attention._tell.cache_clear()
+    out = io.StringIO()
+    asked = dict(
+      shape=(2, 256, 4, 64), dtype=jnp.dtype("float32"), causal=True,
+      masked=False, biased=True, soft_cap=None,
+    )  # fmt: skip
+    with contextlib.redirect_stderr(out):
+      for _ in range(3):
+        attention.choose_kernel("tpu", **asked)
+        attention.choose_kernel("auto", **asked)
+        attention.choose_kernel("tpu", **(asked | {"biased": False}))
+    self.assertEqual(
+      out.getvalue(),
+      "attention: xla in place of splash, which does not take a bias\n",
+    )
 
   @parameterized.parameters(
     ("auto", {}, "xla"),
@@ -223,6 +283,7 @@ class AttentionTest(parameterized.TestCase):
     ("splash", {}, "splash"),
     ("splash", {"masked": True}, "xla"),
     ("splash", {"shape": (2, 100, 4, 128)}, "xla"),
+    ("splash", {"shape": (2, 150, 4, 80)}, "splash"),
     ("splash", {"soft_cap": 3.0}, "splash"),
     ("cudnn", {}, "xla"),
     ("cudnn", {"dtype": jnp.dtype("bfloat16")}, "cudnn"),
@@ -272,14 +333,14 @@ class AttentionTest(parameterized.TestCase):
 class LayerDataTest(absltest.TestCase):
   def test_hand_values(self):
     # K = 4, base 100: frequencies 1 and 1/10; local layers at base 9: 1, 1/3.
-    config = decoder.DecoderConfig(
+    config = decoder_config.DecoderConfig(
       **(SIZES | {"head_dim": 4, "rope_factor": 2.0}),
       window=5,
       local_layers=(True, False),
       local_rope_base=9.0,
     )
-    data = decoder.layer_data(config)
-    np.testing.assert_array_equal(data.window, [5, decoder.NO_WINDOW, 5])
+    data = decoder_config.layer_data(config)
+    np.testing.assert_array_equal(data.window, [5, decoder_config.NO_WINDOW, 5])
     np.testing.assert_allclose(
       data.frequencies, [[1, 1 / 3], [0.5, 0.05], [1, 1 / 3]], rtol=1e-6
     )

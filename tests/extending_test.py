@@ -268,8 +268,8 @@ class ExtendingTest(TinyRun):
       "loss",
       "shapeless_loss",
       "must return its loss and a dict of metrics, each a scalar or an "
-      "arrays.Mean, and none named ['grad_norm', 'loss']; not so: the loss, "
-      "grad_norm, grad_norm",
+      "arrays.Mean, and none named ['ended', 'grad_norm', 'loss']; not so: "
+      "the loss, grad_norm, grad_norm",
     ),
     ("judge", "said_too_much", "gave 1.5, expected probabilities between"),
     ("judge", "said_too_little", "gave a list of 1, expected a number for ea"),

@@ -7,7 +7,7 @@ import shutil
 from absl.testing import absltest, parameterized
 
 from configs import tldr_decoder, tldr_t5, votes
-from nashmd_jax import mistakes, texts
+from nashmd_jax import mistakes, tokenization
 from nashmd_jax.capacity import pod_check
 from nashmd_jax.hub import folders, pretrained
 from nashmd_jax.stages import text, trained
@@ -101,7 +101,7 @@ class FolderStartTest(parameterized.TestCase):
     config.tokenizer.update({"eos_token": "</s>", "bos_token": None})
 
     def load():
-      _, tokenizer = texts.load_tokenizer(config, place, {})
+      _, tokenizer = tokenization.load_tokenizer(config, place, {})
       return tokenizer
 
     tokenizer = load()

@@ -20,7 +20,10 @@ from nashmd_jax import models, sampling
 from nashmd_jax.hub import folders, safetensors
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
-FAMILIES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3_text", "t5")
+FAMILIES = (
+  "llama", "mistral", "phi3", "smollm3", "olmo2", "olmo3", "qwen2", "qwen3",
+  "gemma2", "gemma3_text", "t5",
+)  # fmt: skip
 SETTINGS = {"bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0}
 NO_EOS = -1
 
@@ -43,7 +46,7 @@ def greedy(pretrained: folders.Pretrained, batch, length: int) -> np.ndarray:
     keys=sampling.row_keys(jax.random.key(0), jnp.arange(rows), 1),
     max_response=length,
     temperature=1.0,
-    eos_id=NO_EOS,
+    eos_ids=(NO_EOS,),
     choose=sampling.greedy,
   )
   return np.asarray(out.tokens[:, 0])
@@ -194,8 +197,8 @@ class MistakesTest(parameterized.TestCase):
     self.refused("attention_bias = True .*; mlp_bias = True")
 
   def test_other_rotary_scaling(self):
-    self.change_config(rope_parameters={"rope_type": "yarn"})
-    self.refused("rope_type is 'yarn'")
+    self.change_config(rope_parameters={"rope_type": "dynamic"})
+    self.refused("rope_type is 'dynamic'")
 
   def test_no_weights(self):
     (self.folder / folders.WEIGHTS).rename(self.folder / "pytorch_model.bin")

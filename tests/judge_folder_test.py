@@ -5,7 +5,7 @@ import pathlib
 from absl.testing import absltest, parameterized
 import tokenizers
 
-from nashmd_jax import mistakes, texts
+from nashmd_jax import mistakes, tokenization
 from nashmd_jax.stages import text
 from tests import extending_page as page
 from tests import small_records
@@ -38,7 +38,7 @@ class JudgeFolderTest(parameterized.TestCase):
     with config.unlocked():
       config.judge_model.pretrained = judge and str(judge)
       config.model.pretrained = model and str(model)
-    texts.check_folders(config, self.own)
+    tokenization.check_folders(config, self.own)
 
   @parameterized.named_parameters(
     ("the_same", dict(words=WORDS)),

@@ -6,6 +6,7 @@ The quick version of `figures.judges_worlds`, with panels for single votes.
 from absl.testing import absltest, parameterized
 import jax
 import numpy as np
+import pytest
 
 from nashmd_jax import games, models
 from tests import judge_worlds
@@ -121,6 +122,7 @@ class JudgesTest(parameterized.TestCase):
     self.assertGreater(np.abs(said).max(), 1e-3)
     self.assertEqual(np.array_equal(said, exact), dtype == "float32")
 
+  @pytest.mark.slow
   def test_a_ring_is_learned_by_the_preference_model_alone(self):
     ring = judge_worlds.panels(judge_worlds.cycle())
     pairs, share = judge_worlds.between_kinds(held_out(48)), {}

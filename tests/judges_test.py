@@ -10,7 +10,13 @@ import numpy as np
 from nashmd_jax import mistakes
 from nashmd_jax import task as task_lib
 from nashmd_jax.judges import compound, recorded, scorers, table
-from nashmd_jax.stages import judging, nash, preference, tournament
+from nashmd_jax.stages import (
+  judge_templates,
+  judging,
+  nash,
+  preference,
+  tournament,
+)
 from nashmd_jax.training import metrics
 from tests import extending_test, judge_server
 
@@ -156,7 +162,7 @@ class StagesTest(extending_test.TinyRun):
     score = table.TABLE["reward"].token(
       task.judge_model,
       params,
-      judging.make_template(config, task.tokenizer, "reward"),
+      judge_templates.make_template(config, task.tokenizer, "reward"),
     )
     expected = jax.nn.sigmoid(score(y, y) - score(y, other))
     np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -5,6 +5,7 @@ import tempfile
 
 from absl.testing import absltest, parameterized
 import jax
+import pytest
 
 from nashmd_jax import task as task_lib
 from nashmd_jax.nash import settings
@@ -28,6 +29,7 @@ def devices(count: int = 8, **changes) -> sharding.Devices:
   return sharding.make_devices(jax.devices()[:count], **(chosen | changes))
 
 
+@pytest.mark.slow
 class DevicesTest(parameterized.TestCase):
   @classmethod
   def setUpClass(cls):

@@ -17,7 +17,13 @@ from nashmd_jax import task as task_lib
 from nashmd_jax.hub import peft, pretrained
 from nashmd_jax.judges import scorers, table
 from nashmd_jax.models import lora
-from nashmd_jax.stages import comparisons, export, judging, preference
+from nashmd_jax.stages import (
+  comparisons,
+  export,
+  judge_templates,
+  judging,
+  preference,
+)
 from nashmd_jax.training import checkpoints, metrics, optimizer, sharding, state
 from tests import hub_test, lora_runs, small_records
 
@@ -235,6 +241,7 @@ def share_on_disk(name: str, folder: pathlib.Path) -> float:
 
 
 class FolderTest(parameterized.TestCase):
+  @pytest.mark.slow
   def test_adapters_of_t5_beside_the_folder_they_started_in(self):
     self.check_folder(tldr_t5)
 
@@ -284,7 +291,7 @@ class FolderTest(parameterized.TestCase):
     whole = scorers.make_reward_scorer(
       task.judge_model,
       sets["judge_base"],
-      judging.make_template(made, task.tokenizer, "reward"),
+      judge_templates.make_template(made, task.tokenizer, "reward"),
     )
     found = jax.jit(lambda sets: judge(sets)(*segments))(sets)
     np.testing.assert_allclose(found, whole(*segments), rtol=1e-4, atol=1e-5)

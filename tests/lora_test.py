@@ -126,7 +126,7 @@ class LoraTest(parameterized.TestCase):
       keys=sampling.row_keys(jax.random.key(3), jnp.arange(4), 2),
       max_response=6,
       temperature=1.0,
-      eos_id=1,
+      eos_ids=(1,),
     )
     whole = lora.merge(base, adapters, alpha=ALPHA)
     tokens, mask = out.tokens[:, 1], out.mask[:, 1]

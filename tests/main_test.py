@@ -126,7 +126,7 @@ class WholePathTest(absltest.TestCase):
     for kind in ("preference", "reward"):
       self.assertRegex(
         self.first.stdout,
-        rf"{kind}: accuracy on held-out comparisons 0\.\d+; the raters' "
+        rf"{kind}: accuracy on \d+ held-out comparisons 0\.\d+; the raters' "
         r"noise allows 0\.\d+",
       )
     self.assertRegex(self.first.stdout, r"raters: .* cyclic .*%")
@@ -288,7 +288,7 @@ class MistakesTest(absltest.TestCase):
     ),
     (
       "answers",
-      ["--config.reward.template.answers=('yes sir', 'no')"],
+      ["--config.reward.template.answers=('no', 'no')"],
       {},
       "template.answers",
     ),

@@ -131,6 +131,28 @@ class PlayTest(parameterized.TestCase):
       self.assertTrue(np.isfinite(mean.value))
       self.assertGreater(mean.count, 0)
 
+  def test_a_judge_reads_the_questions_where_there_are_any(self):
+    def judge(keys, prompts, y, y_opp):
+      del keys, y, y_opp
+      return jnp.sum(jnp.where(prompts[1], prompts[0], 0), axis=1) / 100
+
+    asked = jnp.arange(ROWS * 3).reshape(ROWS, 3)
+    mask = asked % 3 < 2
+    questions = {"questions": asked, "questions_mask": mask}
+    play = make_play(self.model, judge=judge, samples=2)
+    rows = self.rollout(play, batch=self.batch | questions)
+    expected = np.sum(asked * mask, axis=1) / 100
+    np.testing.assert_allclose(rows["answers"], expected[:, None].repeat(4, 1))
+
+  def test_the_share_of_responses_that_end(self):
+    play = make_play(self.model, samples=2)
+    rows = self.rollout(play)
+    ends = (rows["responses"] == enumeration.EOS) & rows["responses_mask"]
+    _, metrics = play_lib.loss(play, self.sets["policy"], {}, rows, None)
+    share = np.mean(np.any(ends, axis=1))
+    self.assertBetween(share, 0.05, 0.95)
+    np.testing.assert_allclose(metrics["ended"].value, share, rtol=1e-6)
+
   def test_win_prob_is_the_mean_over_the_opponents(self):
     play = make_play(self.model, samples=3)
     ((_, lane),) = play.opponent.lanes(0)
@@ -145,7 +167,7 @@ class PlayTest(parameterized.TestCase):
       keys=sampling.row_keys(write_rng, self.batch["example_ids"], 6),
       max_response=plays.MAX_RESPONSE,
       temperature=0.8,
-      eos_id=enumeration.EOS,
+      eos_ids=(enumeration.EOS,),
     )
     first = written.tokens[:, :, 0]
     margin = first[:, :3, None] - first[:, None, 3:]

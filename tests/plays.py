@@ -92,7 +92,7 @@ def make_play(
     kl_coef=kl_coef,
     temperature=0.8,
     max_response=MAX_RESPONSE,
-    eos_id=enumeration.EOS,
+    eos_ids=(enumeration.EOS,),
     ready=play_lib.as_they_are,
   )
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 import numpy as np
+import pytest
 
 from configs import tldr_decoder, tldr_t5
 from nashmd_jax import files, models, sampling
@@ -215,7 +216,7 @@ class ExportTest(absltest.TestCase):
         keys=sampling.row_keys(jax.random.key(5), jnp.arange(3), 1),
         max_response=6,
         temperature=1.0,
-        eos_id=1,
+        eos_ids=(1,),
       )
 
     jax.tree.map(
@@ -272,6 +273,7 @@ def write_posts(folder: pathlib.Path, count: int) -> None:
       write_jsonl(folder / "comparisons" / f"{split}.jsonl", rows)
 
 
+@pytest.mark.slow
 class TldrTest(absltest.TestCase):
   def test_from_folders_and_comparisons_to_a_folder(self):
     folder = pathlib.Path(self.create_tempdir().full_path)

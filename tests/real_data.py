@@ -7,10 +7,9 @@ FOLDER = pathlib.Path(
   os.environ.get("NASHMD_DATA")
   or pathlib.Path(__file__).parent.parent.parent / "shared" / "data"
 )
-# A folder of SmolLM2-135M-Instruct in the Hugging Face layout.
-SMOLLM2 = (
-  pathlib.Path(os.environ.get("NASHMD_MODELS") or "out/models") / "smollm2"
-)
+# Of SmolLM2-135M-Instruct and others, in the Hugging Face layout.
+MODELS = pathlib.Path(os.environ.get("NASHMD_MODELS") or "out/models")
+SMOLLM2 = MODELS / "smollm2"
 UKP = FOLDER / "ukpconvarg1.jsonl.xz"
 ABSENT = (
   f"{FOLDER} is not there; set NASHMD_DATA to the folder of "

@@ -24,8 +24,7 @@ def play(model, sets, lanes, batch, *, temperature=1.0, ids=None, **kwargs):
     keys=sampling.row_keys(jax.random.key(3), ids, len(lanes)),
     max_response=6,
     temperature=temperature,
-    eos_id=EOS,
-    **kwargs,
+    **{"eos_ids": (EOS,), **kwargs},
   )
 
 
@@ -57,6 +56,27 @@ class RolloutTest(parameterized.TestCase):
       tokens,
     )
     return arrays.log_softmax(logits, temperature)
+
+  def test_any_of_several_tokens_ends_a_response(self):
+    whole = play(
+      self.model, self.sets, [opponents.LEARNER], self.batch, eos_ids=(-1,)
+    )
+    self.assertTrue(whole.mask.all())
+    self.assertFalse(sampling.ended(*whole[:2], (-1,)).any())
+    first = np.asarray(whole.tokens[:, 0])
+    ends = (int(first[0, 2]), int(first[1, 4]))
+    cut = play(
+      self.model, self.sets, [opponents.LEARNER], self.batch, eos_ids=ends
+    )
+    places = np.isin(first, ends)
+    sizes = np.where(places.any(1), places.argmax(1) + 1, first.shape[1])
+    mask = np.arange(first.shape[1]) < sizes[:, None]
+    np.testing.assert_array_equal(cut.mask[:, 0], mask)
+    np.testing.assert_array_equal(cut.tokens[:, 0], np.where(mask, first, 0))
+    np.testing.assert_array_equal(
+      sampling.ended(*cut[:2], ends)[:, 0], places.any(1)
+    )
+    self.assertLess(sizes.min(), 4)
 
   @parameterized.product(
     opponent=list(opponents.LANES), temperature=[1.0, 0.7, 1.6]
@@ -198,7 +218,7 @@ class DistributionTest(parameterized.TestCase):
         keys=sampling.row_keys(jax.random.key(9), jnp.arange(count), 2),
         max_response=3,
         temperature=0.8,
-        eos_id=enumeration.EOS,
+        eos_ids=(enumeration.EOS,),
       )
       tokens, mask = enumeration.responses(3)
       mixed = jax.nn.log_softmax(

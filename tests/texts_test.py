@@ -196,9 +196,7 @@ class TextsTest(parameterized.TestCase):
       folder = self.write(train=made, validation=made, test=made)
       splits = self.load(texts.load_summaries, records=folder)
       self.assertEqual(splits["train"][0]["response"], response)
-      path = self.folder / "tokenizer.json"
-      path.write_text("{}")
-      facts.append(texts.facts(splits, None, path))
+      facts.append(texts.facts(splits, None))
     self.assertNotEqual(facts[0]["records"], facts[1]["records"])
     self.assertEqual(facts[1], facts[2])
     prepared = list((self.folder / "run" / "data").glob("*/tldr/*"))

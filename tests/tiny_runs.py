@@ -140,7 +140,7 @@ def roll(family: str, placed: bool = True, **layout):
       ),
       max_response=8,
       temperature=1.0,
-      eos_id=1,
+      eos_ids=(1,),
     )
 
   def init():

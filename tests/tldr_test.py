@@ -211,7 +211,7 @@ class RealDataTest(absltest.TestCase):
     class Words:
       encode = staticmethod(lambda text: [len(word) for word in text.split()])
       eos_id = 1
-      start_ids = ()
+      start_ids = close_ids = ()
 
     example = batches.encode_record(
       rows[0], Words, max_prompt=9, max_response=5

@@ -203,7 +203,7 @@ class LoopTest(parameterized.TestCase):
   @parameterized.parameters(
     (dict(save_every=5), "train.save_every: got 5, expected a multiple"),
     (dict(eval_every=0), "train.eval_every: got 0"),
-    (dict(steps=0), "train.steps: got 0"),
+    (dict(steps=-1), "train.steps: got -1"),
     (dict(log_every=0), "train.log_every: got 0"),
     (dict(micro_batches=0), "train.micro_batches: got 0"),
   )

@@ -63,7 +63,7 @@ def make_play(
     kl_coef=oracle.KL_COEF,
     temperature=oracle.TEMPERATURE,
     max_response=world.length,
-    eos_id=enumeration.EOS,
+    eos_ids=(enumeration.EOS,),
     ready=play_lib.as_they_are,
   )
   return play._replace(**changes)

@@ -15,7 +15,7 @@ from nashmd_jax import task as task_lib
 from nashmd_jax.capacity import programs
 from nashmd_jax.nash import play as play_lib
 from nashmd_jax.nash import settings
-from nashmd_jax.stages import judging
+from nashmd_jax.stages import judge_templates, judging
 from nashmd_jax.training import sharding
 from nashmd_jax.training import state as state_lib
 
@@ -90,7 +90,7 @@ def _writing(play, devices, sets, batch) -> dict[str, programs.Program]:
       decoding,
       keys=sampling.row_keys(_first()[0], example_ids, len(lanes)),
       temperature=play.temperature,
-      eos_id=play.eos_id,
+      eos_ids=play.eos_ids,
       choose=sampling.sample,
     )
 
@@ -154,7 +154,9 @@ def _judging(config, task, run, sets) -> programs.Program:
   apart = np.split(i, counts[:1]) if j is None else [i]
   section = settings.run_section(config, run.name)
   read = set(judging.stages_of(config, [section.judge], setting="nash.judge"))
-  read |= {task_lib.BASES[judging.base_section(config, one)] for one in read}
+  read |= {
+    task_lib.BASES[judge_templates.base_section(config, one)] for one in read
+  }
 
   def judge(sets, batch, written):
     asked = play.judge(sets)

@@ -15,14 +15,14 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 import ml_collections
 
-from nashmd_jax import mistakes, texts
+from nashmd_jax import mistakes, texts, tokenization
 from nashmd_jax import task as task_lib
-from nashmd_jax.data import batches
+from nashmd_jax.data import batches, messages
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.hub import pretrained
 from nashmd_jax.nash import play as play_lib
 from nashmd_jax.nash import settings
-from nashmd_jax.stages import judging, nash, preference, sft
+from nashmd_jax.stages import judge_templates, judging, nash, preference, sft
 from nashmd_jax.training import loop, optimizer, sharding
 from nashmd_jax.training import programs as programs_lib
 from nashmd_jax.training import state as state_lib
@@ -90,7 +90,10 @@ def stand_in_task(config: Config, devices: sharding.Devices) -> task_lib.Task:
     **task_lib.make_models(made, devices),
     starts={name: pretrained.Start(one, None) for name, one in made.items()},
     encode=functools.partial(
-      batches.encode_record, tokenizer=tokenizer, **widths
+      batches.encode_record,
+      tokenizer=tokenizer,
+      chat=_stand_in_chat(config),
+      **widths,
     ),
     pad=functools.partial(batches.pad_batch, **config.layout),
     max_response=widths["max_response"],
@@ -113,12 +116,26 @@ def _stand_in_tokenizer(config: Config) -> tokenizer_lib.Tokenizer:
 
   return tokenizer_lib.Tokenizer(
     encode=encode,
+    encode_marked=encode,
     decode=str,
-    eos_id=0,
+    eos_ids=(0,),
     start_ids=(),
+    close_ids=(),
     vocab_size=config.tokenizer.vocab_size,
     special_ids=tuple(range(1, len(special) + 1)),
   )
+
+
+def _stand_in_chat(config: Config) -> messages.Chat | None:
+  """A chat that fills the whole prompt, where the run has one."""
+  if tokenization.load_chat(config, "model") is None:
+    return None
+
+  def render(turns, begun):
+    del begun
+    return turns[-1]["content"]
+
+  return messages.Chat(render, system=None, user=messages.PLACE)
 
 
 def _comparisons(task: task_lib.Task) -> dict[str, list[dict]]:
@@ -194,7 +211,7 @@ def sft_training(config: Config, task: task_lib.Task) -> Training:
 
 def judge_training(config: Config, task: task_lib.Task, kind: str) -> Training:
   """How stage `preference` or `reward` trains."""
-  part = judging.base_section(config, kind)
+  part = judge_templates.base_section(config, kind)
   return _training(
     config,
     task,
@@ -210,7 +227,9 @@ def nash_training(config: Config, task: task_lib.Task, name: str) -> Training:
   policy = task_lib.trained_shapes(task, "model")
   named = [section.judge, *section.watch]
   stages = judging.stages_of(config, named, setting="nash.watch")
-  parts = {stage: judging.base_section(config, stage) for stage in stages}
+  parts = {
+    stage: judge_templates.base_section(config, stage) for stage in stages
+  }
   frozen = {
     **_bases(task, *{"model", *parts.values()}),
     **{

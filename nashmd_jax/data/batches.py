@@ -13,7 +13,7 @@ import grain
 import numpy as np
 
 from nashmd_jax import mistakes
-from nashmd_jax.data import cuts, records
+from nashmd_jax.data import cuts, messages, records
 from nashmd_jax.data import tokenizer as tokenizer_lib
 
 Batch = dict[str, np.ndarray]
@@ -21,6 +21,8 @@ Example = dict[str, Any]
 # Rows of a stream; the number of batches of one row overflows in grain's own
 # endless repeat.
 ENDLESS = 2**48
+# Columns as wide as the bucket.
+PROMPTS = ("prompts", "questions")
 
 
 def encode_record(
@@ -29,6 +31,7 @@ def encode_record(
   *,
   max_prompt: int,
   max_response: int,
+  chat: messages.Chat | None = None,
 ) -> Example:
   """Token ids of one record of any kind.
 
@@ -39,29 +42,19 @@ def encode_record(
     record: of any kind; text may be UTF-8 bytes.
     max_prompt: P, tokens, BOS included; see `cuts` for longer prompts.
     max_response: R, tokens, EOS included.
-  Returns: "prompts", then "responses" or "responses_a" and "responses_b",
+    chat: how the policy reads a conversation; None for one that reads text.
+  Returns: "prompts"; with a chat also "questions", the prompt's own text, which
+    is what judges read; then "responses" or "responses_a" and "responses_b",
     lists of ids; for each of them whether it was cut, such as "prompts_cut";
     "prob_a" and "weight", or "label", as far as the record has them; the
     weight of a comparison is 1 unless it says otherwise.
   Raises: Mistake for a prompt whose fixed text does not fit.
   """
 
-  def text(name):
-    value = record[name]
-    return value.decode() if isinstance(value, bytes) else value
-
-  start = list(tokenizer.start_ids)
-  ids, cut = cuts.shorten(
-    text("prompt"),
-    records.slot_of(record),
-    tokenizer.encode,
-    room=max_prompt - len(start),
-    name=f"record {text('id')!r}" if "id" in record else "a record",
-  )
-  example = {"prompts": start + ids, "prompts_cut": np.bool_(cut)}
+  example = _encode_prompt(record, tokenizer, max_prompt, chat)
   for name in ("response", "response_a", "response_b"):
     if name in record:
-      ids = tokenizer.encode(text(name)) + [tokenizer.eos_id]
+      ids = tokenizer.encode(_text(record, name)) + [tokenizer.eos_id]
       column = name.replace("response", "responses")
       example[column] = ids[:max_response]
       example[f"{column}_cut"] = np.bool_(len(ids) > max_response)
@@ -71,6 +64,36 @@ def encode_record(
   if records.SHARES["comparison"] in record:
     example["weight"] = np.float32(records.weight_of(record))
   return example
+
+
+def _encode_prompt(record, tokenizer, max_prompt, chat) -> Example:
+  """The columns of what stands before a response."""
+  name = f"record {_text(record, 'id')!r}" if "id" in record else "a record"
+  start, close = tokenizer.start_ids, tokenizer.close_ids
+  ids, cut = cuts.shorten(
+    _text(record, "prompt"),
+    records.slot_of(record),
+    tokenizer.encode,
+    room=max_prompt - (0 if chat else len(start) + len(close)),
+    name=name,
+  )
+  example = {"prompts": [*start, *ids, *close]}
+  if chat is not None:
+    example["questions"] = ids
+    example["prompts"], cut = messages.encode_prompt(
+      record, chat, tokenizer, room=max_prompt, name=name
+    )
+  elif any(one["role"] == "system" for one in record.get("messages", ())):
+    raise mistakes.Mistake(
+      f"{name}: has a system message, which no template reads; set "
+      "chat.template to 'folder' or to a file"
+    )
+  return example | {"prompts_cut": np.bool_(cut)}
+
+
+def _text(record: records.Record, name: str) -> str:
+  value = record[name]
+  return value.decode() if isinstance(value, bytes) else value
 
 
 def pad_batch(
@@ -86,13 +109,18 @@ def pad_batch(
     prompt_buckets: allowed P, ascending; the last holds every prompt.
     max_response: R, the width of every response.
   """
-  longest = max(len(example["prompts"]) for example in examples)
+  longest = max(
+    len(example[name])
+    for example in examples
+    for name in PROMPTS
+    if name in example
+  )
   width = next(size for size in prompt_buckets if size >= longest)
   batch = {}
   for name, first in examples[0].items():
     column = [example[name] for example in examples]
     if isinstance(first, list):
-      length = width if name == "prompts" else max_response
+      length = width if name in PROMPTS else max_response
       tokens = np.zeros((len(column), length), np.int32)
       for row, ids in zip(tokens, column, strict=True):
         row[: len(ids)] = ids

@@ -50,16 +50,32 @@ def shorten(
     )
   if not tail:
     return ids[:room], True
-  return _longest(prompt, slot, encode, room=room, fitting=fixed), True
+
+  def kept(size):
+    return encode(prompt[: start + size] + tail)
+
+  return longest(kept, stop - start, room=room, fitting=fixed), True
 
 
-def _longest(prompt, slot, encode, *, room, fitting) -> list[int]:
-  """Bisects the slot's length; `fitting` is the encoding without it."""
-  start, stop = slot
-  low, high = start, stop
+def longest(
+  kept: Callable[[int], list[int]],
+  size: int,
+  *,
+  room: int,
+  fitting: list[int],
+) -> list[int]:
+  """The encoding of as much of a text as there is room for, by bisection.
+
+  Args:
+    kept: how many characters are kept -> token ids.
+    size: characters, of which not all fit.
+    room: tokens that fit.
+    fitting: the encoding without any.
+  """
+  low, high = 0, size
   while high - low > 1:
     middle = (low + high) // 2
-    ids = encode(prompt[:middle] + prompt[stop:])
+    ids = kept(middle)
     if len(ids) <= room:
       low, fitting = middle, ids
     else:

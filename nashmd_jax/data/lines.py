@@ -6,6 +6,7 @@ and line. What the objects must have is in `records`.
 
 from collections.abc import Iterator
 import gzip
+import io
 import json
 import lzma
 import re
@@ -13,13 +14,19 @@ from typing import Any
 import zlib
 
 from etils import epath
+import zstandard
 
 from nashmd_jax import mistakes
 
-OPENERS = {".xz": lzma.open, ".gz": gzip.open}
-UNREADABLE = (OSError, EOFError, lzma.LZMAError, zlib.error)
+UNREADABLE = (
+  OSError,
+  EOFError,
+  lzma.LZMAError,
+  zlib.error,
+  zstandard.ZstdError,
+)
 # Packings that are not read, and what packed files begin with.
-OTHERS = (".zst", ".bz2", ".zip", ".7z")
+OTHERS = (".bz2", ".zip", ".7z")
 MAGIC = {
   b"\x1f\x8b": ".gz",
   b"\xfd7zXZ": ".xz",
@@ -28,19 +35,61 @@ MAGIC = {
   b"PK\x03\x04": ".zip",
 }
 # The name of a part behind that of its split.
-PART = re.compile(r"(-\d+(-of-(?P<parts>\d+))?)?\.jsonl(\.gz|\.xz)?")
+PART = re.compile(r"(-\d+(-of-(?P<parts>\d+))?)?\.jsonl(\.gz|\.xz|\.zst)?")
 LIKE_PART = re.compile(
   rf".*\.jsonl({'|'.join(map(re.escape, MAGIC.values()))})?"
 )
+CHUNK = 2**16  # bytes
 UTF8_MARK = b"\xef\xbb\xbf"
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+class _Zstandard(io.RawIOBase):
+  """Frames of .zst unpacked; unlike the library's own reader it minds the end.
+
+  Raises: EOFError where the last of them is cut.
+  """
+
+  def __init__(self, packed):
+    self._packed, self._frame = packed, None
+    self._taken = self._ready = b""
+
+  def readable(self):
+    return True
+
+  def readinto(self, buffer):
+    while not self._ready and self._unpack():
+      pass
+    part, self._ready = self._ready[: len(buffer)], self._ready[len(buffer) :]
+    buffer[: len(part)] = part
+    return len(part)
+
+  def _unpack(self) -> bool:
+    """Unpacks a piece; False at the end."""
+    taken, self._taken = self._taken or self._packed.read(CHUNK), b""
+    if not taken:
+      if self._frame is not None:
+        raise EOFError("it ended before the end of a frame")
+      return False
+    self._frame = self._frame or zstandard.ZstdDecompressor().decompressobj()
+    self._ready = self._frame.decompress(taken)
+    if self._frame.eof:
+      self._taken, self._frame = self._frame.unused_data, None
+    return True
+
+
+OPENERS = {
+  ".xz": lzma.open,
+  ".gz": gzip.open,
+  ".zst": lambda packed: io.BufferedReader(_Zstandard(packed)),
+}
 
 
 def find_files(folder: epath.PathLike, split: str) -> list[epath.Path]:
   """The files of a split, sorted by name; none if there are none.
 
   SPLIT.jsonl, or parts with a number as SPLIT-0.jsonl or
-  SPLIT-00000-of-00002.jsonl, each plain or in .gz or .xz.
+  SPLIT-00000-of-00002.jsonl, each plain or in .gz, .xz or .zst.
 
   Args:
     folder: local or remote.
@@ -93,15 +142,16 @@ def read_objects(
   """The JSON objects of a file, each with the number of its line.
 
   Args:
-    path: local or remote; a name in .xz or .gz is unpacked. Empty lines and
-      the byte order mark of UTF-8 are passed over.
+    path: local or remote; a name in .gz, .xz or .zst is unpacked. Empty
+      lines and the byte order mark of UTF-8 are passed over.
     expected: what the file should be, for the error of one that is missing.
   Raises: Mistake with file and line of what cannot be read.
   """
   path = epath.Path(path)
   if path.suffix in OTHERS:
     raise mistakes.Mistake(
-      f"{path}: {path.suffix} is not read; pack it as .gz or .xz, or not at all"
+      f"{path}: {path.suffix} is not read; pack it as .gz, .xz or .zst, or "
+      "not at all"
     )
   for number, line in _lines(path, expected):
     yield number, parse_object(line, f"{path}, line {number}")

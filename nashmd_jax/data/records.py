@@ -8,10 +8,11 @@ prob_a is the share of, 1 unless said; ties how many of them called it a tie,
 which is half a vote for each side, 0 unless said; weight what it counts in
 training, 1 unless said.
 Each may have a slot, the [start, stop) in characters of what may be shortened
-in a prompt that is too long.
+in a prompt that is too long, and messages, the conversation up to the response
+that the prompt was made of, [{role, content}, ...]; the last is the user's.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 import json
 import pathlib
 from typing import Any
@@ -34,6 +35,9 @@ SHARES = {"comparison": "prob_a", "unary": "label"}
 # most that fits where it is kept.
 COUNTS = {"votes": 1, "ties": 0}
 MOST_VOTES = int(np.iinfo(np.int32).max)
+# What a prompt consists of.
+PROMPT = ("prompt", "slot", "messages")
+ROLES = ("system", "user", "assistant")
 WEIGHT, MOST_WEIGHT = 1.0, float(np.finfo(np.float32).max)
 
 
@@ -79,6 +83,24 @@ def slot_of(record: Record) -> tuple[int, int] | None:
   return (start, stop) if stop else None
 
 
+def prompt_of(record: Record) -> Record:
+  """The fields of a record that its prompt consists of."""
+  return {name: record[name] for name in PROMPT if name in record}
+
+
+def said(messages: Sequence[Mapping[str, str]]) -> str:
+  """The prompt that stands for messages: what raters and judges read.
+
+  Of one message besides the system's its text, of several who said what.
+  """
+  spoken = [one for one in messages if one["role"] != "system"]
+  if len(spoken) == 1:
+    return spoken[0]["content"]
+  return "\n\n".join(
+    f"{one['role'].capitalize()}: {one['content']}" for one in spoken
+  )
+
+
 def votes_of(record: Record) -> tuple[int, int]:
   """How many raters a comparison was put to, and how many called it a tie."""
   votes, ties = (record.get(name, absent) for name, absent in COUNTS.items())
@@ -109,6 +131,34 @@ def check_record(record: Record, kind: str, where: str) -> None:
     _check_weight(record, where)
   if record.get("slot") is not None:
     _check_slot(record, where)
+  if record.get("messages") is not None:
+    check_messages(record["messages"], f"{where}: a {kind}", last="user")
+
+
+def check_messages(messages: Any, where: str, *, last: str) -> None:
+  """Raises Mistake unless these are messages, the last of them of a role."""
+  fine = isinstance(messages, list | tuple) and messages
+  if not (fine and all(isinstance(one, Mapping) for one in messages)):
+    raise mistakes.Mistake(
+      f"{where} needs messages as a list of role and content, got "
+      f"{mistakes.quote(messages)}"
+    )
+  for number, message in enumerate(messages):
+    role = message.get("role")
+    wanted = ("system", "user") if not number else ROLES[1:]
+    if role not in wanted:
+      raise mistakes.Mistake(
+        f"{where} needs the role of message {number} to be one of {wanted}, "
+        f"got {mistakes.quote(role)}"
+      )
+    _check_text(
+      message.get("content"), "content", f"{where} needs in message {number}"
+    )
+  if messages[-1]["role"] != last:
+    raise mistakes.Mistake(
+      f"{where} needs messages that end in one of the {last}, got "
+      f"{mistakes.quote(messages[-1]['role'])}"
+    )
 
 
 def _check_text(value: Any, field: str, needed: str) -> None:

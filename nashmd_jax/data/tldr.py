@@ -8,6 +8,7 @@ of the user's own is a function of one row, named module:function.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import hashlib
 import itertools
+import json
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -121,15 +122,67 @@ def _article(text: str, summary: str):
 
 
 def _ours(kind: str):
-  """Records that have their fields already; what else a row has is no field."""
+  """Records that have their fields already; what else a row has is no field.
+
+  A row may have messages in place of a prompt, and of a response.
+  """
   fields = [*records.TEXT_FIELDS[kind], "slot"]
   fields += [records.SHARES[kind]] if kind in records.SHARES else []
   fields += ABSENT if kind == "comparison" else []
 
   def convert(row: Row) -> list[records.Record]:
-    return [{name: row[name] for name in fields if name in row}]
+    record = {name: row[name] for name in fields if name in row}
+    if row.get("messages") is None:
+      return [record]
+    answers = "response" in fields and "response" not in row
+    return [record | _conversation(row["messages"], answers, row)]
 
   return convert
+
+
+def _conversation(messages: Any, answers: bool, row: Row) -> records.Record:
+  """The prompt in messages, and the response if the last of them is one."""
+  last = "assistant" if answers else "user"
+  records.check_messages(messages, "a conversation", last=last)
+  before = [
+    {name: one[name] for name in ("role", "content")} for one in messages
+  ]
+  found = {}
+  if answers:
+    *before, answer = before
+    found["response"] = answer["content"]
+    records.check_messages(
+      before, "a conversation before its response", last="user"
+    )
+  found |= {"prompt": records.said(before), "messages": before}
+  if row.get("prompt", found["prompt"]) != found["prompt"]:
+    raise ValueError("its prompt is not what its messages say; leave it out")
+  return found
+
+
+def _chosen(row: Row) -> list[records.Record]:
+  """Pairs of a chosen and a rejected response, each text or messages."""
+  sides = {"response_a": row["chosen"], "response_b": row["rejected"]}
+  prompt, found = row.get("prompt"), {}
+  if not isinstance(row["chosen"], str):
+    before = [] if prompt is None or isinstance(prompt, str) else prompt
+    both = [
+      _conversation([*before, *side], True, {}) for side in sides.values()
+    ]
+    if both[0]["prompt"] != both[1]["prompt"]:
+      raise ValueError("the two responses are to different conversations")
+    sides = {
+      name: one["response"] for name, one in zip(sides, both, strict=True)
+    }
+    found = {name: both[0][name] for name in ("prompt", "messages")}
+  elif isinstance(prompt, list):
+    found = _conversation(prompt, False, {})
+  found = {"prompt": prompt} | found | sides
+  told = json.dumps(found, sort_keys=True).encode()
+  key = row.get(
+    "id", row.get("prompt_id", hashlib.sha256(told).hexdigest()[:16])
+  )
+  return [{"id": key, **found, "prob_a": 1.0}]
 
 
 SCHEMAS = {
@@ -139,6 +192,7 @@ SCHEMAS = {
   "cnn_dailymail": Schema("summary", _article("article", "highlights")),
   "scitldr": Schema("summary", _scitldr),
   "ukp_votes": Schema("comparison", _votes),
+  "chosen": Schema("comparison", _chosen),
   **{kind: Schema(kind, _ours(kind)) for kind in records.TEXT_FIELDS},
 }
 
@@ -222,13 +276,14 @@ def _converted(convert, row: Row, schema: str, where: str):
 class Tldr(tfds.core.GeneratorBasedBuilder):
   """Records of one schema, by split."""
 
-  VERSION = tfds.core.Version("1.3.0")
+  VERSION = tfds.core.Version("1.4.0")
   RELEASE_NOTES = {
     "1.0.0": "Summaries and comparisons as our records.",
     "1.1.0": "Slots; unary records; schemas of the user's own.",
     "1.2.0": "Votes, ties and weights of comparisons.",
     "1.3.0": "Text that is null, a number or not UTF-8 is refused. Rows that "
     "gave no record are counted.",
+    "1.4.0": "Messages.",
   }
 
   def __init__(
@@ -261,6 +316,7 @@ class Tldr(tfds.core.GeneratorBasedBuilder):
     features = {
       name: tfds.features.Text() for name in records.TEXT_FIELDS[self._kind]
     }
+    features["messages"] = tfds.features.Text()
     features["slot"] = tfds.features.Tensor(shape=(2,), dtype=np.int32)
     if self._kind in records.SHARES:
       share = records.SHARES[self._kind]
@@ -297,5 +353,6 @@ class Tldr(tfds.core.GeneratorBasedBuilder):
       found = read_records(path, self._schema, kind=self._kind)
       for row, (_, record) in enumerate(found):
         slot = records.slot_of(record) or (0, 0)
-        record = ABSENT | record | {"slot": slot}
+        told = json.dumps(record.get("messages"), ensure_ascii=False)
+        record = ABSENT | record | {"slot": slot, "messages": told}
         yield f"{i}/{row}", {name: record[name] for name in names}

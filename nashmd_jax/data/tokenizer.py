@@ -1,6 +1,7 @@
 """Text to token ids and back, through a `tokenizer.json` of any origin."""
 
 from collections.abc import Callable, Iterable, Sequence
+import functools
 import json
 import pathlib
 from typing import NamedTuple
@@ -13,26 +14,39 @@ from nashmd_jax import files, mistakes
 PAD = "<pad>"
 # A letter of cuneiform: no text that a tokenizer was made for has it.
 UNHEARD_OF = "\U00012000"
+HIDDEN = "\ue000"  # before the name of a piece that no text is to match
 
 
 class Tokenizer(NamedTuple):
   """A loaded tokenizer.
 
   Attributes:
-    encode: text -> token ids, without special tokens of its own.
-    decode: token ids -> text, special tokens left out, spaces trimmed.
+    encode: text -> token ids; the name of a special token in it is text too.
+    encode_marked: text that we wrote -> token ids; the names of special tokens
+      are those tokens.
+    decode: token ids -> text that encodes to the same ids, special tokens left
+      out.
     vocab_size: V, one more than the largest id that a text may have.
-    eos_id: the token that ends a response.
+    eos_ids: tokens that end a response; those that are trained end in the
+      first of them.
     start_ids: what stands before every prompt: BOS, or nothing.
+    close_ids: what stands behind every prompt: T5's </s>, or nothing.
     special_ids: tokens that are no text; a response may not contain them.
   """
 
   encode: Callable[[str], list[int]]
+  encode_marked: Callable[[str], list[int]]
   decode: Callable[[Sequence[int]], str]
   vocab_size: int
-  eos_id: int
+  eos_ids: tuple[int, ...]
   start_ids: tuple[int, ...]
+  close_ids: tuple[int, ...]
   special_ids: tuple[int, ...]
+
+  @property
+  def eos_id(self) -> int:
+    """The token that a response is trained to end in."""
+    return self.eos_ids[0]
 
 
 def train_tokenizer(
@@ -73,6 +87,7 @@ def load_tokenizer(
   *,
   eos_token: str,
   bos_token: str | None,
+  ends: Sequence[int] = (),
   embedded: int | None = None,
 ) -> Tokenizer:
   """Loads a `tokenizer.json`.
@@ -83,9 +98,10 @@ def load_tokenizer(
 
   Args:
     path: local or remote.
-    eos_token: ends a response.
+    eos_token: what a response is trained to end in.
     bos_token: stands before every prompt, as Llama and Gemma expect; None for
-      models that expect none.
+      what the file's own post-processor puts there.
+    ends: ids of tokens that end a response too.
     embedded: ids from this one on are of no token that the model knows, such
       as the place of an image; special tokens among them are plain text here.
       None: it knows all.
@@ -94,6 +110,97 @@ def load_tokenizer(
   """
   loaded = _load(epath.Path(path))
   special = [eos_token] if bos_token is None else [eos_token, bos_token]
+  _check_known(loaded, special, embedded, path)
+  if embedded is not None:
+    loaded = _below(loaded, embedded)
+  # A file keeps what its last user had switched on.
+  loaded.no_truncation()
+  loaded.no_padding()
+  known = [i for i in ends if loaded.id_to_token(i) is not None]
+  loaded.add_special_tokens([*special, *map(loaded.id_to_token, known)])
+  _check_pieces(loaded, path)
+  eos_id, *given = map(loaded.token_to_id, special)
+  special_ids = tuple(
+    i for i, t in loaded.get_added_tokens_decoder().items() if t.special
+  )
+  start_ids, close_ids = _around(loaded, special_ids)
+  plain = _without_marks(loaded, special_ids)
+
+  def encode(text):
+    return plain.encode(text, add_special_tokens=False).ids
+
+  return Tokenizer(
+    encode=encode,
+    encode_marked=lambda text: (
+      loaded.encode(text, add_special_tokens=False).ids
+    ),
+    decode=functools.partial(_decode, loaded, encode("a") == encode(" a")),
+    vocab_size=max(loaded.get_vocab().values()) + 1,
+    eos_ids=tuple(dict.fromkeys([eos_id, *known])),
+    start_ids=tuple(given) or start_ids,
+    close_ids=close_ids,
+    special_ids=special_ids,
+  )
+
+
+def _decode(
+  loaded: tokenizers.Tokenizer, spaced: bool, ids: Sequence[int]
+) -> str:
+  """Text of ids, without the space that encoding puts before a word."""
+  text = loaded.decode(list(ids))
+  added = spaced and text[:1] == " " and not text[1:2].isspace()
+  return text[1:] if added else text
+
+
+def _around(
+  loaded: tokenizers.Tokenizer, special_ids: Sequence[int]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+  """The special tokens that the file's post-processor puts around a text."""
+  alone, whole = (
+    loaded.encode("a", add_special_tokens=added).ids for added in (False, True)
+  )
+  for start in range(len(whole) - len(alone) + 1):
+    stop = start + len(alone)
+    if whole[start:stop] == alone and {*whole[:start], *whole[stop:]} <= {
+      *special_ids
+    }:
+      return tuple(whole[:start]), tuple(whole[stop:])
+  return (), ()
+
+
+def _without_marks(
+  loaded: tokenizers.Tokenizer, special_ids: Sequence[int]
+) -> tokenizers.Tokenizer:
+  """The same for text in which no name stands for a special token."""
+  if isinstance(loaded.model, tokenizers.models.BPE):
+    plain = tokenizers.Tokenizer.from_str(loaded.to_str())
+    plain.encode_special_tokens = True
+    return plain
+  # Other models find the name among their own pieces.
+  settings = json.loads(loaded.to_str())
+  model = settings["model"]
+  kept = {model.get("unk_token")}
+  settings["post_processor"] = None
+  settings["added_tokens"] = [
+    token
+    for token in settings["added_tokens"]
+    if token["id"] not in special_ids
+  ]
+
+  def hidden(name, i):
+    return HIDDEN + name if i in special_ids and name not in kept else name
+
+  if isinstance(model["vocab"], list):
+    model["vocab"] = [
+      [hidden(name, i), score] for i, (name, score) in enumerate(model["vocab"])
+    ]
+  else:
+    model["vocab"] = {hidden(name, i): i for name, i in model["vocab"].items()}
+  return tokenizers.Tokenizer.from_str(json.dumps(settings))
+
+
+def _check_known(loaded, special, embedded, path) -> None:
+  """Raises Mistake for a token that file or model does not know."""
   for token in special:
     i = loaded.token_to_id(token)
     if i is None:
@@ -102,24 +209,6 @@ def load_tokenizer(
       raise mistakes.Mistake(
         f"{path}: {token!r} is id {i}, and the model has ids below {embedded}"
       )
-  if embedded is not None:
-    loaded = _below(loaded, embedded)
-  # A file keeps what its last user had switched on.
-  loaded.no_truncation()
-  loaded.no_padding()
-  loaded.add_special_tokens(special)
-  _check_pieces(loaded, path)
-  eos_id, *start_ids = map(loaded.token_to_id, special)
-  return Tokenizer(
-    encode=lambda text: loaded.encode(text, add_special_tokens=False).ids,
-    decode=lambda ids: loaded.decode(list(ids)).strip(),
-    vocab_size=max(loaded.get_vocab().values()) + 1,
-    eos_id=eos_id,
-    start_ids=tuple(start_ids),
-    special_ids=tuple(
-      i for i, t in loaded.get_added_tokens_decoder().items() if t.special
-    ),
-  )
 
 
 def check_same_ids(

@@ -92,7 +92,7 @@ def make_page(
       for table in judges.values()
     ),
     chosen=_chosen(results["chosen"]),
-    words=_words(results["words"]),
+    words=_words(results["words"], results["ended"]),
     about_judge=html.escape(next(iter(judges.values()))["about"]),
     judges_style=judges_page.STYLE,
     judges=judges_page.section(workdir),
@@ -175,11 +175,15 @@ def _chosen(chosen: Mapping[str, Mapping[str, Any]]) -> str:
   )
 
 
-def _words(words: Mapping[str, float]) -> str:
+def _words(words: Mapping[str, float], ended: Mapping[str, float]) -> str:
   told = ", ".join(
-    f"{html.escape(name)} {count:.1f}" for name, count in words.items()
+    f"{html.escape(name)} {count:.1f} ({ended[name]:.1%})"
+    for name, count in words.items()
   )
-  return f"<p>Words a response: {told}.</p>"
+  return (
+    "<p>Words a response, and the share of responses that ended by "
+    f"themselves: {told}.</p>"
+  )
 
 
 def _side_by_side(names, workdir) -> str:

@@ -21,11 +21,16 @@ def family_of(config: Config) -> str:
   """
   if isinstance(config, t5.T5Config):
     return "t5"
+  local, both = any(config.local_layers), config.pre_norms and config.post_norms
   traits = {
     "qwen2": config.qkv_bias,
-    "gemma2": config.post_norms and not config.query_key_norm,
-    "gemma3_text": config.post_norms and config.query_key_norm,
-    "qwen3": config.query_key_norm and not config.post_norms,
+    "gemma2": both and not config.query_key_norm,
+    "gemma3_text": both,
+    "olmo3": config.post_norms and local,
+    "olmo2": config.post_norms,
+    "qwen3": config.query_key_norm,
+    "smollm3": not all(config.rotary_layers),
+    "mistral": local,
     "llama": True,
   }
   return next(name for name, is_it in traits.items() if is_it)
@@ -74,7 +79,10 @@ def plainest(config: Config) -> Config:
     near = config.rope_base
   if not local.any():
     near = window = None
+  rotary = np.resize(np.array(config.rotary_layers, bool), config.num_layers)
   return config._replace(
+    rope_yarn=tuple(config.rope_yarn or ()) if scaled else (),
+    rotary_layers=tuple(rotary.tolist()),
     rope_bands=tuple(config.rope_bands or ()) if scaled else (),
     local_rope_base=near,
     window=window,
@@ -98,22 +106,35 @@ def _settings(config: Config) -> dict[str, Any]:
       "is_encoder_decoder": True,
       "decoder_start_token_id": t5.START_ID,
     }
-  settings["rope_theta"] = config.rope_base
-  settings["rope_scaling"] = _scaling(config)
+  base, scaling = config.rope_base, _scaling(config)
+  if family == "olmo3":
+    local = base if config.local_rope_base is None else config.local_rope_base
+    settings["rope_parameters"] = {
+      "full_attention": {"rope_type": "default", "rope_theta": base}
+      | (scaling or {}),
+      "sliding_attention": {"rope_type": "default", "rope_theta": local},
+    }
+  else:
+    settings |= {"rope_theta": base, "rope_scaling": scaling}
   if family.startswith("gemma"):
     scale = config.query_scale or config.head_dim**-0.5
     settings["query_pre_attn_scalar"] = round(scale**-2)
     for ours, theirs in config_keys.SOFT_CAP_KEYS.items():
       settings[theirs] = getattr(config, ours)
+  if family == "smollm3":
+    depth = config.num_layers
+    rotary = np.resize(np.array(config.rotary_layers, int), depth)
+    settings["no_rope_layers"] = rotary.tolist()
   if family == "gemma3_text":
     settings["rope_local_base_freq"] = config.local_rope_base
   if any(config.local_layers):
     depth = config.num_layers
     local = np.resize(np.array(config.local_layers), depth)
     settings["sliding_window"] = config.window
-    settings["layer_types"] = [
-      "sliding_attention" if here else "full_attention" for here in local
-    ]
+    if family != "mistral":
+      settings["layer_types"] = [
+        "sliding_attention" if here else "full_attention" for here in local
+      ]
     if family.startswith("qwen"):
       settings["use_sliding_window"] = True
   return settings
@@ -122,6 +143,16 @@ def _settings(config: Config) -> dict[str, Any]:
 def _scaling(config):
   if config.rope_factor == 1.0:
     return None
+  if config.rope_yarn is not None:
+    fast, slow, length, stretch = config.rope_yarn
+    return {
+      "rope_type": "yarn",
+      "factor": config.rope_factor,
+      "beta_fast": fast,
+      "beta_slow": slow,
+      "attention_factor": stretch,
+      "original_max_position_embeddings": length,
+    }
   if config.rope_bands is None:
     return {"rope_type": "linear", "factor": config.rope_factor}
   low, high, length = config.rope_bands

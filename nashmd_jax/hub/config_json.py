@@ -8,7 +8,7 @@ from typing import Any
 
 from nashmd_jax.hub import config_keys, layer_settings
 from nashmd_jax.hub.layer_settings import number, refuse, whole
-from nashmd_jax.models import decoder, t5
+from nashmd_jax.models import decoder_config, t5
 
 Config = config_keys.Config
 Json = config_keys.Json
@@ -75,7 +75,9 @@ def _t5(settings: dict[str, Any]) -> t5.T5Config:
   return t5.T5Config(**_fields(config_keys.T5_KEYS, settings))
 
 
-def _decoder(family: str, settings: dict[str, Any]) -> decoder.DecoderConfig:
+def _decoder(
+  family: str, settings: dict[str, Any]
+) -> decoder_config.DecoderConfig:
   _check_fixed(family, settings)
   if settings["num_key_value_heads"] is None:
     settings["num_key_value_heads"] = settings.get("num_attention_heads")
@@ -96,7 +98,10 @@ def _decoder(family: str, settings: dict[str, Any]) -> decoder.DecoderConfig:
     for ours, theirs in config_keys.SOFT_CAP_KEYS.items():
       given = settings.get(theirs) is not None
       fields[ours] = number(settings, theirs) if given else None
-  return decoder.DecoderConfig(**(decoder.FAMILIES[family] | fields))
+  if family == "smollm3":
+    fields["rotary_layers"] = layer_settings.rotary_layers(settings)
+  traits = decoder_config.FAMILIES[config_keys.OUR_NAMES.get(family, family)]
+  return decoder_config.DecoderConfig(**(traits | fields))
 
 
 def _check_fixed(family: str, settings: Json) -> None:

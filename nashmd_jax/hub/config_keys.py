@@ -6,20 +6,27 @@ Data alone; `config_json` reads a file by it, `architectures` writes one.
 from collections.abc import Mapping
 from typing import Any
 
-from nashmd_jax.models import decoder, t5
+from nashmd_jax.models import decoder_config, t5
 
-Config = t5.T5Config | decoder.DecoderConfig
+Config = t5.T5Config | decoder_config.DecoderConfig
 Json = Mapping[str, Any]
 
 
 CLASSES = {
   "llama": "LlamaForCausalLM",
+  "mistral": "MistralForCausalLM",
+  "phi3": "Phi3ForCausalLM",
+  "smollm3": "SmolLM3ForCausalLM",
+  "olmo2": "Olmo2ForCausalLM",
+  "olmo3": "Olmo3ForCausalLM",
   "qwen2": "Qwen2ForCausalLM",
   "qwen3": "Qwen3ForCausalLM",
   "gemma2": "Gemma2ForCausalLM",
   "gemma3_text": "Gemma3ForCausalLM",
   "t5": "T5ForConditionalGeneration",
 }
+# The family of ours that computes the same.
+OUR_NAMES = {"phi3": "llama"}
 # Their name for each field of our config.
 T5_KEYS = {
   "vocab_size": "vocab_size",
@@ -52,6 +59,16 @@ SOFT_CAP_KEYS = {
 FIXED = {
   "t5": {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
   "llama": {"attention_bias": False, "mlp_bias": False, "hidden_act": "silu"},
+  "mistral": {"hidden_act": "silu"},
+  "phi3": {"attention_bias": False, "hidden_act": "silu"},
+  "smollm3": {
+    "attention_bias": False,
+    "mlp_bias": False,
+    "hidden_act": "silu",
+    "use_sliding_window": False,
+  },
+  "olmo2": {"attention_bias": False, "hidden_act": "silu"},
+  "olmo3": {"attention_bias": False, "hidden_act": "silu"},
   "qwen2": {"hidden_act": "silu"},
   "qwen3": {"attention_bias": False, "hidden_act": "silu"},
   "gemma2": {
@@ -90,6 +107,7 @@ _MORE = {
 }
 MORE = dict.fromkeys(CLASSES, _MORE) | {
   "llama": _MORE | {"qk_layernorm": False, "use_qk_norm": False},
+  "smollm3": {k: v for k, v in _MORE.items() if k != "no_rope_layers"},
   "gemma2": _MORE | {"sliding_window_pattern": 2},
   "t5": {
     "decoder_start_token_id": t5.START_ID,
@@ -104,6 +122,11 @@ _ABSENT = {
   "rms_norm_eps": 1e-6,
   "tie_word_embeddings": False,
 }
+_OLMO = _ABSENT | {
+  "num_key_value_heads": None,
+  "head_dim": None,
+  "rms_norm_eps": 1e-5,
+}
 _QWEN = _ABSENT | {"num_key_value_heads": 32, "sliding_window": 4096}
 ABSENT = {
   "t5": {
@@ -115,6 +138,21 @@ ABSENT = {
     "tie_word_embeddings": True,
   },
   "llama": _ABSENT | {"num_key_value_heads": None, "head_dim": None},
+  "mistral": _ABSENT
+  | {"num_key_value_heads": 8, "head_dim": None, "sliding_window": 4096},
+  "phi3": _ABSENT
+  | {"num_key_value_heads": None, "head_dim": None, "rms_norm_eps": 1e-5},
+  "smollm3": _ABSENT
+  | {
+    "num_key_value_heads": 4,
+    "head_dim": None,
+    "rope_theta": 2e6,
+    "tie_word_embeddings": True,
+  },
+  "olmo2": _OLMO,
+  # What an older file says of the rotation its local layers do not mind.
+  "olmo3": _OLMO
+  | {"rope_theta": 5e5, "rope_local_base_freq": 5e5, "sliding_window": 4096},
   "qwen2": _QWEN | {"head_dim": None},
   "qwen3": _QWEN | {"head_dim": 128},
   "gemma2": _ABSENT

@@ -38,7 +38,6 @@ MAX_FILE_BYTES = 5 * 10**9
 # What else a folder holds that goes with the weights.
 GENERATION = "generation_config.json"
 BESIDE = (
-  GENERATION,
   "tokenizer.json",
   "tokenizer_config.json",
   "special_tokens_map.json",
@@ -146,7 +145,8 @@ def save_pretrained(
     config: their architecture.
     settings: what config.json is to hold besides the architecture, such as
       "eos_token_id" and "max_position_embeddings".
-    beside: a folder whose tokenizer and generation config are copied.
+    beside: a folder whose tokenizer is copied, and whose generation config is,
+      but for the ids of tokens that `settings` says otherwise.
     max_file_bytes: weights are split into files of at most this size, but
       for tensors that are larger.
   Raises: ValueError for an architecture that no family has.
@@ -158,10 +158,11 @@ def save_pretrained(
   names = tensor_names.tensor_names(config)
   leaves = {path: tensor_names.at(params, path) for path in names}
   _save_weights(folder, names, leaves, max_file_bytes=max_file_bytes)
-  save_json(
-    folder / GENERATION,
-    {key: value for key, value in settings.items() if key.endswith("_id")},
-  )
+  generation = {}
+  if beside is not None and (epath.Path(beside) / GENERATION).exists():
+    generation = files.load_json(epath.Path(beside) / GENERATION)
+  told = {key: value for key, value in settings.items() if key.endswith("_id")}
+  save_json(folder / GENERATION, {**generation, **told})
   if beside is not None and epath.Path(beside) != folder:
     _copy_beside(epath.Path(beside), folder)
   settings["torch_dtype"] = str(leaves["embedding",].dtype)
@@ -188,7 +189,7 @@ def _copy_beside(source: epath.Path, folder: epath.Path) -> None:
   for name in BESIDE:
     if (source / name).exists():
       safetensors.save_bytes(folder / name, [(source / name).read_bytes()])
-    elif distributed.is_first() and name != GENERATION:
+    elif distributed.is_first():
       (folder / name).unlink(missing_ok=True)
 
 

@@ -12,9 +12,9 @@ from etils import epath
 import jax
 import ml_collections
 
-from nashmd_jax import mistakes, models, pipeline
+from nashmd_jax import files, mistakes, models, pipeline
 from nashmd_jax.data import tokenizer as tokenizer_lib
-from nashmd_jax.hub import architectures, folders
+from nashmd_jax.hub import architectures, config_json, folders
 from nashmd_jax.models import layers
 from nashmd_jax.training import sharding
 
@@ -243,13 +243,38 @@ def write_random(
   )
 
 
-def token_settings(tokenizer: tokenizer_lib.Tokenizer) -> dict[str, int]:
+def token_settings(tokenizer: tokenizer_lib.Tokenizer) -> dict[str, Any]:
   """What config.json says of a tokenizer for a model without a folder."""
   return {
-    "eos_token_id": tokenizer.eos_id,
+    **end_settings(tokenizer),
     "pad_token_id": 0,
     "decoder_start_token_id": 0,
   }
+
+
+def end_settings(tokenizer: tokenizer_lib.Tokenizer) -> dict[str, Any]:
+  """What config.json says of the tokens that a policy ends a response with."""
+  ids = list(tokenizer.eos_ids)
+  return {"eos_token_id": ids if len(ids) > 1 else ids[0]}
+
+
+def check_positions(
+  config: ml_collections.ConfigDict, findings: mistakes.Findings
+) -> None:
+  """Collects the folders whose models do not know as many positions."""
+  layout = config.layout
+  longest = layout.prompt_buckets[-1] + layout.max_response
+  for place in {given_folder(config, section) for section in SECTIONS} - {None}:
+    settings = config_json.text_settings(
+      files.load_json(place / folders.CONFIG)
+    )
+    known = settings.get("max_position_embeddings")
+    if type(known) is int and known < longest:
+      findings.sentences.append(
+        f"{place}: knows {known} positions (max_position_embeddings), and "
+        "layout.prompt_buckets and layout.max_response ask for "
+        f"{longest}; lower one of them"
+      )
 
 
 def _settings(config: ml_collections.ConfigDict, section: str) -> dict:

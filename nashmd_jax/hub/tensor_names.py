@@ -62,7 +62,6 @@ _DECODER_LAYER = {
   ("attention", "key"): Name("self_attn.k_proj.weight", 1),
   ("attention", "value"): Name("self_attn.v_proj.weight", 1),
   ("attention", "out"): Name("self_attn.o_proj.weight", 2),
-  ("attention_norm", "scale"): Name("input_layernorm.weight"),
   ("mlp", "gate"): Name("mlp.gate_proj.weight", 1),
   ("mlp", "up"): Name("mlp.up_proj.weight", 1),
   ("mlp", "down"): Name("mlp.down_proj.weight", 1),
@@ -76,12 +75,15 @@ _HEAD_NORMS = {
   ("query_norm", "scale"): Name("self_attn.q_norm.weight"),
   ("key_norm", "scale"): Name("self_attn.k_norm.weight"),
 }
-_PRE_NORMS = {("mlp_norm", "scale"): Name("post_attention_layernorm.weight")}
-_BOTH_NORMS = {
+_PRE_NORMS = {
+  ("attention_norm", "scale"): Name("input_layernorm.weight"),
+  ("mlp_norm", "scale"): Name("post_attention_layernorm.weight"),
+}
+_POST_NORMS = {
   ("post_attention_norm", "scale"): Name("post_attention_layernorm.weight"),
-  ("mlp_norm", "scale"): Name("pre_feedforward_layernorm.weight"),
   ("post_mlp_norm", "scale"): Name("post_feedforward_layernorm.weight"),
 }
+_BETWEEN = {("mlp_norm", "scale"): Name("pre_feedforward_layernorm.weight")}
 _T5_MLP = {
   ("mlp_norm", "scale"): Name("layer_norm.weight"),
   ("mlp", "gate"): Name("DenseReluDense.wi_0.weight", 1),
@@ -131,7 +133,9 @@ def tensor_names(config: config_keys.Config) -> dict[Path, Name]:
   if isinstance(config, t5.T5Config):
     return _t5_names()
   layer = dict(_DECODER_LAYER)
-  layer |= _BOTH_NORMS if config.post_norms else _PRE_NORMS
+  layer |= _PRE_NORMS if config.pre_norms else {}
+  layer |= _POST_NORMS if config.post_norms else {}
+  layer |= _BETWEEN if config.pre_norms and config.post_norms else {}
   layer |= _BIASES if config.qkv_bias else {}
   layer |= _HEAD_NORMS if config.query_key_norm else {}
   found = {

@@ -5,6 +5,7 @@ or belongs to no part of the model.
 """
 
 from collections.abc import Mapping
+import math
 import re
 from typing import Any, NoReturn
 
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 
 from nashmd_jax import files, mistakes
 from nashmd_jax.hub import config_keys, safetensors, tensor_names
-from nashmd_jax.models import t5
+from nashmd_jax.models import decoder_config, t5
 
 Tensors = dict[str, safetensors.Tensor]
 INDEX = "model.safetensors.index.json"
@@ -125,7 +126,7 @@ def chosen(
   }
   if isinstance(config, t5.T5Config):
     return _one_of(folder, T5_EMBEDDING, tensors)
-  tensors = _text_part(tensors)
+  tensors = _apart(_text_part(tensors), config)
   if config.tied and HEAD in tensors:
     embedding = tensor_names.tensor_names(config)["embedding",].template
     return _one_of(
@@ -147,6 +148,36 @@ def _text_part(tensors: Tensors) -> Tensors:
         if not EYES.match(name)
       }
   return tensors
+
+
+def _apart(tensors: Tensors, config: decoder_config.DecoderConfig) -> Tensors:
+  """Matrices that stand in one tensor of a file, as if each were alone."""
+  keys = config.num_kv_heads * config.head_dim
+  parts = {
+    "self_attn.qkv_proj.": {
+      "self_attn.q_proj.": config.num_heads * config.head_dim,
+      "self_attn.k_proj.": keys,
+      "self_attn.v_proj.": keys,
+    },
+    "mlp.gate_up_proj.": {
+      "mlp.gate_proj.": config.mlp_dim,
+      "mlp.up_proj.": config.mlp_dim,
+    },
+  }
+  found = {}
+  for name, tensor in tensors.items():
+    fused = next((one for one in parts if one in name), None)
+    if fused is None or tensor.shape[0] != sum(parts[fused].values()):
+      found[name] = tensor
+      continue
+    start = tensor.start
+    for alone, rows in parts[fused].items():
+      shape = (rows, *tensor.shape[1:])
+      found[name.replace(fused, alone)] = tensor._replace(
+        start=start, shape=shape
+      )
+      start += math.prod(shape) * tensor.dtype.itemsize
+  return found
 
 
 def _one_of(folder, names, tensors: Tensors, advice: str = "") -> Tensors:

@@ -21,11 +21,26 @@ Piece = tuple[int, ...] | str
 
 PREFERENCE_SLOTS = ("prompt", "first", "second")
 REWARD_SLOTS = ("prompt", "first")
+# What stands for answers that are not one token each.
+ANSWERS = (("1", "2"), ("A", "B"), ("a", "b"), ("yes", "no"), ("0", "1"))
 
 
 def segment(batch: Mapping[str, jax.Array], name: str) -> Segment:
   """The tokens of a batch under `name`, with their mask."""
   return batch[name], batch[name + "_mask"]
+
+
+def question(batch: Mapping[str, jax.Array]) -> Segment:
+  """What judges read of the prompts of a batch, see `batches.encode_record`."""
+  return segment(batch, "questions" if "questions" in batch else "prompts")
+
+
+def compared(
+  batch: Mapping[str, jax.Array],
+) -> tuple[Segment, Segment, Segment]:
+  """Question, first and second response of a batch of comparisons."""
+  sides = (segment(batch, f"responses_{side}") for side in "ab")
+  return question(batch), *sides
 
 
 class Template(NamedTuple):
@@ -51,6 +66,7 @@ def make_template(
   slots: Sequence[str],
   *,
   barred: Sequence[int],
+  around: tuple[Sequence[int], Sequence[int]] = ((), ()),
   prompt: str,
   response: str,
   answers: Sequence[str],
@@ -58,10 +74,11 @@ def make_template(
   """A template from text with slots in braces: "<1>{first}<2>{second}".
 
   Args:
-    encode: text -> token ids, without special tokens of its own.
+    encode: text -> token ids, in which names of special tokens are those.
     slots: the names that have to occur, each once: `PREFERENCE_SLOTS` or
       `REWARD_SLOTS`.
     barred: token ids that slots may not contribute, such as special tokens.
+    around: token ids before and behind every prompt of the model.
     prompt: text that the model reads as its prompt.
     response: text that it has read of the response when it answers.
     answers: the texts for the first and the second answer. Tokens that both
@@ -83,6 +100,39 @@ def make_template(
       found += [tuple(encode(fixed)) if fixed else (), slot]
     return tuple(piece for piece in found if piece)
 
+  alike, ends = _answers(encode, answers)
+  if ends is None:
+    ids = [encode(answer) for answer in answers]
+    raise ValueError(
+      f"template.answers: {tuple(answers)} are the tokens {ids}; expected two "
+      "answers that differ in their last token alone"
+    )
+  start, close = map(tuple, around)
+  return Template(
+    prompt=tuple(piece for piece in (start, *pieces(prompt), close) if piece),
+    response=pieces(response) + ((alike,) if alike else ()),
+    answers=ends,
+    barred=tuple(barred),
+  )
+
+
+def fitting_answers(
+  encode: Callable[[str], list[int]], answers: Sequence[str]
+) -> tuple[str, ...]:
+  """Two answers that differ in their last token alone: these, or others.
+
+  Args:
+    encode: see `make_template`.
+    answers: those that are wanted; where they do not fit, the first of
+      `ANSWERS` that do stand for them.
+  """
+  every = (tuple(answers), *(ANSWERS if len({*answers}) == 2 else ()))
+  fitting = (one for one in every if _answers(encode, one)[1] is not None)
+  return next(fitting, tuple(answers))
+
+
+def _answers(encode, answers) -> tuple[tuple[int, ...], tuple[int, int] | None]:
+  """What two answers begin with alike, and the last tokens that differ."""
   ids = [tuple(encode(answer)) for answer in answers]
   same = itertools.takewhile(
     lambda pair: pair[0] == pair[1], zip(*ids, strict=False)
@@ -90,16 +140,8 @@ def make_template(
   alike = tuple(token for token, _ in same)
   ends = [one[len(alike) :] for one in ids]
   if len(ids) != 2 or [len(end) for end in ends] != [1, 1]:
-    raise ValueError(
-      f"template.answers: {tuple(answers)} are the tokens {ids}; expected two "
-      "answers that differ in their last token alone"
-    )
-  return Template(
-    prompt=pieces(prompt),
-    response=pieces(response) + ((alike,) if alike else ()),
-    answers=(ends[0][0], ends[1][0]),
-    barred=tuple(barred),
-  )
+    return (), None
+  return alike, (ends[0][0], ends[1][0])
 
 
 def win_logit(

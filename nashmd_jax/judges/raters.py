@@ -192,7 +192,7 @@ def draw_comparisons(
     exact = float(win_prob(population, scores[a], scores[b]))
     yield {
       "id": f"{record['id']}-{number}",
-      "prompt": record["prompt"],
+      **records.prompt_of(record),
       "response_a": texts[a],
       "response_b": texts[b],
       "prob_a": rng.binomial(votes, exact) / votes,

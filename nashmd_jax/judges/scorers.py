@@ -18,6 +18,7 @@ import numpy as np
 from nashmd_jax import models
 from nashmd_jax.data import batches, records
 from nashmd_jax.judges import preference_model, raters
+from nashmd_jax.training import metrics
 
 Segment = preference_model.Segment
 TokenJudge = Callable[
@@ -180,11 +181,6 @@ def make_rater_judge(population: raters.Population) -> TextJudge:
   return judge
 
 
-def _prompt(row: records.Record) -> records.Record:
-  """The prompt of a record, and what of it may be cut."""
-  return {name: row[name] for name in ("prompt", "slot") if name in row}
-
-
 def make_text_judge(
   make_token_judge: Callable[[Any], TokenJudge],
   sets: Any,
@@ -207,23 +203,22 @@ def make_text_judge(
 
   @jit
   def win_prob(sets, batch):
-    segments = (
-      preference_model.segment(batch, name)
-      for name in ("prompts", "responses_a", "responses_b")
-    )
     keys = jax.random.split(jax.random.key(0), batch_size)
-    return make_token_judge(sets)(keys, *segments)
+    return make_token_judge(sets)(keys, *preference_model.compared(batch))
 
   def judge(rows, responses, opponents):
     pairs = [
-      {**_prompt(row), "response_a": a, "response_b": b}
+      {**records.prompt_of(row), "response_a": a, "response_b": b}
       for row, a, b in zip(rows, responses, opponents, strict=True)
     ]
     ordered = batches.ordered_batches(pairs, encode, pad, batch_size=batch_size)
+    count = -(-len(pairs) // batch_size)
     return np.concatenate(
       [
         np.asarray(win_prob(sets, batch), np.float64)[:real]
-        for batch, real in ordered
+        for batch, real in metrics.shown(
+          ordered, "judging", total=count, unit="batch"
+        )
       ]
     )
 

@@ -4,7 +4,11 @@
 decode cache. H query heads share G key heads, H a multiple of G.
 """
 
+import functools
+import sys
+
 import jax
+from jax import lax
 import jax.numpy as jnp
 
 from nashmd_jax import mistakes
@@ -58,8 +62,10 @@ def choose_kernel(
 
   `jax.nn.dot_product_attention` (xla, and cudnn on GPU) knows no soft cap;
   cudnn takes half precision, and no bias with a gradient, which T5's is; the
-  TPU's splash kernel knows the soft cap, and as masks only the causal one.
-  The einsum knows all.
+  TPU's splash kernel knows the soft cap, and as masks only the causal one and
+  windows; what is short it would fill up to a block. The einsum knows all.
+
+  What was asked for by name, or by the platform, and cannot be is told once.
 
   Args:
     requested: a key of `ORDER`, or one of `KERNELS` to be preferred where it
@@ -70,18 +76,41 @@ def choose_kernel(
   Returns: one of `KERNELS`.
   """
   length, head_dim = shape[1], shape[3]
-  whole_blocks = length % LANES == 0 and head_dim % LANES == 0
-  can = {
-    "splash": causal and whole_blocks and not (masked or biased),
-    "cudnn": dtype.itemsize == 2
-    and head_dim % 8 == 0
-    and not biased
-    and soft_cap is None,
-    "xla": soft_cap is None,
-    "einsum": True,
+  obstacles = {
+    "splash": {
+      "a bias": biased,
+      "a mask": masked,
+      "positions behind the query": not causal,
+      f"fewer than {LANES} positions": length < LANES,
+    },
+    "cudnn": {
+      "a bias": biased,
+      "a soft cap": soft_cap is not None,
+      "no half precision": dtype.itemsize != 2,
+      "heads that 8 does not divide": head_dim % 8 != 0,
+    },
+    "xla": {"a soft cap": soft_cap is not None},
+    "einsum": {},
+  }
+  found = {
+    kernel: [told for told, there in kinds.items() if there]
+    for kernel, kinds in obstacles.items()
   }
   order = ORDER.get(requested, (requested, "xla", "einsum"))
-  return next(kernel for kernel in order if can[kernel])
+  chosen = next(kernel for kernel in order if not found[kernel])
+  if requested != "auto" and chosen != order[0]:
+    _tell(order[0], chosen, ", ".join(found[order[0]]))
+  return chosen
+
+
+@functools.cache
+def _tell(wanted: str, chosen: str, reason: str) -> None:
+  """Says once why a kernel is not used."""
+  print(
+    f"attention: {chosen} in place of {wanted}, which does not take {reason}",
+    file=sys.stderr,
+    flush=True,
+  )
 
 
 def attend(
@@ -91,6 +120,8 @@ def attend(
   *,
   scale: float,
   causal: bool = False,
+  window: int | None = None,
+  local: jax.Array | bool = True,
   mask: jax.Array | None = None,
   bias: jax.Array | None = None,
   soft_cap: float | None = None,
@@ -104,12 +135,16 @@ def attend(
     values: [B, S, G, K].
     scale: of the scores.
     causal: whether query t sees the keys up to t only (T = S).
+    window: keys that a query sees at most, up to itself; None for all.
+    local: bool scalar, whether the window is there at all.
     mask: bool, broadcasts to [B, H, T, S]; true where a key is seen.
     bias: float, broadcasts to [B, H, T, S].
     soft_cap: c; scores become c tanh(score / c).
     kernel: see `choose_kernel`.
   Returns: [B, T, H, K] in the dtype of the values.
   """
+  if window is not None and window >= queries.shape[1]:
+    window = None
   chosen = choose_kernel(
     kernel,
     shape=queries.shape,
@@ -125,16 +160,30 @@ def attend(
       *(queries, keys, values),
       scale=scale,
       causal=causal,
+      window=window,
+      local=local,
       mask=mask,
       bias=bias,
       soft_cap=soft_cap,
     )
 
 
-def _attend(chosen, queries, keys, values, *, scale, causal, mask, bias,
-            soft_cap):  # fmt: skip
+def _attend(chosen, queries, keys, values, *, scale, causal, window, local,
+            mask, bias, soft_cap):  # fmt: skip
   if chosen == "splash":
-    return _splash(queries * scale, keys, values, soft_cap)
+    return _splash(
+      queries * scale,
+      keys,
+      values,
+      window=window,
+      local=local,
+      soft_cap=soft_cap,
+    )
+  if window is not None:
+    where = jnp.arange(queries.shape[1])[None]
+    near = where.T - where < window
+    near = (near | ~jnp.asarray(local))[None, None]
+    mask = near if mask is None else mask & near
   if chosen in ("xla", "cudnn"):
     return jax.nn.dot_product_attention(
       queries,
@@ -189,22 +238,42 @@ def attend_cached(
   return jnp.swapaxes(mixed, 1, 2)
 
 
-def _splash(queries, keys, values, soft_cap, interpret=False):
-  """The TPU kernel; it takes scaled queries and heads before positions."""
-  length, heads = queries.shape[1:3]
-  kernel = _splash_kernel(length, heads, soft_cap, interpret)
-  by_head = (jnp.swapaxes(x, 1, 2) for x in (queries, keys, values))
-  return jnp.swapaxes(jax.vmap(kernel)(*by_head), 1, 2)
+def _splash(queries, keys, values, *, window, local, soft_cap, interpret=False):
+  """The TPU kernel; it takes scaled queries and heads before positions.
+
+  Heads and positions are filled up to whole blocks: with zeros, which add
+  nothing to a score, and behind the last position, where no query looks.
+  """
+  length, heads, head_dim = queries.shape[1:]
+  fill = (0, -length % LANES), (0, 0), (0, -head_dim % LANES)
+  by_head = [
+    jnp.swapaxes(jnp.pad(x, ((0, 0), *fill)), 1, 2)
+    for x in (queries, keys, values)
+  ]
+
+  def run(window):
+    size = length + fill[0][1]
+    kernel = _splash_kernel(size, heads, window, soft_cap, interpret)
+    return jax.vmap(kernel)
+
+  if window is None or local is True:
+    mixed = run(window)(*by_head)
+  else:
+    mixed = lax.cond(local, run(window), run(None), *by_head)
+  return jnp.swapaxes(mixed, 1, 2)[:, :length, :, :head_dim]
 
 
-def _splash_kernel(length, heads, soft_cap, interpret):
+def _splash_kernel(length, heads, window, soft_cap, interpret):
   """Made anew for each trace, whose constants its masks become."""
   # Imported here because it takes a second that other machines need not pay.
   from jax.experimental.pallas.ops.tpu import splash_attention
 
-  causal = splash_attention.CausalMask((length, length))
+  shape = (length, length)
+  seen = splash_attention.CausalMask(shape)
+  if window is not None:
+    seen = splash_attention.LocalMask(shape, (window - 1, 0), 0)
   return splash_attention.make_splash_mha(
-    splash_attention.MultiHeadMask([causal] * heads),
+    splash_attention.MultiHeadMask([seen] * heads),
     head_shards=1,
     q_seq_shards=1,
     attn_logits_soft_cap=soft_cap,

@@ -1,7 +1,7 @@
-"""Llama 3, Qwen 2.5, Qwen 3, Gemma 2 and Gemma 3 (text): one block.
+"""Llama, Mistral, SmolLM, Qwen, OLMo, Phi 4 and Gemma: one block.
 
-What tells them apart is data: `FAMILIES`. A prompt's padding is taken out
-before attention, so that a causal mask is all that whole sequences need.
+What tells them apart is data, see `decoder_config`. A prompt's padding is taken
+out before attention, so that a causal mask is all that whole sequences need.
 """
 
 from typing import NamedTuple
@@ -9,119 +9,15 @@ from typing import NamedTuple
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from nashmd_jax import arrays
-from nashmd_jax.models import attention, language_model, layers, positions
-
-NO_WINDOW = np.iinfo(np.int32).max
-
-
-class DecoderConfig(NamedTuple):
-  """An architecture. The defaults are those of Llama without scaling.
-
-  Attributes:
-    vocab_size: V.
-    width: D.
-    num_layers: N.
-    num_heads: H, of queries.
-    num_kv_heads: G, of keys and values; divides H.
-    head_dim: K.
-    mlp_dim: F.
-    rope_base: of the rotary wavelengths.
-    rope_factor: slows the rotation down; see `positions`.
-    rope_bands: None, or (low, high, original length) of Llama 3.1.
-    local_rope_base: of local layers, which are not slowed; None: as global.
-    window: tokens that a local layer sees, itself included.
-    local_layers: which layers are local; repeated over the depth.
-    activation: of the mlp's gate: "silu" or "gelu".
-    norm_epsilon: under the root of every norm.
-    norm_offset: 1 where checkpoints hold the difference of a scale from 1.
-    post_norms: whether attention and mlp are normed behind as well.
-    query_key_norm: whether each head's queries and keys are normed.
-    qkv_bias: whether queries, keys and values have biases.
-    query_scale: of the scores; None: 1 / √K.
-    attention_soft_cap: c of c tanh(score / c), or None.
-    logit_soft_cap: the same for logits.
-    scaled_embedding: whether embeddings are multiplied by √D.
-    tied: whether the head is the embedding.
-    dtype, param_dtype, remat, attention: see `layers.Numerics`.
-  """
-
-  vocab_size: int
-  width: int
-  num_layers: int
-  num_heads: int
-  num_kv_heads: int
-  head_dim: int
-  mlp_dim: int
-  rope_base: float
-  rope_factor: float = 1.0
-  rope_bands: tuple[float, float, int] | None = None
-  local_rope_base: float | None = None
-  window: int | None = None
-  local_layers: tuple[bool, ...] = (False,)
-  activation: str = "silu"
-  norm_epsilon: float = 1e-6
-  norm_offset: float = 0.0
-  post_norms: bool = False
-  query_key_norm: bool = False
-  qkv_bias: bool = False
-  query_scale: float | None = None
-  attention_soft_cap: float | None = None
-  logit_soft_cap: float | None = None
-  scaled_embedding: bool = False
-  tied: bool = False
-  dtype: str = "float32"
-  param_dtype: str = "float32"
-  remat: str = "none"
-  attention: str = "auto"
-
-  @property
-  def numerics(self) -> layers.Numerics:
-    return layers.Numerics(
-      self.dtype, self.param_dtype, self.remat, self.attention
-    )
-
-
-_GEMMA = {
-  "activation": "gelu",
-  "norm_offset": 1.0,
-  "post_norms": True,
-  "scaled_embedding": True,
-  "tied": True,
-}
-FAMILIES = {
-  "llama": {"norm_epsilon": 1e-5},
-  "qwen2": {"qkv_bias": True},
-  "qwen3": {"query_key_norm": True},
-  "gemma2": _GEMMA
-  | {
-    "attention_soft_cap": 50.0,
-    "logit_soft_cap": 30.0,
-    "local_layers": (True, False),
-  },
-  "gemma3_text": _GEMMA
-  | {
-    "query_key_norm": True,
-    "local_rope_base": 10_000.0,
-    "local_layers": (True,) * 5 + (False,),
-  },
-}
-
-
-class LayerData(NamedTuple):
-  """What differs from layer to layer, [N, …], and is not trained.
-
-  Attributes:
-    index: int32[N].
-    window: int32[N], tokens seen; None if no layer is local.
-    frequencies: f32[N, K/2], radians a token.
-  """
-
-  index: np.ndarray
-  window: np.ndarray | None
-  frequencies: np.ndarray
+from nashmd_jax.models import (
+  attention,
+  decoder_config,
+  language_model,
+  layers,
+  positions,
+)
 
 
 class DecoderCache(NamedTuple):
@@ -143,35 +39,10 @@ class DecoderCache(NamedTuple):
   values: jax.Array
 
 
-def layer_data(config: DecoderConfig) -> LayerData:
-  """Windows and rotary frequencies of every layer."""
-  depth = config.num_layers
-  local = np.resize(np.array(config.local_layers, bool), depth)
-  far = positions.rotary_frequencies(
-    config.head_dim,
-    base=config.rope_base,
-    factor=config.rope_factor,
-    bands=config.rope_bands,
-  )
-  near = far
-  if config.local_rope_base is not None:
-    near = positions.rotary_frequencies(
-      config.head_dim, base=config.local_rope_base, factor=1.0, bands=None
-    )
-  window = None
-  if local.any():
-    window = np.where(local, config.window, NO_WINDOW).astype(np.int32)
-  return LayerData(
-    index=np.arange(depth, dtype=np.int32),
-    window=window,
-    frequencies=np.where(local[:, None], near, far),
-  )
-
-
 class Block(nn.Module):
   """Attention and mlp, each behind a norm, with what the config adds."""
 
-  config: DecoderConfig
+  config: decoder_config.DecoderConfig
 
   def setup(self):
     config = self.config
@@ -193,42 +64,47 @@ class Block(nn.Module):
     self.mlp = layers.GatedMlp(
       config.width, config.mlp_dim, config.activation, config.numerics
     )
-    self.attention_norm, self.mlp_norm = norm(), norm()
+    if config.pre_norms:
+      self.attention_norm, self.mlp_norm = norm(), norm()
     if config.post_norms:
       self.post_attention_norm, self.post_mlp_norm = norm(), norm()
     if config.query_key_norm:
-      self.query_norm = norm(config.head_dim)
-      self.key_norm = norm(config.head_dim)
+      whole = config.query_key_norm == "width"
+      heads = (config.num_heads, config.num_kv_heads) if whole else (1, 1)
+      self.query_norm, self.key_norm = (
+        norm(config.head_dim * count) for count in heads
+      )
 
-  def all_positions(self, x, data: LayerData, shared):
+  def all_positions(self, x, data: decoder_config.LayerData, shared):
     """x [B, T, D], a causal sequence in every row -> [B, T, D]."""
     x, _ = self.prompt(x, data, shared)
     return x, None
 
-  def prompt(self, x, data: LayerData, shared):
+  def prompt(self, x, data: decoder_config.LayerData, shared):
     """As `all_positions`, and the keys and values as a cache holds them."""
     del shared
     where = jnp.arange(x.shape[1])[None]
-    queries, keys, values = self._projections(x, where, data.frequencies)
-    mask = None
-    if data.window is not None:
-      mask = (where.T - where < data.window)[None, None]
+    queries, keys, values = self._projections(x, where, data)
+    local = all(self.config.local_layers)
+    if data.window is not None and not local:
+      local = data.window < decoder_config.NO_WINDOW
     mixed = attention.attend(
       queries,
       keys,
       values,
       causal=True,
-      mask=mask,
+      window=None if data.window is None else self.config.window,
+      local=local,
       kernel=self.config.attention,
       **self._scores(),
     )
     cached = layers.cache_layout(keys), layers.cache_layout(values)
     return self._residuals(x, mixed), cached
 
-  def one_position(self, carry, data: LayerData, shared):
+  def one_position(self, carry, data: decoder_config.LayerData, shared):
     """x [B·L, 1, D] at one position a row, which joins the cache first."""
     (x, all_keys, all_values), (where, slots, seen, slot) = carry, shared
-    queries, keys, values = self._projections(x, where, data.frequencies)
+    queries, keys, values = self._projections(x, where, data)
     all_keys, keys = layers.write_cache(all_keys, data.index, keys, slot)
     all_values, values = layers.write_cache(
       all_values, data.index, values, slot
@@ -240,31 +116,39 @@ class Block(nn.Module):
     )
     return (self._residuals(x, mixed), all_keys, all_values), None
 
-  def _projections(self, x, where, frequencies):
-    h = self.attention_norm(x)
+  def _projections(self, x, where, data):
+    h = self.attention_norm(x) if self.config.pre_norms else x
     queries = self.attention.queries(h)
     keys, values = self.attention.keys_values(h)
-    if self.config.query_key_norm:
+    if self.config.query_key_norm == "head":
       queries, keys = self.query_norm(queries), self.key_norm(keys)
-    queries = positions.rotate(queries, where, frequencies)
-    return queries, positions.rotate(keys, where, frequencies), values
+    if self.config.query_key_norm == "width":
+      queries, keys = (
+        norm(heads.reshape(*x.shape[:2], -1)).reshape(heads.shape)
+        for norm, heads in ((self.query_norm, queries), (self.key_norm, keys))
+      )
+    queries, keys = (
+      positions.rotate(heads, where, data.frequencies, data.stretch)
+      for heads in (queries, keys)
+    )
+    return queries, keys, values
 
   def _scores(self):
     scale = self.config.query_scale or self.config.head_dim**-0.5
     return {"scale": scale, "soft_cap": self.config.attention_soft_cap}
 
   def _residuals(self, x, mixed):
-    post = self.config.post_norms
+    pre, post = self.config.pre_norms, self.config.post_norms
     h = self.attention.output(mixed)
     x = x + (self.post_attention_norm(h) if post else h)
-    h = self.mlp(self.mlp_norm(x))
+    h = self.mlp(self.mlp_norm(x) if pre else x)
     return x + (self.post_mlp_norm(h) if post else h)
 
 
 class Decoder(nn.Module):
   """Parameters and the ways through them; see `make_decoder`."""
 
-  config: DecoderConfig
+  config: decoder_config.DecoderConfig
 
   def setup(self):
     config = self.config
@@ -294,7 +178,7 @@ class Decoder(nn.Module):
     prompts, mask = _justify(prompts, prompt_mask)
     lengths = jnp.sum(mask, axis=1) - 1
     _, cached = self.layers.prompt(
-      self._embed(prompts), layer_data(self.config), ()
+      self._embed(prompts), decoder_config.layer_data(self.config), ()
     )
 
     def rows(x):
@@ -322,7 +206,7 @@ class Decoder(nn.Module):
     shared = (where, stands, seen, start + cache.fed)
     carry = (self._embed(tokens[:, None]), cache.keys, cache.values)
     (x, keys, values), _ = self.layers.one_position(
-      carry, layer_data(self.config), shared
+      carry, decoder_config.layer_data(self.config), shared
     )
     cache = cache._replace(fed=cache.fed + 1, keys=keys, values=values)
     return self._logits(x)[:, 0], cache
@@ -346,7 +230,7 @@ class Decoder(nn.Module):
       jnp.concatenate([mask, jnp.ones(responses.shape, bool)], axis=1),
     )
     x, _ = self.layers.all_positions(
-      self._embed(tokens), layer_data(self.config), ()
+      self._embed(tokens), decoder_config.layer_data(self.config), ()
     )
     return x, jnp.sum(mask, axis=1)
 
@@ -369,30 +253,15 @@ def _justify(prompts, prompt_mask):
   return tokens, mask.at[:, 0].set(True)
 
 
-def check_config(config: DecoderConfig) -> None:
-  """Raises ValueError for an architecture that cannot be."""
-  layers.check_numerics(config.numerics)
-  if config.num_kv_heads < 1 or config.num_heads % config.num_kv_heads:
-    raise ValueError(
-      f"model.num_kv_heads: got {config.num_kv_heads}, expected a divisor of "
-      f"num_heads ({config.num_heads})"
-    )
-  if config.head_dim % 2:
-    raise ValueError(
-      f"model.head_dim: got {config.head_dim}, expected an even number"
-    )
-  if any(config.local_layers) and not config.window:
-    raise ValueError(
-      "model.window: got none, expected the tokens that local layers see"
-    )
-
-
-def make_decoder(config: DecoderConfig) -> language_model.LanguageModel:
+def make_decoder(
+  config: decoder_config.DecoderConfig,
+) -> language_model.LanguageModel:
   """A decoder-only transformer as a LanguageModel.
 
   Args:
-    config: the architecture; `FAMILIES` has what each family adds to sizes.
+    config: the architecture; `decoder_config.FAMILIES` has what each family
+      adds to sizes.
   Raises: ValueError for an architecture that cannot be.
   """
-  check_config(config)
+  decoder_config.check_config(config)
   return language_model.from_module(Decoder(config), config.vocab_size)

@@ -1,11 +1,12 @@
 """The config and the model of a family by its name."""
 
-from nashmd_jax.models import decoder, language_model, t5
+from nashmd_jax.models import decoder, decoder_config, language_model, t5
 
-FAMILIES = ("t5", *decoder.FAMILIES)
+FAMILIES = ("t5", *decoder_config.FAMILIES)
+Config = t5.T5Config | decoder_config.DecoderConfig
 
 
-def make_config(*, family: str, **sizes) -> t5.T5Config | decoder.DecoderConfig:
+def make_config(*, family: str, **sizes) -> Config:
   """The architecture of a family with the given sizes.
 
   Args:
@@ -18,8 +19,8 @@ def make_config(*, family: str, **sizes) -> t5.T5Config | decoder.DecoderConfig:
     raise ValueError(
       f"model.family: got {family!r}, expected one of {sorted(FAMILIES)}"
     )
-  fields = t5.T5Config if family == "t5" else decoder.DecoderConfig
-  sizes = decoder.FAMILIES.get(family, {}) | sizes
+  fields = t5.T5Config if family == "t5" else decoder_config.DecoderConfig
+  sizes = decoder_config.FAMILIES.get(family, {}) | sizes
   needed = set(fields._fields) - set(fields._field_defaults)
   missing = sorted(needed - set(sizes))
   unknown = sorted(set(sizes) - set(fields._fields))
@@ -32,7 +33,7 @@ def make_config(*, family: str, **sizes) -> t5.T5Config | decoder.DecoderConfig:
 
 
 def make_model(
-  config: t5.T5Config | decoder.DecoderConfig,
+  config: Config,
 ) -> language_model.LanguageModel:
   """The pure functions of an architecture.
 

@@ -1,8 +1,26 @@
 """Where a token stands: rotary frequencies, and T5's relative buckets."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+
+class Yarn(NamedTuple):
+  """Settings of YaRN beside its factor.
+
+  Attributes:
+    fast, slow: turns over the original length above which a wavelength is
+      kept, and below which it is slowed by the whole factor.
+    length: tokens of the texts that were trained on.
+    stretch: what rotated queries and keys are multiplied by.
+  """
+
+  fast: float
+  slow: float
+  length: int
+  stretch: float
 
 
 def rotary_frequencies(
@@ -10,7 +28,8 @@ def rotary_frequencies(
   *,
   base: float,
   factor: float,
-  bands: tuple[float, float, int] | None,
+  bands: tuple[float, float, int] | None = None,
+  yarn: Yarn | None = None,
 ) -> np.ndarray:
   """base^(−2i/K), slowed down for texts longer than those trained on.
 
@@ -18,15 +37,26 @@ def rotary_frequencies(
     head_dim: K.
     base: of the wavelengths.
     factor: ≥ 1; frequencies are divided by it, all of them, or with `bands`
-      the low ones.
+      or `yarn` the low ones.
     bands: None, or (low, high, original length) of Llama 3.1: wavelengths
       beyond original length / low are divided, those below original length /
       high are kept, and between them the frequency is interpolated.
+    yarn: None, or what else YaRN says.
   Returns: f32[K/2], radians a token.
+  Source: Peng et al., ICLR 2024 (YaRN), §3.2.
   """
   powers = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
   frequencies = (1 / np.float32(base) ** powers).astype(np.float32)
   slowed = frequencies / np.float32(factor)
+  if yarn is not None:
+    low, high = (
+      head_dim * np.log(yarn.length / (turns * 2 * np.pi)) / 2 / np.log(base)
+      for turns in (yarn.fast, yarn.slow)
+    )
+    low, high = max(np.floor(low), 0), min(np.ceil(high), head_dim - 1)
+    steps = np.arange(head_dim // 2) - low
+    keep = 1 - np.clip(steps / max(high - low, 1e-3), 0, 1)
+    return ((1 - keep) * slowed + keep * frequencies).astype(np.float32)
   if bands is None:
     return slowed
   low, high, length = bands
@@ -37,7 +67,10 @@ def rotary_frequencies(
 
 
 def rotate(
-  x: jax.Array, positions: jax.Array, frequencies: jax.Array
+  x: jax.Array,
+  positions: jax.Array,
+  frequencies: jax.Array,
+  stretch: jax.Array | None = None,
 ) -> jax.Array:
   """Turns each pair (x_i, x_{i+K/2}) by position · frequency_i.
 
@@ -45,10 +78,13 @@ def rotate(
     x: [B, T, H, K].
     positions: int[B or 1, T].
     frequencies: f32[K/2], radians a token.
+    stretch: f32 scalar that the result is multiplied by; None for 1.
   Returns: as x.
   """
   angles = positions[..., None].astype(jnp.float32) * frequencies[None, None]
   cos, sin = jnp.cos(angles)[:, :, None], jnp.sin(angles)[:, :, None]
+  if stretch is not None:
+    cos, sin = cos * stretch, sin * stretch
   cos, sin = cos.astype(x.dtype), sin.astype(x.dtype)
   first, second = jnp.split(x, 2, axis=-1)
   turned = [first * cos - second * sin, second * cos + first * sin]

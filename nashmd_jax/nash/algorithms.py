@@ -64,7 +64,7 @@ SAMPLED = ("log_prob", "ref_log_prob")
 WHOLE = ("log_probs", "ref_log_probs")
 EVERY = ("mask", "tokens", "kl_coef", *SAMPLED, *WHOLE)
 # What the step reports itself.
-TAKEN = {"loss", "grad_norm"}
+TAKEN = {"loss", "grad_norm", "ended"}
 OF_ROWS = {
   "mask": "responses_mask",
   "tokens": "responses",

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nashmd_jax import arrays, models, sampling
-from nashmd_jax.judges import scorers
+from nashmd_jax.judges import preference_model, scorers
 from nashmd_jax.nash import algorithms, opponents, ways
 
 Batch = Mapping[str, jax.Array]
@@ -35,7 +35,7 @@ class Play(NamedTuple):
     kl_coef: τ ≥ 0, in units of the judge's score a nat.
     temperature: of sampling and of every log-prob, > 0.
     max_response: R, tokens.
-    eos_id: token that ends a response.
+    eos_ids: tokens that end a response.
     ready: (sets, names) -> the named sets as models run on them.
   """
 
@@ -47,7 +47,7 @@ class Play(NamedTuple):
   kl_coef: float
   temperature: float
   max_response: int
-  eos_id: int
+  eos_ids: tuple[int, ...]
   ready: Callable[[Sets, Iterable[str]], Sets]
 
 
@@ -136,11 +136,21 @@ def loss(
     sets: the other sets, of which an adapter's base is read.
     rows: see `rollout`.
     rng: not used.
+  Returns: the algorithm's loss and metrics, and "ended", the share of the
+    responses that end by themselves.
   """
   del rng
   ready = play.ready({**sets, "policy": params}, ["policy"])
   what = read(play, ready["policy"], rows)
-  return play.algorithm.loss(what, rows["reference"], rows, play.kl_coef)
+  value, metrics = play.algorithm.loss(
+    what, rows["reference"], rows, play.kl_coef
+  )
+  ends = sampling.ended(
+    rows["responses"], rows["responses_mask"], play.eos_ids
+  ).astype(jnp.float32)
+  return value, metrics | {
+    "ended": arrays.mean_over(ends, jnp.ones(ends.shape, bool))
+  }
 
 
 def read(play: Play, params: Any, rows: Rows) -> jax.Array:
@@ -172,7 +182,7 @@ def write(
     keys=sampling.row_keys(rng, batch["example_ids"], len(lanes)),
     max_response=play.max_response,
     temperature=play.temperature,
-    eos_id=play.eos_id,
+    eos_ids=play.eos_ids,
   )
 
 
@@ -189,7 +199,7 @@ def ask(
   Args:
     judge: a token judge; a token scorer where j is None.
     rng: a pair's key depends on it, the example and the pair's number.
-    batch: prompts, prompts_mask, example_ids.
+    batch: prompts, or questions where they differ, with masks; example_ids.
     written: tokens int[B, L, R] and mask bool[B, L, R].
     i: int[N], numbers of y among the L.
     j: int[N], of y′.
@@ -199,8 +209,7 @@ def ask(
     return tuple(x[:, index].reshape(-1, x.shape[-1]) for x in written)
 
   prompts = tuple(
-    jnp.repeat(batch[name], len(i), axis=0)
-    for name in ("prompts", "prompts_mask")
+    jnp.repeat(x, len(i), axis=0) for x in preference_model.question(batch)
   )
   if j is None:
     return judge(prompts, taken(i)).reshape(-1, len(i))

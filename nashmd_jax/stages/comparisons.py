@@ -50,7 +50,7 @@ def draw_comparisons(
     temperature: of the samples.
     seed: of samples, pairs and votes: the run's and the split's.
   """
-  samples = task_lib.write_responses(
+  samples, _ = task_lib.write_responses(
     task,
     sets,
     [opponents.LEARNER] * samples_per_prompt,
@@ -58,6 +58,7 @@ def draw_comparisons(
     batch_size=batch_size,
     temperature=temperature,
     rng=jax.random.fold_in(jax.random.key(seed[0]), seed[1]),
+    told=f"{NAME}: writing",
   )
   rng = np.random.default_rng(seed)
   drawn = []

@@ -16,12 +16,20 @@ from typing import Any, NamedTuple
 from etils import epath
 import jax
 
-from nashmd_jax import files, mistakes, models, pipeline, sampling, texts
+from nashmd_jax import (
+  files,
+  mistakes,
+  models,
+  pipeline,
+  sampling,
+  tokenization,
+)
 from nashmd_jax import task as task_lib
 from nashmd_jax import workdir as workdir_lib
 from nashmd_jax.hub import (
   architectures,
   config_json,
+  config_keys,
   folders,
   peft,
   pretrained,
@@ -36,7 +44,16 @@ NAME = "export"
 FORMS = ("whole", "peft")
 MIXTURE, ORIGIN = "mixture.json", "origin.json"
 # Of a config.json, what tells how the folder itself was written.
-OURS = ("dtype", "torch_dtype", "transformers_version", "_name_or_path")
+OURS = (
+  "dtype",
+  "torch_dtype",
+  "transformers_version",
+  "_name_or_path",
+  "auto_map",
+)
+
+
+NAMES = ("model_type", "architectures")
 
 
 class Deployed(NamedTuple):
@@ -108,7 +125,7 @@ def _tokenizer_folder(config, workdir, task) -> epath.Path:
   start = task.starts["model"]
   if start.folder is not None:
     return start.folder
-  return texts.load_tokenizer(config, workdir, task.splits)[0].parent
+  return tokenization.load_tokenizer(config, workdir, task.splits)[0].parent
 
 
 def save_deployed(
@@ -146,7 +163,11 @@ def _settings(task: task_lib.Task, start: pretrained.Start) -> dict[str, Any]:
     found = config_json.text_settings(
       files.load_json(start.folder / "config.json")
     )
-    return {key: found[key] for key in found if key not in written}
+    kept = {key: found[key] for key in found if key not in written}
+    if found["model_type"] == "mistral":
+      # A Llama by what it computes, and by its tensors.
+      kept |= {key: found[key] for key in NAMES if key in found}
+    return kept | pretrained.end_settings(task.tokenizer)
   return pretrained.token_settings(task.tokenizer)
 
 
@@ -199,6 +220,19 @@ def check(config: Config, findings: mistakes.Findings) -> None:
         "export.form: got 'peft', which writes adapters beside the folder that "
         "they adapt; set lora.rank and model.pretrained, or the form to 'whole'"
       )
+    place = pretrained.given_folder(config, "model")
+    if form == "peft" and place is not None:
+      check_adaptable(place)
+
+
+def check_adaptable(place: epath.Path) -> None:
+  """Raises Mistake for a folder whose tensors adapters cannot stand beside."""
+  family = files.load_json(place / folders.CONFIG).get("model_type")
+  if family in config_keys.OUR_NAMES:
+    raise mistakes.Mistake(
+      f"export.form: got 'peft', but {place} is a {family}, whose tensors hold "
+      "several of the matrices that are adapted here; set the form to 'whole'"
+    )
 
 
 def needs(config: Config, job: str) -> list[str]:

@@ -15,8 +15,9 @@ from nashmd_jax.data import batches, records
 from nashmd_jax.evaluation import cycles, judge_scores
 from nashmd_jax.judges import preference_model, table
 from nashmd_jax.stages import comparisons as comparisons_lib
-from nashmd_jax.stages import judging, start, trained
+from nashmd_jax.stages import judge_templates, judging, start, trained
 from nashmd_jax.training import distributed
+from nashmd_jax.training import metrics as metrics_lib
 
 Config = pipeline.Config
 Columns = Mapping[str, np.ndarray]
@@ -38,10 +39,7 @@ def read(kind: str, model: Any, template: preference_model.Template) -> Any:
   """
 
   def readings(params, batch):
-    prompts, a, b = (
-      preference_model.segment(batch, name)
-      for name in ("prompts", "responses_a", "responses_b")
-    )
+    prompts, a, b = preference_model.compared(batch)
     if kind == "preference":
       one_order = functools.partial(
         preference_model.one_order_logit,
@@ -71,8 +69,8 @@ def judge(
 ) -> Columns:
   """The readings of one judge, f64[N] each; see `read`."""
   kind, _ = table.kind_of(name)
-  template = judging.make_template(config, task.tokenizer, name)
-  base = task_lib.BASES[judging.base_section(config, name)]
+  template = judge_templates.make_template(config, task.tokenizer, name)
+  base = task_lib.BASES[judge_templates.base_section(config, name)]
   readings = read(kind, task.judge_model, template)
 
   @task.by_rows
@@ -83,7 +81,10 @@ def judge(
   ordered = batches.ordered_batches(
     rows, task.encode, task.pad, batch_size=config[kind].data.batch_size
   )
-  for batch, real in ordered:
+  count = -(-len(rows) // config[kind].data.batch_size)
+  for batch, real in metrics_lib.shown(
+    ordered, f"judges: {name} reading", total=count, unit="batch"
+  ):
     distributed.stop_if_asked()
     found.append(
       {key: value[:real] for key, value in of_batch(sets, batch).items()}

@@ -10,24 +10,17 @@ import numpy as np
 
 from nashmd_jax import mistakes, outside, pipeline
 from nashmd_jax import task as task_lib
-from nashmd_jax.data import tokenizer as tokenizer_lib
-from nashmd_jax.hub import pretrained
 from nashmd_jax.judges import (
   compound,
-  preference_model,
   scorers,
   served,
   table,
 )
 from nashmd_jax.nash import settings
+from nashmd_jax.stages import judge_templates
 
 Config = ml_collections.ConfigDict
 START = "sft"
-SLOTS = {
-  "preference": preference_model.PREFERENCE_SLOTS,
-  "reward": preference_model.REWARD_SLOTS,
-}
-
 # The config sections of judges that are not trained.
 KEYS = {
   "judges": {"ensemble", "penalised", "recorded", "served"},
@@ -36,35 +29,6 @@ KEYS = {
   "judges.recorded": {"file", "schema"},
   "judges.served": pipeline.keywords(served.make_judge),
 }
-
-
-def make_template(
-  config: Config, tokenizer: tokenizer_lib.Tokenizer, stage: str
-) -> preference_model.Template:
-  """What the judge of a stage reads, in the run's tokens.
-
-  Raises: Mistake for a template that cannot be.
-  """
-  kind, _ = table.kind_of(stage)
-  try:
-    return preference_model.make_template(
-      tokenizer.encode,
-      SLOTS[kind],
-      barred=tokenizer.special_ids,
-      **config[kind].template,
-    )
-  except ValueError as error:
-    raise mistakes.Mistake(f"{kind}.{error}") from None
-
-
-def base_section(config: Config, stage: str) -> str:
-  """The model whose adapters the judge of a stage is.
-
-  The policy's where both start alike, so that one base serves both.
-  """
-  kind, _ = table.kind_of(stage)
-  alike = config[kind].start_from_sft or pretrained.same_start(config)
-  return "model" if alike else "judge_model"
 
 
 def chosen(config: Config) -> dict[str, Config]:
@@ -227,10 +191,12 @@ def load_sets(
     *further: models whose bases are wanted too.
   """
   stages = list(stages)
-  sections = {base_section(config, stage) for stage in stages} | {*further}
+  sections = {
+    judge_templates.base_section(config, stage) for stage in stages
+  } | {*further}
   return task_lib.bases(task, *sorted(sections)) | {
     stage: task_lib.load_trained(
-      task, base_section(config, stage), workdir / stage
+      task, judge_templates.base_section(config, stage), workdir / stage
     )
     for stage in stages
   }
@@ -252,8 +218,8 @@ def token_judge(
   stage = judge.stage
   if stage is None:
     return lambda sets: judge.token(None, None, None)
-  template = make_template(config, task.tokenizer, stage)
-  base = task_lib.BASES[base_section(config, stage)]
+  template = judge_templates.make_template(config, task.tokenizer, stage)
+  base = task_lib.BASES[judge_templates.base_section(config, stage)]
   return lambda sets: judge.token(
     task.judge_model, task.ready(sets, [stage], base)[stage], template
   )

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nashmd_jax import arrays, mistakes, outside, pipeline
+from nashmd_jax import arrays, mistakes, outside, pipeline, sampling
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import batches, records
 from nashmd_jax.judges import table
@@ -49,7 +49,7 @@ def make_play(
     kl_coef=section.kl_coef,
     temperature=section.temperature,
     max_response=task.max_response,
-    eos_id=task.tokenizer.eos_id,
+    eos_ids=task.tokenizer.eos_ids,
   )
 
 
@@ -177,7 +177,8 @@ def make_evaluation(
 ):
   """(sets) -> the deployed policy against μ, by the judge and the watching.
 
-  All of them score the same pairs of held-out responses.
+  All of them score the same pairs of held-out responses. It also tells the
+  share of the policy's that end by themselves.
   """
   tokens, texts = _watching(config, task, section, workdir)
   lanes = [settings.deployed_lane(section), opponents.REFERENCE]
@@ -196,21 +197,24 @@ def make_evaluation(
       )[:, 0]
       for prefix, judge in tokens.items()
     }
-    return said, (written[:2] if texts else None)
+    ended = sampling.ended(written.tokens, written.mask, play.eos_ids)
+    return said, ended[:, 0], (written[:2] if texts else None)
 
   def evaluate(sets):
     rows: dict[str, list] = {prefix: [] for prefix in (*tokens, *texts)}
+    ends = []
     ordered = batches.ordered_batches(
       source, task.encode, task.pad, batch_size=section.data.batch_size
     )
     for batch, real in ordered:
       distributed.stop_if_asked()
-      said, written = score(sets, batch)
+      said, ended, written = score(sets, batch)
+      ends.append(np.asarray(ended[:real], np.float64))
       for prefix, values in said.items():
         rows[prefix].append(values[:real])
       for prefix, judge in texts.items():
         rows[prefix].append(_by_text(task, judge, source, batch, written, real))
-    return {
+    return {"ended": _mean(ends)} | {
       f"{prefix}win_prob_against_reference": _mean(values)
       for prefix, values in rows.items()
     }

@@ -20,6 +20,7 @@ from nashmd_jax.judges import scorers, table
 from nashmd_jax.nash import opponents, settings
 from nashmd_jax.stages import judging, nash, sft
 from nashmd_jax.training import distributed
+from nashmd_jax.training import metrics as metrics_lib
 
 Config = pipeline.Config
 START = judging.START
@@ -85,18 +86,19 @@ def write_all(
   task: task_lib.Task,
   workdir: pathlib.Path,
   rows: Sequence[records.Record],
-) -> tuple[dict[str, list[str]], dict[str, dict[str, Any]]]:
+) -> tuple[dict[str, list[str]], dict[str, dict[str, Any]], dict[str, float]]:
   """What every policy of the tournament answers, and how it was chosen.
 
   A response depends on the seed, the policy's place in the tournament and that
   of its prompt, not on the batch it is in. The base of all is loaded once.
 
-  Returns: responses by policy, one for each record; and of each choice its
-    settings and "judged", the share of its pairs that the judge judged.
+  Returns: responses by policy, one for each record; of each choice its
+    settings and "judged", the share of its pairs that the judge judged; and by
+    policy the share of what it wrote that ended by itself.
   """
   section, bases = config.tournament, task_lib.bases(task, "model")
   rng = jax.random.fold_in(jax.random.key(config.seed), SALT)
-  responses, told = {}, {}
+  responses, told, ended = {}, {}, {}
   for number, name in enumerate(section.policies):
     policy = judging.answering(config, name)
     lane, place = deployed_lane(config, policy), policy_job(config, policy)
@@ -104,7 +106,7 @@ def write_all(
     chosen = judging.chosen(config).get(name)
     samples = chosen.samples if chosen else 1
     own = jax.random.fold_in(rng, number)
-    written = task_lib.write_responses(
+    written, ended[name] = task_lib.write_responses(
       task,
       {**sets, **bases},
       [lane] * samples,
@@ -112,6 +114,7 @@ def write_all(
       batch_size=_prompts_at_a_time(task, section.batch_size, samples),
       temperature=section.temperature,
       rng=own,
+      told=f"tournament: {name} writing",
     )
     if chosen is None:
       responses[name] = [texts[0] for texts in written]
@@ -133,7 +136,7 @@ def write_all(
       batch_size=section.batch_size,
     )
     told[name] = pipeline.plain(chosen) | {"judged": judged}
-  return responses, told
+  return responses, told, ended
 
 
 def _prompts_at_a_time(task, batch_size: int, samples: int) -> int:
@@ -169,7 +172,10 @@ def choose(
   samples = len(written[0])
   i, j = selection.pairs(samples)
   said = []
-  for start in range(0, len(rows), batch_size):
+  starts = range(0, len(rows), batch_size)
+  for start in metrics_lib.shown(
+    starts, "tournament: judging samples", total=len(starts), unit="batch"
+  ):
     distributed.stop_if_asked()
     part = slice(start, start + batch_size)
     said.append(judging.answers(judge, rows[part], written[part], i, j))

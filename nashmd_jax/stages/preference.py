@@ -14,7 +14,7 @@ from nashmd_jax import task as task_lib
 from nashmd_jax.data import records
 from nashmd_jax.judges import preference_model, raters, table
 from nashmd_jax.stages import comparisons as comparisons_lib
-from nashmd_jax.stages import judging, sft, start, trained
+from nashmd_jax.stages import judge_templates, judging, sft, start, trained
 from nashmd_jax.training import step as step_lib
 
 Config = pipeline.Config
@@ -39,8 +39,8 @@ def make_experiment(
     workdir: holds the policy to start from, if the section asks for it.
   """
   kind, member = table.kind_of(stage)
-  section, part = config[kind], judging.base_section(config, kind)
-  template = judging.make_template(config, task.tokenizer, kind)
+  section, part = config[kind], judge_templates.base_section(config, kind)
+  template = judge_templates.make_template(config, task.tokenizer, kind)
   own = task._replace(seed=task.seed + member * MEMBER_SEEDS)
 
   def init(rng):
@@ -82,10 +82,7 @@ def comparison_loss(
     batch: prompts, responses_a, responses_b with masks; prob_a, weight, real.
     labels: keyword arguments of `losses.comparison_targets`.
   """
-  prompts, a, b = (
-    preference_model.segment(batch, name)
-    for name in ("prompts", "responses_a", "responses_b")
-  )
+  prompts, a, b = preference_model.compared(batch)
   target, weight = losses.comparison_targets(
     batch["prob_a"], batch["weight"], **labels
   )
@@ -111,8 +108,10 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, float]:
   comparisons = comparisons_lib.load(config, workdir)
   experiment = make_experiment(config, task, job, comparisons, workdir)
   scores = trained.train(experiment, section, task, workdir, job)
+  count = min(len(comparisons["validation"]), section.data.eval_examples)
   accuracy = (
-    f"{job}: accuracy on held-out comparisons {scores['eval/accuracy']:.3f}"
+    f"{job}: accuracy on {count} held-out comparisons "
+    f"{scores['eval/accuracy']:.3f}"
   )
   if config.data.comparisons is not None:
     print(accuracy)
@@ -175,7 +174,8 @@ def needs(config: Config, job: str) -> list[str]:
 
 
 def _stage(kind: str) -> pipeline.Stage:
-  template = pipeline.keywords(preference_model.make_template) - {"barred"}
+  made = pipeline.keywords(preference_model.make_template)
+  template = made - {"barred", "around"} | {"chat"}
   return pipeline.Stage(
     name=kind,
     keys=trained.keys(kind, ("template", "labels", "start_from_sft"))
@@ -202,4 +202,4 @@ def _jobs(kind: str, config: Config) -> list[str]:
   ]
 
 
-STAGES = [_stage(kind) for kind in judging.SLOTS]
+STAGES = [_stage(kind) for kind in judge_templates.SLOTS]

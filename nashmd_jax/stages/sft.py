@@ -2,7 +2,7 @@
 
 import pathlib
 
-from nashmd_jax import losses, pipeline, policy
+from nashmd_jax import losses, mistakes, pipeline, policy
 from nashmd_jax import task as task_lib
 from nashmd_jax.stages import start, trained
 from nashmd_jax.training import step as step_lib
@@ -58,10 +58,20 @@ def run(
   return trained.train(experiment, config.sft, task, workdir, job)
 
 
+def check(config: pipeline.Config, findings: mistakes.Findings) -> None:
+  """Collects what is wrong with the section, or with leaving the stage out."""
+  trained.check(NAME, config.sft, findings)
+  if not config.sft.train.steps and config.model.pretrained is None:
+    findings.sentences.append(
+      "sft.train.steps: got 0 with a model that starts at random, which is no "
+      "policy to start from; name a folder in model.pretrained, or train"
+    )
+
+
 STAGE = pipeline.Stage(
   name=NAME,
   keys=trained.keys(NAME),
-  check=lambda config, findings: trained.check(NAME, config.sft, findings),
+  check=check,
   jobs=lambda config: [NAME],
   needs=lambda config, job: start.STAGE.jobs(config),
   reads=lambda config, job: trained.reads(config, NAME),

@@ -9,7 +9,7 @@ import pathlib
 import jax
 import ml_collections
 
-from nashmd_jax import pipeline, texts
+from nashmd_jax import pipeline, texts, tokenization
 from nashmd_jax.hub import pretrained
 from nashmd_jax.training import distributed
 
@@ -31,7 +31,7 @@ def run(
   """Writes the folders and returns where they are."""
   del job
   splits = texts.load_summaries(config, workdir)
-  path, tokenizer = texts.load_tokenizer(config, workdir, splits)
+  path, tokenizer = tokenization.load_tokenizer(config, workdir, splits)
   write = functools.partial(_write, config, workdir, path, tokenizer)
   return distributed.on_first(write)
 

@@ -5,7 +5,7 @@ import importlib.util
 import pathlib
 from typing import Any
 
-from nashmd_jax import mistakes, pipeline, texts
+from nashmd_jax import mistakes, pipeline, texts, tokenization
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import batches
 from nashmd_jax.data import tokenizer as tokenizer_lib
@@ -15,6 +15,7 @@ from nashmd_jax.stages import (
   comparisons,
   export,
   judge_report,
+  judge_templates,
   judging,
   nash,
   preference,
@@ -52,6 +53,7 @@ KEYS = {
     "bos_token",
     "special_tokens",
   },
+  "chat": {"template", "system", "user"},
   "layout": pipeline.keywords(batches.pad_batch),
   "model": None,
   "judge_model": None,
@@ -78,7 +80,11 @@ def check(config: Config, findings: mistakes.Findings) -> None:
       made = pretrained.architecture(config, section, vocab_size=1)
       task_lib.check_lora(made, **config.lora)
   with findings.collect():
+    pretrained.check_positions(config, findings)
+  with findings.collect():
     texts.check(config)
+  with findings.collect():
+    tokenization.check_chat(config)
   judging.check(config, findings)
 
 
@@ -138,18 +144,32 @@ def prepare(config: Config, workdir: pathlib.Path) -> Mapping[str, Any]:
   """
   check_batches(config, sharding.make_devices(**config.devices))
   splits = texts.load_summaries(config, workdir)
-  path, tokenizer = texts.load_tokenizer(config, workdir, splits)
+  path, tokenizer = tokenization.load_tokenizer(config, workdir, splits)
   findings = mistakes.Findings()
   for stage in judging.wanted(config):
     with findings.collect():
-      judging.make_template(config, tokenizer, stage)
+      judge_templates.make_template(config, tokenizer, stage)
   with findings.collect():
-    texts.check_folders(config, path)
+    tokenization.check_folders(config, path)
   nash.check_records(config, splits, findings)
   findings.tell()
+  _tell_answers(config, tokenizer)
   own = texts.load_comparisons(config, workdir)
   save_cards(config, workdir, tokenizer, splits, own)
-  return texts.facts(splits, own, path)
+  read = tokenization.digest(config, path, tokenizer)
+  return texts.facts(splits, own) | {"tokenizer": read}
+
+
+def _tell_answers(config: Config, tokenizer: tokenizer_lib.Tokenizer) -> None:
+  """Says which answers stand for a template's that are not one token each."""
+  for kind in {table.kind_of(stage)[0] for stage in judging.wanted(config)}:
+    asked = tuple(config[kind].template.answers)
+    taken = judge_templates.answers_of(config, tokenizer, kind)
+    if taken != asked:
+      print(
+        f"{kind}: the answers {asked} of the template are not one token each "
+        f"in this tokenizer; {taken} stand for them"
+      )
 
 
 def save_cards(

@@ -6,6 +6,8 @@ own; every pair is judged in both orders by every judge.
 
 from collections.abc import Mapping, Sequence
 import functools
+import itertools
+import math
 import pathlib
 from typing import Any
 
@@ -17,6 +19,7 @@ from nashmd_jax.data import records
 from nashmd_jax.evaluation import length, win_rates
 from nashmd_jax.stages import judging, policies, sft, trained
 from nashmd_jax.training import distributed
+from nashmd_jax.training import metrics as metrics_lib
 
 Config = pipeline.Config
 NAME = "tournament"
@@ -37,12 +40,13 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, Any]:
   section = config.tournament
   task = task_lib.load_task(config, workdir)
   rows = task.splits["test"][: section.prompts]
-  responses, chosen = policies.write_all(config, task, workdir, rows)
+  responses, chosen, ended = policies.write_all(config, task, workdir, rows)
   results = {
     "policies": list(section.policies),
     "prompts": len(rows),
     "confidence": section.confidence,
     "chosen": chosen,
+    "ended": ended,
     "words": {
       name: float(np.mean(length.count_words(texts)))
       for name, texts in responses.items()
@@ -61,21 +65,32 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, Any]:
 
 def _play(config, task, workdir, name, responses, rows) -> dict[str, Any]:
   setting = {"setting": "tournament.judges"}
-  found = win_rates.play(
-    responses,
-    rows,
-    judging.text_judge(
-      config,
-      task,
-      workdir,
-      name,
-      **setting,
-      batch_size=config.tournament.batch_size,
-    ),
-    confidence=config.tournament.confidence,
-    seed=config.seed,
-    between=distributed.stop_if_asked,
+  judge = judging.text_judge(
+    config,
+    task,
+    workdir,
+    name,
+    **setting,
+    batch_size=config.tournament.batch_size,
   )
+  pairs, done = math.comb(len(responses), 2), itertools.count()
+  with metrics_lib.Progress(
+    f"tournament: {name} judging", start=0, total=pairs, unit="pair"
+  ) as progress:
+
+    def between():
+      distributed.stop_if_asked()
+      progress.update(next(done))
+
+    found = win_rates.play(
+      responses,
+      rows,
+      judge,
+      confidence=config.tournament.confidence,
+      seed=config.seed,
+      between=between,
+    )
+    progress.update(pairs)
   title, about = judging.described(config, name, **setting)
   return found | {"title": title, "about": about}
 

@@ -8,12 +8,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
 from nashmd_jax import arrays, mistakes, pipeline
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import records
 from nashmd_jax.hub import pretrained
 from nashmd_jax.training import loop, optimizer
+from nashmd_jax.training import metrics as metrics_lib
 from nashmd_jax.training import step as step_lib
 
 Config = ml_collections.ConfigDict
@@ -31,12 +33,14 @@ READS = (
   "seed",
   "tokenizer.eos_token",
   "tokenizer.bos_token",
+  "chat",
   "layout",
   "lora",
   "devices.run_dtype",
   "devices.frozen_dtype",
 )
 FACTS = ("records", "tokenizer")
+ALWAYS = 0.95  # share of rows from which a clip is warned of
 
 
 def reads(config: Config, *paths: str) -> dict[str, Any]:
@@ -164,7 +168,7 @@ def train(
   updates_per_rollout: int = 1,
 ) -> dict[str, float]:
   """Trains a stage with its section and returns its last evaluation."""
-  return loop.train(
+  scores = loop.train(
     experiment,
     optimizer.make_optimizer(**section.optimizer),
     devices=task.devices,
@@ -173,4 +177,30 @@ def train(
     seed=task.seed,
     updates_per_rollout=updates_per_rollout,
     **section.train,
+  )
+  clipped = clipping(
+    metrics_lib.load_metrics(workdir / job / "metrics.jsonl"),
+    section.optimizer.max_grad_norm,
+  )
+  if clipped:
+    print(f"{job}: {clipped}")
+  return scores
+
+
+def clipping(
+  rows: Sequence[Mapping[str, float]], max_grad_norm: float
+) -> str | None:
+  """A warning of a gradient that is clipped at nearly every step, or None.
+
+  Args:
+    rows: of metrics, each the mean over some steps.
+    max_grad_norm: where it is clipped.
+  """
+  norms = np.array([row["grad_norm"] for row in rows])
+  if not len(norms) or np.mean(norms > max_grad_norm) < ALWAYS:
+    return None
+  return (
+    f"the gradient was clipped nearly always: its norm is "
+    f"{np.median(norms):.3g} (median), optimizer.max_grad_norm "
+    f"{max_grad_norm:g}, so that only the direction of a step counts"
   )

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 import contextlib
 import functools
 import pathlib
+import time
 from typing import Any
 
 import jax
@@ -45,9 +46,9 @@ def check_intervals(
   half-filled row is lost when a run is cut off. SIGTERM therefore waits for
   the end of the row: log_every steps are to take less than the grace time.
   """
-  counts = {
-    "steps": steps, "micro_batches": micro_batches, "log_every": log_every
-  }  # fmt: skip
+  if steps < 0:
+    raise ValueError(f"train.steps: got {steps}, expected 0 or more")
+  counts = {"micro_batches": micro_batches, "log_every": log_every}
   for key, value in counts.items():
     if value < 1:
       raise ValueError(f"train.{key}: got {value}, expected 1 or more")
@@ -82,7 +83,7 @@ def train(
     folder: receives `checkpoints/`, `metrics.jsonl` and `events/`.
     seed: of initialisation and of every step.
     updates_per_rollout: see `step.make_programs`; a step is one rollout.
-    steps: in all.
+    steps: in all; 0 saves the start as it is.
     micro_batches: see `step.make_programs`.
     log_every: steps that one row of metrics is the mean of.
     eval_every: steps between evaluations; the last step is always evaluated.
@@ -135,7 +136,7 @@ def train(
       metrics_lib.MetricWriter(folder, start_step=start)
     )
     progress = stack.enter_context(
-      metrics_lib.Progress(name, start=start, total=steps)
+      metrics_lib.Progress(name, start=start, total=steps, unit="step")
     )
     window, evaluation, batch = [], {}, None
     for step in range(start + 1, steps + 1):
@@ -144,7 +145,11 @@ def train(
       within = step % log_every and not last
       # Nothing is begun across a row, where the state may be saved.
       following = next(batches) if within else None
+      began = time.monotonic()
       state, metrics = take_step(state, batch, following)
+      if step == start + 1:
+        seconds = time.monotonic() - began
+        progress.begin(step, f"compiled its step in {seconds:.0f} s")
       window.append(metrics)
       batch = following
       if within:
@@ -161,6 +166,8 @@ def train(
       progress.update(step, metrics_lib.note(row))
       if stop:
         raise distributed.Preempted(f"{name}: saved at step {step}")
+    if not steps and not start:
+      checkpoints.save(checkpointer, 0, state, batches, now=True)
     return evaluation or evaluate()
 
 

@@ -5,11 +5,12 @@ leaves the same file as an uninterrupted one: a metric whose name ends in
 "_seconds" goes to the event file and the line of progress alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import json
 import pathlib
 import sys
 import time
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -18,7 +19,9 @@ import tqdm
 
 from nashmd_jax import arrays, files
 
-SECONDS = "_seconds"
+SECONDS, PER_TOKEN = "_seconds", "nats_per_token"
+EVERY = 10  # seconds between lines of progress
+T = TypeVar("T")
 
 
 class MetricWriter:
@@ -106,44 +109,66 @@ def note(row: Mapping[str, float]) -> str:
     for name in sorted(row)
     if name.endswith(SECONDS)
   ]
-  return ", ".join([f"loss {row['loss']:.3f}", *times])
+  loss = f"loss {row['loss']:.3f}"
+  if PER_TOKEN in row:
+    loss = f"{row[PER_TOKEN]:.3f} nats a token"
+  return ", ".join([loss, *times])
 
 
 class Progress:
-  """A bar on a terminal; elsewhere a line every ten seconds."""
+  """A bar on a terminal; elsewhere a line every ten seconds.
 
-  def __init__(self, name: str, *, start: int, total: int):
-    """Shows steps `start` to `total` under a name."""
-    self._name, self._start, self._total = name, start, total
-    self._began = self._shown = time.monotonic()
-    self._bar = None
+  What is done sooner leaves no line. Rates and the time left do not count the
+  time before `begin`, such as that of compiling.
+  """
+
+  def __init__(self, name: str, *, start: int, total: int, unit: str):
+    """Shows a count of units from `start` to `total` under a name."""
+    self._name, self._total, self._unit = name, total, unit
+    self._bar, self._told = None, False
     self._active = jax.process_index() == 0
-    if self._active and sys.stderr.isatty():
-      self._bar = tqdm.tqdm(
-        desc=name, initial=start, total=total, unit="step", leave=True
-      )
+    self.begin(start)
 
-  def update(self, step: int, note: str) -> None:
-    """Tells that `step` steps are done, with a few words about them."""
-    if self._bar is not None:
-      self._bar.set_postfix_str(note, refresh=False)
-      self._bar.update(step - self._bar.n)
+  def begin(self, start: int, note: str = "") -> None:
+    """Starts the clock anew, with `start` units done, and says why."""
+    self._start = start
+    self._began = self._shown = time.monotonic()
+    if note and self._active:
+      print(f"{self._name}: {note}", file=sys.stderr, flush=True)
+
+  def update(self, done: int, note: str = "") -> None:
+    """Tells how many units are done, with a few words about them."""
+    if self._active and sys.stderr.isatty():
+      self._update_bar(done, note)
       return
     now = time.monotonic()
-    due = now - self._shown >= 10 or step == self._total
-    if self._active and due:
-      self._shown = now
+    over = done == self._total and self._told
+    if self._active and (now - self._shown >= EVERY or over):
+      self._shown, self._told = now, True
       meter = tqdm.tqdm.format_meter(
-        step,
+        done,
         self._total,
         now - self._began,
         ncols=0,
         prefix=self._name,
-        unit="step",
+        unit=self._unit,
         initial=self._start,
         postfix=note,
       )
       print(meter, file=sys.stderr, flush=True)
+
+  def _update_bar(self, done: int, note: str) -> None:
+    if self._bar is None:
+      self._bar = tqdm.tqdm(
+        desc=self._name,
+        initial=self._start,
+        total=self._total,
+        unit=self._unit,
+        leave=True,
+      )
+      self._bar.start_t -= time.monotonic() - self._began
+    self._bar.set_postfix_str(note, refresh=False)
+    self._bar.update(done - self._bar.n)
 
   def __enter__(self):
     return self
@@ -152,3 +177,14 @@ class Progress:
     """Leaves the bar on the screen as it is."""
     if self._bar is not None:
       self._bar.close()
+
+
+def shown(
+  pieces: Iterable[T], name: str, *, total: int, unit: str
+) -> Iterator[T]:
+  """The same pieces, with a line of progress for the count of those done."""
+  with Progress(name, start=0, total=total, unit=unit) as progress:
+    for done, piece in enumerate(pieces):
+      progress.update(done)
+      yield piece
+    progress.update(total)

@@ -57,7 +57,7 @@ def make_play(
     kl_coef=section.kl_coef,
     temperature=section.temperature,
     max_response=world.space.tokens.shape[1],
-    eos_id=world.space.eos_id,
+    eos_ids=(world.space.eos_id,),
     ready=lambda sets, names: sharding.to_run(
       play_lib.as_they_are(sets, names), devices
     ),

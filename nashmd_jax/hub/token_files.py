@@ -1,0 +1,95 @@
+"""What a folder says of tokens beside its tokenizer.json.
+
+Names of special tokens, ids that end a response, the chat template: each may
+stand in one of several files.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+
+from nashmd_jax import files, mistakes
+from nashmd_jax.hub import config_json, folders
+
+SETTINGS = "tokenizer_config.json"
+NAMES = "special_tokens_map.json"
+TEMPLATE, TEMPLATES = "chat_template.jinja", "chat_template.json"
+
+
+def names(folder: epath.PathLike) -> dict[str, str]:
+  """Special tokens by what they are, such as "eos_token".
+
+  Raises: Mistake for a file that cannot be read.
+  """
+  found = {}
+  for file in (NAMES, SETTINGS):
+    for key, value in _load(folder, file).items():
+      name = value.get("content") if isinstance(value, Mapping) else value
+      if key.endswith("_token") and isinstance(name, str):
+        found[key] = name
+  return found
+
+
+def starts_with_bos(folder: epath.PathLike) -> bool:
+  """Whether the folder asks for BOS before a text."""
+  return _load(folder, SETTINGS).get("add_bos_token") is True
+
+
+def end_ids(folder: epath.PathLike) -> list[int]:
+  """Ids of the tokens that end a response, as generation takes them.
+
+  Raises: Mistake for a file that cannot be read, or ids that are none.
+  """
+  folder = epath.Path(folder)
+  for file in (folders.GENERATION, folders.CONFIG):
+    settings = _load(folder, file)
+    if file == folders.CONFIG:
+      settings = config_json.text_settings(settings)
+    found = settings.get("eos_token_id")
+    if found is None:
+      continue
+    ids = found if isinstance(found, list) else [found]
+    if not all(type(i) is int and i >= 0 for i in ids):
+      raise mistakes.Mistake(
+        f"{folder / file}: eos_token_id is {mistakes.quote(found)}, expected "
+        "an id or a list of ids"
+      )
+    return ids
+  return []
+
+
+def chat_template(folder: epath.PathLike) -> tuple[str, str] | None:
+  """The chat template and the file that holds it; None without one.
+
+  Raises: Mistake for a file that cannot be read, or that names no default
+    among several templates.
+  """
+  folder = epath.Path(folder)
+  if (folder / TEMPLATE).exists():
+    text = files.read_bytes(folder / TEMPLATE).decode(errors="replace")
+    return text, str(folder / TEMPLATE)
+  for file in (TEMPLATES, SETTINGS):
+    found = _load(folder, file).get("chat_template")
+    if isinstance(found, list):
+      found = {one["name"]: one["template"] for one in found}.get("default")
+    if isinstance(found, str):
+      return found, str(folder / file)
+    if found is not None:
+      raise mistakes.Mistake(
+        f"{folder / file}: chat_template is {mistakes.quote(found)}, expected "
+        "text"
+      )
+  return None
+
+
+def _load(folder: epath.PathLike, file: str) -> dict[str, Any]:
+  path = epath.Path(folder) / file
+  if not path.exists():
+    return {}
+  found = files.load_json(path)
+  if not isinstance(found, dict):
+    raise mistakes.Mistake(
+      f"{path}: expected a JSON object, got {mistakes.quote(found)}"
+    )
+  return found

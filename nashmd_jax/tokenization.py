@@ -1,0 +1,192 @@
+"""How text becomes tokens in a run: its tokenizer and its chat templates.
+
+The config says it, or else the folder of a pretrained model does.
+"""
+
+from collections.abc import Mapping, Sequence
+import functools
+import hashlib
+import pathlib
+
+from etils import epath
+import ml_collections
+
+from nashmd_jax import files, mistakes
+from nashmd_jax.data import messages, records
+from nashmd_jax.data import tokenizer as tokenizer_lib
+from nashmd_jax.hub import pretrained, token_files
+from nashmd_jax.training import distributed
+
+TEXTS = ("prompt", "response")
+# Of `chat.template`: of the model's folder, or of it if it has one.
+FROM_FOLDER = ("folder", "auto")
+
+
+def load_tokenizer(
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  splits: Mapping[str, Sequence[records.Record]],
+) -> tuple[epath.Path, tokenizer_lib.Tokenizer]:
+  """The tokenizer and its file: given, of the pretrained model, or trained.
+
+  What the config does not say of its special tokens the model's folder does:
+  BOS, and what ends a response, first of all what the chat template ends it
+  with.
+
+  Args:
+    splits: summary records, of which the training split is trained on.
+  Raises: Mistake for a file that cannot be read, or an end that nobody names.
+  """
+  settings = config.tokenizer
+  folder = pretrained.given_folder(config, "model")
+  if settings.file is not None:
+    path = epath.Path(settings.file)
+  elif folder is not None:
+    path = folder / "tokenizer.json"
+  else:
+    trained_on = [row[name] for row in splits["train"] for name in TEXTS]
+    name = files.digest([settings.to_dict(), trained_on])[:12]
+    path = workdir / "data" / f"tokenizer-{name}" / "tokenizer.json"
+    distributed.on_first(
+      functools.partial(_train_tokenizer, path, settings, trained_on)
+    )
+  names, ends = {}, []
+  if folder is not None:
+    names, ends = token_files.names(folder), token_files.end_ids(folder)
+    if not token_files.starts_with_bos(folder):
+      names.pop("bos_token", None)
+  eos_token = settings.eos_token or names.get("eos_token")
+  if eos_token is None:
+    raise mistakes.Mistake(
+      "config.tokenizer.eos_token: not given, and no folder names what ends a "
+      "response; name a token of the tokenizer"
+    )
+  loaded = tokenizer_lib.load_tokenizer(
+    path,
+    eos_token=eos_token,
+    bos_token=settings.bos_token or names.get("bos_token"),
+    ends=ends,
+    embedded=pretrained.embedded(config),
+  )
+  return path, _ending_as_told(loaded, config)
+
+
+def _ending_as_told(
+  loaded: tokenizer_lib.Tokenizer, config: ml_collections.ConfigDict
+) -> tokenizer_lib.Tokenizer:
+  """With what the chat ends a response with first, unless one is set."""
+  chat = load_chat(config, "model")
+  if chat is None or config.tokenizer.eos_token is not None:
+    return loaded
+  told = messages.end_of_response(
+    chat, loaded.encode_marked, loaded.special_ids
+  )
+  first = () if told is None else (told,)
+  ends = tuple(dict.fromkeys((*first, *loaded.eos_ids)))
+  return loaded._replace(eos_ids=ends)
+
+
+def load_chat(
+  config: ml_collections.ConfigDict, section: str
+) -> messages.Chat | None:
+  """How "model" or "judge_model" reads a conversation; None for text as it is.
+
+  Raises: Mistake for a template that is missing or none.
+  """
+  found = _template(config, section)
+  if found is None:
+    return None
+  folder = pretrained.given_folder(config, section)
+  render = messages.make_render(
+    found[0],
+    tokens={} if folder is None else token_files.names(folder),
+    where=found[1],
+  )
+  return messages.Chat(render, config.chat.system, config.chat.user)
+
+
+def _template(config, section) -> tuple[str, str] | None:
+  """The chat template of a model, and where it is from."""
+  asked, folder = config.chat.template, pretrained.given_folder(config, section)
+  if asked is None:
+    return None
+  if asked not in FROM_FOLDER:
+    return files.read_bytes(epath.Path(asked)).decode(errors="replace"), asked
+  found = None if folder is None else token_files.chat_template(folder)
+  if found is None and asked == "folder":
+    raise mistakes.Mistake(
+      f"chat.template: got 'folder', but {folder or 'no folder'} has one of "
+      f"{section}; name a file of jinja, or set it to None for a base model"
+    )
+  return found
+
+
+def check_chat(config: ml_collections.ConfigDict) -> None:
+  """Raises Mistake for a section `chat` that cannot be."""
+  if config.chat.user.count(messages.PLACE) != 1:
+    raise mistakes.Mistake(
+      f"chat.user: got {config.chat.user!r}, expected text with "
+      f"{messages.PLACE} in it once"
+    )
+  chats = [load_chat(config, section) for section in pretrained.SECTIONS]
+  if config.chat.system is not None and chats[0] is None:
+    raise mistakes.Mistake(
+      f"chat.system: got {config.chat.system!r}, which no template reads; set "
+      "chat.template"
+    )
+
+
+def digest(
+  config: ml_collections.ConfigDict,
+  path: epath.Path,
+  tokenizer: tokenizer_lib.Tokenizer,
+) -> str:
+  """A hash of how text is read: what the files hold, not where they are.
+
+  Args:
+    config: names the chat templates.
+    path: of the tokenizer's file.
+    tokenizer: the same, loaded.
+  """
+  templates = [
+    found and found[0]
+    for found in (_template(config, one) for one in pretrained.SECTIONS)
+  ]
+  ids = tokenizer.eos_ids, tokenizer.start_ids, tokenizer.close_ids
+  told = files.digest([*ids, *templates]).encode()
+  return hashlib.sha256(files.read_bytes(path) + told).hexdigest()
+
+
+def check_folders(config: ml_collections.ConfigDict, path: epath.Path) -> None:
+  """Checks that the models' own tokenizers read the run's token ids alike.
+
+  A folder without a tokenizer.json is taken as it is, and so is a special
+  token that one of the two has at an id where the other has nothing.
+
+  Args:
+    config: whose models may start in folders of the user's.
+    path: the tokenizer.json of the run.
+  Raises: Mistake that names both files and the first id that differs.
+  """
+  findings, known = mistakes.Findings(), {path}
+  for section in pretrained.SECTIONS:
+    folder = pretrained.given_folder(config, section)
+    own = path if folder is None else folder / "tokenizer.json"
+    if own not in known and own.exists():
+      known.add(own)
+      with findings.collect():
+        tokenizer_lib.check_same_ids(
+          path, own, setting=f"config.{section}.pretrained"
+        )
+  findings.tell()
+
+
+def _train_tokenizer(path, settings, trained_on) -> None:
+  if not path.exists():
+    tokenizer_lib.train_tokenizer(
+      trained_on,
+      path,
+      vocab_size=settings.vocab_size,
+      eos_token=settings.eos_token,
+      special_tokens=settings.special_tokens,
+    )
