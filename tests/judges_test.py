@@ -6,6 +6,7 @@ from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from nashmd_jax import mistakes
 from nashmd_jax import task as task_lib
@@ -109,6 +110,7 @@ class RecordedTest(absltest.TestCase):
 
 
 class StagesTest(extending_test.TinyRun):
+  @pytest.mark.slow
   def test_members_are_trained_apart_and_judge_as_one(self):
     config = self.config(
       **{"nash.judge": "ensemble", "tournament.judges": ("penalised",)}

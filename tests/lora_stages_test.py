@@ -48,6 +48,7 @@ def differs(one, other) -> bool:
   )
 
 
+@pytest.mark.slow
 class StagesTest(parameterized.TestCase):
   @classmethod
   def setUpClass(cls):
