@@ -5,11 +5,10 @@ Nothing here touches a file; the names of tensors are in `tensor_names`.
 
 from typing import Any
 
-import numpy as np
-
 from nashmd_jax import mistakes
 from nashmd_jax.hub import config_json, config_keys
 from nashmd_jax.models import layers, t5
+from nashmd_jax.models.decoder_config import by_layer
 
 Config = config_keys.Config
 
@@ -73,13 +72,13 @@ def plainest(config: Config) -> Config:
   if isinstance(config, t5.T5Config):
     return config
   scaled = config.rope_factor != 1.0
-  local = np.resize(np.array(config.local_layers, bool), config.num_layers)
+  local = by_layer(config.local_layers, config)
   near, window = config.local_rope_base, config.window
   if near is None and not scaled:
     near = config.rope_base
   if not local.any():
     near = window = None
-  rotary = np.resize(np.array(config.rotary_layers, bool), config.num_layers)
+  rotary = by_layer(config.rotary_layers, config)
   return config._replace(
     rope_yarn=tuple(config.rope_yarn or ()) if scaled else (),
     rotary_layers=tuple(rotary.tolist()),
@@ -122,18 +121,16 @@ def _settings(config: Config) -> dict[str, Any]:
     for ours, theirs in config_keys.SOFT_CAP_KEYS.items():
       settings[theirs] = getattr(config, ours)
   if family == "smollm3":
-    depth = config.num_layers
-    rotary = np.resize(np.array(config.rotary_layers, int), depth)
-    settings["no_rope_layers"] = rotary.tolist()
+    rotary = by_layer(config.rotary_layers, config)
+    settings["no_rope_layers"] = rotary.astype(int).tolist()
   if family == "gemma3_text":
     settings["rope_local_base_freq"] = config.local_rope_base
   if any(config.local_layers):
-    depth = config.num_layers
-    local = np.resize(np.array(config.local_layers), depth)
     settings["sliding_window"] = config.window
     if family != "mistral":
       settings["layer_types"] = [
-        "sliding_attention" if here else "full_attention" for here in local
+        "sliding_attention" if here else "full_attention"
+        for here in by_layer(config.local_layers, config)
       ]
     if family.startswith("qwen"):
       settings["use_sliding_window"] = True

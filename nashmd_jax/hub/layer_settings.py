@@ -11,7 +11,9 @@ Json = config_keys.Json
 LOCAL, GLOBAL = "sliding_attention", "full_attention"
 LENGTH = "original_max_position_embeddings"
 KINDS = ("default", "linear", "llama3", "yarn")
+# Families whose windows are in some layers, and in all of them.
 PATTERNED = ("gemma2", "gemma3_text", "olmo3")
+WINDOWED = ("mistral", "phi3")
 
 
 def refuse(sentence: str) -> NoReturn:
@@ -132,7 +134,7 @@ def locality(family: str, settings: Json) -> dict[str, Any]:
   """Which layers are local, and the window they see."""
   depth, window = settings["num_hidden_layers"], settings.get("sliding_window")
   qwen = family.startswith("qwen")
-  if family not in (*PATTERNED, "mistral", "phi3") and not (
+  if family not in (*PATTERNED, *WINDOWED) and not (
     qwen and settings.get("use_sliding_window")
   ):
     window = None
@@ -145,7 +147,7 @@ def locality(family: str, settings: Json) -> dict[str, Any]:
     local = tuple(kind == LOCAL for kind in types)
   elif window is None and family not in PATTERNED:
     return {}
-  elif family in ("mistral", "phi3"):
+  elif family in WINDOWED:
     local = (True,) * depth
   elif qwen:
     first = settings.get("max_window_layers", 28)

@@ -1,5 +1,6 @@
 """The architectures of decoders: families as data, layers as they differ."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -135,16 +136,21 @@ class LayerData(NamedTuple):
   stretch: np.ndarray | None
 
 
+def by_layer(pattern: Sequence[bool], config: DecoderConfig) -> np.ndarray:
+  """A pattern repeated over the depth, bool[N]."""
+  return np.resize(np.array(pattern, bool), config.num_layers)
+
+
 def layer_data(config: DecoderConfig) -> LayerData:
   """Windows and rotary frequencies of every layer."""
-  depth = config.num_layers
-  local = np.resize(np.array(config.local_layers, bool), depth)
+  local = by_layer(config.local_layers, config)
+  yarn = config.rope_yarn and positions.Yarn(*config.rope_yarn)
   far = positions.rotary_frequencies(
     config.head_dim,
     base=config.rope_base,
     factor=config.rope_factor,
     bands=config.rope_bands,
-    yarn=config.rope_yarn and positions.Yarn(*config.rope_yarn),
+    yarn=yarn,
   )
   near = far
   if config.local_rope_base is not None:
@@ -154,15 +160,14 @@ def layer_data(config: DecoderConfig) -> LayerData:
   window = None
   if local.any():
     window = np.where(local, config.window, NO_WINDOW).astype(np.int32)
-  rotary = np.resize(np.array(config.rotary_layers, bool), depth)
+  rotary = by_layer(config.rotary_layers, config)
   stretch = None
-  if config.rope_yarn is not None:
-    yarn = positions.Yarn(*config.rope_yarn)
+  if yarn is not None:
     apart = local & (config.local_rope_base is not None)
     stretched = rotary & ~apart
     stretch = np.where(stretched, yarn.stretch, 1.0).astype(np.float32)
   return LayerData(
-    index=np.arange(depth, dtype=np.int32),
+    index=np.arange(config.num_layers, dtype=np.int32),
     window=window,
     frequencies=np.where(local[:, None], near, far) * rotary[:, None],
     stretch=stretch,
