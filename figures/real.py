@@ -6,6 +6,7 @@ measured and does not hold. About half an hour on 2 CPU cores.
 """
 
 from collections.abc import Sequence
+import functools
 import itertools
 import json
 import lzma
@@ -37,6 +38,7 @@ RUN = "nash_md"
 ASK = "Summarise in one sentence:\n\n{prompt}"
 
 
+@functools.cache
 def texts() -> list[str]:
   """Real abstracts."""
   with lzma.open(real_data.FOLDER / "scitldr_dev.jsonl.xz", "rt") as file:

@@ -15,7 +15,7 @@ from etils import epath
 import numpy as np
 import tensorflow_datasets as tfds
 
-from nashmd_jax import mistakes, outside
+from nashmd_jax import files, mistakes, outside
 from nashmd_jax.data import lines, records
 
 Row = Mapping[str, Any]
@@ -178,10 +178,7 @@ def _chosen(row: Row) -> list[records.Record]:
   elif isinstance(prompt, list):
     found = _conversation(prompt, False, {})
   found = {"prompt": prompt} | found | sides
-  told = json.dumps(found, sort_keys=True).encode()
-  key = row.get(
-    "id", row.get("prompt_id", hashlib.sha256(told).hexdigest()[:16])
-  )
+  key = row.get("id", row.get("prompt_id", files.digest(found)[:16]))
   return [{"id": key, **found, "prob_a": 1.0}]
 
 

@@ -1,10 +1,10 @@
 """Text to token ids and back, through a `tokenizer.json` of any origin."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 import functools
 import json
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from etils import epath
 import tokenizers
@@ -120,9 +120,7 @@ def load_tokenizer(
   loaded.add_special_tokens([*special, *map(loaded.id_to_token, known)])
   _check_pieces(loaded, path)
   eos_id, *given = map(loaded.token_to_id, special)
-  special_ids = tuple(
-    i for i, t in loaded.get_added_tokens_decoder().items() if t.special
-  )
+  special_ids = _special_ids(loaded)
   start_ids, close_ids = _around(loaded, special_ids)
   plain = _without_marks(loaded, special_ids)
 
@@ -177,15 +175,10 @@ def _without_marks(
     plain.encode_special_tokens = True
     return plain
   # Other models find the name among their own pieces.
-  settings = json.loads(loaded.to_str())
+  settings = _settings_without(loaded, {*special_ids})
   model = settings["model"]
   kept = {model.get("unk_token")}
   settings["post_processor"] = None
-  settings["added_tokens"] = [
-    token
-    for token in settings["added_tokens"]
-    if token["id"] not in special_ids
-  ]
 
   def hidden(name, i):
     return HIDDEN + name if i in special_ids and name not in kept else name
@@ -226,9 +219,7 @@ def check_same_ids(
   Raises: Mistake that names both files and the first id that differs.
   """
   written, read = _load(epath.Path(path)), _load(epath.Path(other))
-  special = {
-    i for i, t in written.get_added_tokens_decoder().items() if t.special
-  }
+  special = _special_ids(written)
   for token, i in sorted(written.get_vocab().items(), key=lambda one: one[1]):
     there = read.id_to_token(i)
     if there != token and not (there is None and i in special):
@@ -268,13 +259,24 @@ def _check_pieces(loaded: tokenizers.Tokenizer, path: epath.PathLike) -> None:
 
 def _below(loaded: tokenizers.Tokenizer, embedded: int) -> tokenizers.Tokenizer:
   """Without the special tokens of ids from `embedded` on."""
-  settings = json.loads(loaded.to_str())
-  settings["added_tokens"] = [
-    token
-    for token in settings["added_tokens"]
-    if token["id"] < embedded or not token["special"]
-  ]
+  unknown = {i for i in _special_ids(loaded) if i >= embedded}
+  settings = _settings_without(loaded, unknown)
   return tokenizers.Tokenizer.from_str(json.dumps(settings))
+
+
+def _special_ids(loaded: tokenizers.Tokenizer) -> tuple[int, ...]:
+  added = loaded.get_added_tokens_decoder()
+  return tuple(i for i, token in added.items() if token.special)
+
+
+def _settings_without(
+  loaded: tokenizers.Tokenizer, ids: Set[int]
+) -> dict[str, Any]:
+  """What a tokenizer.json holds, without the added tokens of these ids."""
+  settings = json.loads(loaded.to_str())
+  added = settings["added_tokens"]
+  settings["added_tokens"] = [one for one in added if one["id"] not in ids]
+  return settings
 
 
 def _load(path: epath.Path) -> tokenizers.Tokenizer:
