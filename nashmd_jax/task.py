@@ -339,9 +339,8 @@ def write_responses(
   ordered = batches.ordered_batches(
     source, task.encode, task.pad, batch_size=batch_size
   )
-  count = -(-len(source) // batch_size)
-  for batch, real in metrics_lib.shown(
-    ordered, told, total=count, unit="batch"
+  for batch, real in metrics_lib.shown_batches(
+    ordered, told, rows=len(source), batch_size=batch_size
   ):
     distributed.stop_if_asked()
     rollout = roll(sets, batch)

@@ -212,13 +212,13 @@ def make_text_judge(
       for row, a, b in zip(rows, responses, opponents, strict=True)
     ]
     ordered = batches.ordered_batches(pairs, encode, pad, batch_size=batch_size)
-    count = -(-len(pairs) // batch_size)
+    shown = metrics.shown_batches(
+      ordered, "judging", rows=len(pairs), batch_size=batch_size
+    )
     return np.concatenate(
       [
         np.asarray(win_prob(sets, batch), np.float64)[:real]
-        for batch, real in metrics.shown(
-          ordered, "judging", total=count, unit="batch"
-        )
+        for batch, real in shown
       ]
     )
 

@@ -78,12 +78,10 @@ def judge(
     return readings(task.ready(sets, [name], base)[name], batch)
 
   sets, found = judging.load_sets(config, task, workdir, [name]), []
-  ordered = batches.ordered_batches(
-    rows, task.encode, task.pad, batch_size=config[kind].data.batch_size
-  )
-  count = -(-len(rows) // config[kind].data.batch_size)
-  for batch, real in metrics_lib.shown(
-    ordered, f"judges: {name} reading", total=count, unit="batch"
+  size = {"batch_size": config[kind].data.batch_size}
+  ordered = batches.ordered_batches(rows, task.encode, task.pad, **size)
+  for batch, real in metrics_lib.shown_batches(
+    ordered, f"judges: {name} reading", rows=len(rows), **size
   ):
     distributed.stop_if_asked()
     found.append(

@@ -172,9 +172,9 @@ def choose(
   samples = len(written[0])
   i, j = selection.pairs(samples)
   said = []
-  starts = range(0, len(rows), batch_size)
-  for start in metrics_lib.shown(
-    starts, "tournament: judging samples", total=len(starts), unit="batch"
+  size = {"rows": len(rows), "batch_size": batch_size}
+  for start in metrics_lib.shown_batches(
+    range(0, len(rows), batch_size), "tournament: judging samples", **size
   ):
     distributed.stop_if_asked()
     part = slice(start, start + batch_size)

@@ -179,6 +179,13 @@ class Progress:
       self._bar.close()
 
 
+def shown_batches(
+  batches: Iterable[T], name: str, *, rows: int, batch_size: int
+) -> Iterator[T]:
+  """`shown` for the batches that so many rows fill, the last one maybe not."""
+  return shown(batches, name, total=-(-rows // batch_size), unit="batch")
+
+
 def shown(
   pieces: Iterable[T], name: str, *, total: int, unit: str
 ) -> Iterator[T]:
