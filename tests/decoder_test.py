@@ -274,6 +274,19 @@ class AttentionTest(parameterized.TestCase):
       "attention: xla in place of splash, which does not take a bias\n",
     )
 
+  @parameterized.parameters("llama", "gemma3_text")
+  def test_nothing_is_told_of_sequences_that_nobody_has(self, family):
+    attention._tell.cache_clear()
+    model, out = tiny_model(family, attention="tpu"), io.StringIO()
+    with contextlib.redirect_stderr(out):
+      params = model.init(jax.random.key(0))
+    self.assertEqual(out.getvalue(), "")
+    with contextlib.redirect_stderr(out):
+      jax.eval_shape(
+        model.response_logits, params, *t5_test.tiny_batch().values()
+      )
+    self.assertIn("fewer than 128 positions", out.getvalue())
+
   @parameterized.parameters(
     ("auto", {}, "xla"),
     ("auto", {"soft_cap": 3.0}, "einsum"),

@@ -54,6 +54,8 @@ class LanguageModel(NamedTuple):
 def from_module(module: nn.Module, vocab_size: int) -> LanguageModel:
   """The seam of a linen module whose methods are named as it is.
 
+  Its field `config` is a named tuple that has `layers.Numerics`.
+
   The functions are compiled, once for all modules that are equal: outside of
   jit a scan over layers would be compiled anew at every call.
   """
@@ -82,6 +84,8 @@ def _apply(module, method, sizes, params, *args):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _init(module, rng):
+  """Parameters, for which no kernel is chosen: its sequences are nobody's."""
+  module = module.clone(config=module.config._replace(attention="auto"))
   one = jnp.zeros((1, 1), jnp.int32)
   method = type(module).response_logits
   return module.init(rng, one, one == 0, one, method=method)["params"]
