@@ -103,11 +103,11 @@ class CardTest(absltest.TestCase):
     self.assertEqual(
       told.getvalue().splitlines(),
       [
-        "data: train, 4 records: 1,200 more rows gave no record; 1 have an "
-        "empty response; 25.0% of the prompts are cut; 25.0% of the responses "
-        "are cut; 2 ids stand there before; 1 prompts stand there before; "
-        "2 prompts are also in another split",
-        "data: test, 2 records: 1 prompts are also in another split",
+        "data: train, 4 records: rows that gave no record: 1,200; empty "
+        "responses: 1; 25.0% of the prompts are cut; 25.0% of the responses "
+        "are cut; repeated ids: 2; repeated prompts: 1; prompts that are also "
+        "in another split: 2",
+        "data: test, 2 records: prompts that are also in another split: 1",
       ],
     )
 

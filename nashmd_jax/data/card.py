@@ -12,13 +12,13 @@ from nashmd_jax.data import records
 
 LOOKED_AT = 2000
 LOST = {
-  "left_out": "more rows gave no record",
-  "empty_responses": "have an empty response",
+  "left_out": "rows that gave no record",
+  "empty_responses": "empty responses",
 }
 REPEATED = {
-  "duplicate_ids": "ids stand there before",
-  "prompts_again": "prompts stand there before",
-  "shared_prompts": "prompts are also in another split",
+  "duplicate_ids": "repeated ids",
+  "prompts_again": "repeated prompts",
+  "shared_prompts": "prompts that are also in another split",
 }
 Example = Mapping[str, Any]
 Card = dict[str, int | float]
@@ -107,7 +107,7 @@ def lines(card: Mapping[str, Card]) -> Iterator[str]:
 
 def _told(counts: Card, sentences: Mapping[str, str]) -> list[str]:
   return [
-    f"{counts[name]:,} {told}"
+    f"{told}: {counts[name]:,}"
     for name, told in sentences.items()
     if counts[name]
   ]
