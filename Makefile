@@ -7,12 +7,16 @@ BIN := .venv/bin
 MODELS := .venv-models/bin
 TPU := .venv-tpu/bin
 
-.PHONY: demo sweep games certify judges models real scale seams bench test test-slow slurm \
-  lint format lock clean
+.PHONY: demo showcase sweep games certify judges models real scale seams \
+  bench test test-slow slurm lint format lock clean
 
 demo: WORKDIR ?= out/demo
 demo: .venv/ready
 	$(BIN)/python -m figures.demo --started=$(STARTED) --workdir=$(WORKDIR)
+
+# FLAGS=--methods=rlhf,self_play runs others; --variant=gpu takes more of all.
+showcase: .venv/ready
+	$(BIN)/python -m figures.showcase $(FLAGS)
 
 sweep: .venv/ready
 	$(BIN)/python -m nashmd_jax.sweeps.run --config=$(CONFIG) --jobs=$(JOBS) \
