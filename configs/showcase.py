@@ -39,13 +39,10 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   config.chat.system = "You write summaries."
   config.chat.user = "Summarize in one short sentence:\n\n{prompt}"
   config.sft.train.steps = 0
-  config.raters = {
-    "weights": {"coverage": 0.4, "brevity": 0.3, "grounding": 0.3},
-    "sharpness": {"coverage": 10.0, "brevity": 0.3, "grounding": 10.0},
-  }
   config.preference.template.prompt = PAIR
   config.reward.template.prompt = SINGLE
   config.nash.watch = ("raters",)
+  config.nash.kl_coef = 0.02
   config.tournament.judges = ("raters", "preference")
   if variant == "full":
     make_small(config)
@@ -58,7 +55,9 @@ def make_small(config: ml_collections.ConfigDict) -> None:
   """What 2 CPU cores do in three hours."""
   config.layout = {"prompt_buckets": (56, 72), "max_response": 40}
   config.comparisons.prompts.update({"train": 160, "validation": 32})
-  config.comparisons.drawing.batch_size = 16
+  config.comparisons.drawing.update(
+    {"batch_size": 16, "samples_per_prompt": 5}
+  )
   for name, batch, steps, rate in (
     ("preference", 8, 80, 1e-3),
     ("reward", 8, 80, 1e-3),
