@@ -34,7 +34,8 @@ models: .venv-models/ready
 scale: .venv-tpu/ready
 	$(TPU)/python -m figures.scale
 
-real: .venv-models/ready
+real: .venv-models/ready .venv-tpu/ready
+	-$(TPU)/python -m figures.real_kernels
 	$(MODELS)/python -m figures.real
 
 # Its adapters are held against peft and transformers.

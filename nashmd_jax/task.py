@@ -154,17 +154,18 @@ def make_models(
   Args:
     configs: by field.
     devices: that the models run on; they decide on the attention kernel.
-  Raises: Mistake for a kernel that these devices cannot use.
   """
-  asked = functools.partial(
-    attention.on_devices,
-    platform=devices.mesh.devices.flat[0].platform,
-    split=devices.mode == "jit" and devices.mesh.size > 1,
-  )
-  return {
-    name: models.make_model(made._replace(attention=asked(made.attention)))
-    for name, made in configs.items()
-  }
+  platform = devices.mesh.devices.flat[0].platform
+  made = {}
+  for name, config in configs.items():
+    kernel = attention.on_devices(config.attention, platform=platform)
+    model = models.make_model(config._replace(attention=kernel))
+    mapped = {
+      part: sharding.on_mesh(getattr(model, part), devices)
+      for part in ("prefill", "decode", "response_logits", "next_logits")
+    }
+    made[name] = model._replace(**mapped)
+  return made
 
 
 def check_lora(

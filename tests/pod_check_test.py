@@ -177,7 +177,7 @@ class ProgramsTest(parameterized.TestCase):
 class KernelTest(parameterized.TestCase):
   @parameterized.parameters(
     ("tpu", 1, "jit", True),
-    ("tpu", 4, "jit", False),
+    ("tpu", 4, "jit", True),
     ("tpu", 4, "pmap", True),
     ("cpu", 1, "jit", False),
   )
@@ -185,7 +185,10 @@ class KernelTest(parameterized.TestCase):
     self, platform, count, mode, splash
   ):
     places = np.array([types.SimpleNamespace(platform=platform)])
-    mesh = types.SimpleNamespace(devices=places, size=count)
+    abstract = tiny_runs.devices(count).mesh.abstract_mesh
+    mesh = types.SimpleNamespace(
+      devices=places, size=count, abstract_mesh=abstract
+    )
     devices = types.SimpleNamespace(mesh=mesh, mode=mode)
     config = models.make_config(
       family="llama", vocab_size=64, width=16, num_layers=1, num_heads=1,
@@ -198,6 +201,8 @@ class KernelTest(parameterized.TestCase):
       params, tokens, tokens == 0, tokens
     )
     self.assertEqual("pallas_call" in str(program), splash)
+    split = splash and mode == "jit" and count > 1
+    self.assertEqual("shard_map" in str(program), split)
 
 
 class CheckTest(parameterized.TestCase):

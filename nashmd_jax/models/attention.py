@@ -10,8 +10,8 @@ import sys
 import jax
 from jax import lax
 import jax.numpy as jnp
-
-from nashmd_jax import mistakes
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 KERNELS = ("einsum", "xla", "cudnn", "splash")
 LANES = 128
@@ -25,27 +25,18 @@ ORDER = {
 }
 
 
-def on_devices(requested: str, *, platform: str, split: bool) -> str:
+def on_devices(requested: str, *, platform: str) -> str:
   """What a model asks for on given devices: "auto" becomes their order.
 
   The host does not matter: a program may be compiled for devices that it does
-  not have. The compiler cannot split the splash kernel.
+  not have.
 
   Args:
     requested: see `choose_kernel`.
     platform: of the devices, such as "tpu".
-    split: whether one program is split over several of them.
   Returns: for `choose_kernel`.
-  Raises: Mistake for a kernel that cannot be split.
   """
-  if split and requested in ("splash", "tpu"):
-    raise mistakes.Mistake(
-      f"model.attention: got {requested!r}, which one program on several "
-      "devices cannot use; set it to 'auto'"
-    )
-  if requested != "auto" or (platform == "tpu" and split):
-    return requested
-  return platform if platform in ORDER else requested
+  return platform if requested == "auto" and platform in ORDER else requested
 
 
 def choose_kernel(
@@ -244,7 +235,7 @@ def _splash(queries, keys, values, *, window, local, soft_cap, interpret=False):
   Heads and positions are filled up to whole blocks: with zeros, which add
   nothing to a score, and behind the last position, where no query looks.
   """
-  length, heads, head_dim = queries.shape[1:]
+  length, head_dim = queries.shape[1], queries.shape[3]
   fill = (0, -length % LANES), (0, 0), (0, -head_dim % LANES)
   by_head = [
     jnp.swapaxes(jnp.pad(x, ((0, 0), *fill)), 1, 2)
@@ -252,15 +243,48 @@ def _splash(queries, keys, values, *, window, local, soft_cap, interpret=False):
   ]
 
   def run(window):
-    size = length + fill[0][1]
-    kernel = _splash_kernel(size, heads, window, soft_cap, interpret)
-    return jax.vmap(kernel)
+    def mix(queries, keys, values):
+      heads, size = queries.shape[1:3]
+      kernel = _splash_kernel(size, heads, window, soft_cap, interpret)
+      return jax.vmap(kernel)(queries, keys, values)
+
+    return mix
+
+  def choose(local, *by_head):
+    return lax.cond(local, run(window), run(None), *by_head)
 
   if window is None or local is True:
-    mixed = run(window)(*by_head)
+    mixed = _split(run(window), *by_head)
   else:
-    mixed = lax.cond(local, run(window), run(None), *by_head)
+    mixed = _split(choose, local, *by_head)
   return jnp.swapaxes(mixed, 1, 2)[:, :length, :, :head_dim]
+
+
+def _split(function, *args):
+  """function(*args), by each device of the context's mesh for its own part.
+
+  The compiler cannot split a kernel of ours: the mesh has an axis that rows,
+  and one that heads are split along, where it divides them. Of no mesh, and
+  where a program is one device's already, it is the function.
+
+  Args:
+    function: of scalars and arrays [B, H or G, ...], giving one such array.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or any(kind != AxisType.Auto for kind in mesh.axis_types):
+    return function(*args)
+  arrays = [x for x in args if jnp.ndim(x)]
+  place = P(*(
+    name if all(x.shape[i] % mesh.shape[name] == 0 for x in arrays) else None
+    for i, name in enumerate(mesh.axis_names)
+  ))  # fmt: skip
+  return jax.shard_map(
+    function,
+    mesh=mesh,
+    in_specs=tuple(place if jnp.ndim(x) else P() for x in args),
+    out_specs=place,
+    check_vma=False,
+  )(*args)
 
 
 def _splash_kernel(length, heads, window, soft_cap, interpret):

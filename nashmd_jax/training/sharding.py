@@ -322,3 +322,22 @@ def by_rows(
   return lambda params, batch: jax.device_get(
     compiled(params, shard_batch(batch, devices.mesh))
   )
+
+
+def on_mesh(
+  function: Callable[..., Any], devices: Devices
+) -> Callable[..., Any]:
+  """The function, for programs that are split over the devices by jit.
+
+  Kernels that the compiler cannot split find the mesh in the context of their
+  trace, and are split by `models.attention`; what is computed is the same.
+  """
+  if devices.mode == "pmap" or devices.mesh.size == 1:
+    return function
+
+  @functools.wraps(function)
+  def run(*args):
+    with jax.sharding.use_abstract_mesh(devices.mesh.abstract_mesh):
+      return function(*args)
+
+  return run
