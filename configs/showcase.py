@@ -55,9 +55,7 @@ def make_small(config: ml_collections.ConfigDict) -> None:
   """What 2 CPU cores do in three hours."""
   config.layout = {"prompt_buckets": (56, 72), "max_response": 40}
   config.comparisons.prompts.update({"train": 160, "validation": 32})
-  config.comparisons.drawing.update(
-    {"batch_size": 16, "samples_per_prompt": 5}
-  )
+  config.comparisons.drawing.update({"batch_size": 16, "samples_per_prompt": 5})
   for name, batch, steps, rate in (
     ("preference", 8, 80, 1e-3),
     ("reward", 8, 80, 1e-3),
