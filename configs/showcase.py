@@ -39,6 +39,8 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   config.chat.system = "You write summaries."
   config.chat.user = "Summarize in one short sentence:\n\n{prompt}"
   config.sft.train.steps = 0
+  attention, mlp = ("query", "key", "value", "out"), ("gate", "up", "down")
+  config.lora.targets = (*attention, *mlp)
   config.preference.template.prompt = PAIR
   config.reward.template.prompt = SINGLE
   config.nash.watch = ("raters",)
@@ -57,8 +59,8 @@ def make_small(config: ml_collections.ConfigDict) -> None:
   config.comparisons.prompts.update({"train": 160, "validation": 32})
   config.comparisons.drawing.update({"batch_size": 16, "samples_per_prompt": 5})
   for name, batch, steps, rate in (
-    ("preference", 8, 80, 1e-3),
-    ("reward", 8, 80, 1e-3),
+    ("preference", 8, 60, 1e-3),
+    ("reward", 8, 60, 1e-3),
     ("nash", 8, 120, 5e-4),
   ):
     section = config[name]
