@@ -28,7 +28,7 @@ from figures import demo, rows
 from nashmd_jax import files
 from nashmd_jax.data import records
 from nashmd_jax.evaluation import win_rates
-from nashmd_jax.judges import raters
+from nashmd_jax.judges import raters, scorers
 from tests import real_data
 
 CONFIG = "configs/showcase.py"
@@ -141,16 +141,16 @@ def texts(name: str) -> list[dict[str, str]]:
 def win_probs(name: str, other: str) -> np.ndarray:
   """The exact raters' preference for one policy's texts, f64[prompts]."""
   population = raters.make_population(**showcase.get_config().raters)
+  judge = scorers.make_rater_judge(population)
   known = {row["id"]: row for row in summaries("dev")}
-  found = []
-  for a, b in zip(texts(name), texts(other), strict=True):
-    row, said = known[a["id"]], [a["response"], b["response"]]
-    assert a["id"] == b["id"]
-    scores = raters.score_matrix(
-      population, row["prompt"], row["response"], said
-    )
-    found.append(raters.win_prob(population, *scores))
-  return np.array(found)
+  ours, theirs = texts(name), texts(other)
+  ids = [one["id"] for one in ours]
+  assert ids == [one["id"] for one in theirs]
+  return judge(
+    [known[key] for key in ids],
+    [one["response"] for one in ours],
+    [one["response"] for one in theirs],
+  )
 
 
 def compare(name: str, other: str) -> tuple[float, float, float]:
