@@ -26,7 +26,7 @@ import torch
 import transformers
 
 from configs import finetune
-from figures import rows
+from figures import real_kernels, rows
 from nashmd_jax import files, tokenization
 from nashmd_jax.data import messages
 from nashmd_jax.hub import folders
@@ -285,7 +285,7 @@ def main() -> int:
   """Measures all rows and writes them."""
   transformers.logging.set_verbosity_error()
   transformers.logging.disable_progress_bar()
-  kernels = OUT.parent / "real_kernels.json"
+  kernels = real_kernels.OUT
   absent = rows.row(f"{kernels} is absent", None, "=", 0)
   found = files.load_json(kernels) if kernels.exists() else [absent]
   for name in NAMES:

@@ -8,10 +8,7 @@ import pathlib
 import sys
 
 from configs import finetune
-from figures import rows
-from nashmd_jax import mistakes
-from nashmd_jax.capacity import pod_check
-from nashmd_jax.stages import text
+from figures import rows, scale_pod
 from tests import real_data
 
 OUT = pathlib.Path("out") / "real_kernels.json"
@@ -29,10 +26,9 @@ def kernel_row(name: str) -> rows.Row:
     return rows.row(f"{claim}; {folder} is absent", None, "=", 0)
   config = finetune.get_config().unlock()
   config.model.pretrained = str(folder.absolute())
-  try:
-    check = pod_check.check_config(text.PIPELINE, config, SLICE, print)
-  except mistakes.Mistake as mistake:
-    return rows.row(f"{claim}; {mistake}", None, "=", 0)
+  check = scale_pod.measure(config, SLICE)
+  if check is None:
+    return rows.row(claim, None, "=", 0)
   costs = [check.costs[job] for job in ("nash/nash_md", "preference", "sft")]
   without = sum(KERNEL not in cost.kernels for cost in costs)
   return rows.row(f"{claim}, of {len(costs)}", without, "=", 0)

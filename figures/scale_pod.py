@@ -121,7 +121,7 @@ def decode_rows() -> list[rows.Row]:
   return found
 
 
-def _check(
+def measure(
   config: ml_collections.ConfigDict, topology: str
 ) -> pod_check.Check | None:
   """None without libtpu, or if no slice is large enough."""
@@ -173,7 +173,7 @@ def decoder_rows() -> list[rows.Row]:
   """The smallest slices that hold the runs with decoders."""
   found = []
   for variant, bar in DECODERS.items():
-    check = _check(tldr_decoder.get_config(variant), CHIP)
+    check = measure(tldr_decoder.get_config(variant), CHIP)
     name = "no slice" if check is None else check.topology
     found.append(
       rows.row(
@@ -275,7 +275,7 @@ def weak_rows(start: compiled.Cost | None) -> list[rows.Row]:
 
 def pod_rows() -> list[rows.Row]:
   """All rows on devices."""
-  check = _check(tldr_t5.get_config(), SLICE)
+  check = measure(tldr_t5.get_config(), SLICE)
   start = None if check is None else check.costs[f"nash/{RUN}"]
   return [
     *layout_rows(),
