@@ -10,8 +10,8 @@ votes of simulated raters which of two answers is preferred, and others of it by
 Nash-MD-PG to be preferred. The setting tournament.policies names the methods
 that play: rlhf, self_play, best_response, best_of_8 beside nash_md.
 
-For 2 CPU cores; `:gpu` after the file name takes whole abstracts and more of
-everything, `:tiny` a few steps.
+For 2 CPU cores; `:gpu` after the file name has room for whole abstracts and
+takes more of everything, `:tiny` a few steps.
 """
 
 import importlib.util
