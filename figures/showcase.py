@@ -139,18 +139,20 @@ def texts(name: str) -> list[dict[str, str]]:
 
 
 def win_probs(name: str, other: str) -> np.ndarray:
-  """The exact raters' preference for one policy's texts, f64[prompts]."""
+  """The exact raters' preference for a policy's texts, f64[prompts]."""
   population = raters.make_population(**showcase.get_config().raters)
   judge = scorers.make_rater_judge(population)
   known = {row["id"]: row for row in summaries("dev")}
   ours, theirs = texts(name), texts(other)
   ids = [one["id"] for one in ours]
   assert ids == [one["id"] for one in theirs]
-  return judge(
-    [known[key] for key in ids],
+  rows = [known[key] for key in ids]
+  said = judge(
+    rows,
     [one["response"] for one in ours],
     [one["response"] for one in theirs],
   )
+  return win_rates.by_prompt(said, win_rates.prompt_numbers(rows))
 
 
 def compare(name: str, other: str) -> tuple[float, float, float]:

@@ -6,13 +6,14 @@ from scipy import optimize, special
 
 from nashmd_jax.evaluation import length, win_rates
 
-ROWS = [{"id": str(i), "prompt": "p", "response": "r"} for i in range(40)]
+ROWS = [{"id": str(i), "prompt": f"p{i}", "response": "r"} for i in range(40)]
 
 
 def rates(win_prob, more_words, confidence=0.95, seed=0):
   return length.at_equal_length(
     np.asarray(win_prob, float),
     np.asarray(more_words, float),
+    np.arange(len(win_prob)),
     confidence=confidence,
     seed=seed,
   )
@@ -149,7 +150,7 @@ class PlayTest(absltest.TestCase):
     self.assertAlmostEqual(rate[1, 0], 0.5, delta=0.06)
     # Its lines of 300 words are among those that were not judged.
     known = length.at_equal_length(
-      special.expit((3 - lengths[:20]) / 4), 3.0 - lengths[:20],
+      special.expit((3 - lengths[:20]) / 4), 3.0 - lengths[:20], np.arange(20),
       confidence=0.95, seed=0,
     )  # fmt: skip
     found = [equal[name][2][1] for name in ("win_rate", "low", "high")]

@@ -6,7 +6,7 @@ from scipy import stats
 
 from nashmd_jax.evaluation import win_rates
 
-ROWS = [{"id": str(i), "prompt": "p", "response": "r"} for i in range(10)]
+ROWS = [{"id": str(i), "prompt": f"p{i}", "response": "r"} for i in range(10)]
 
 
 def length_judge(rows, responses, opponents):
@@ -43,8 +43,51 @@ class IntervalTest(parameterized.TestCase):
       hits += low <= 0.6 <= high
     self.assertGreaterEqual(hits, 380)
 
+  @parameterized.parameters(np.nan, 1.5, -0.1)
+  def test_what_is_no_probability_is_named(self, odd):
+    with self.assertRaisesRegex(ValueError, f"got {odd} at 1"):
+      win_rates.win_rate_interval(np.array([0.5, odd]), 0.95)
+
+  @parameterized.parameters(1.0, 0.05)
+  def test_coverage_where_prompts_repeat(self, spread):
+    rng, prompts = np.random.default_rng(0), np.repeat(np.arange(20), 10)
+    hits = 0
+    for _ in range(400):
+      scores = rng.beta(spread, spread, size=20)[prompts]
+      means = win_rates.by_prompt(scores, prompts)
+      _, low, high = win_rates.win_rate_interval(means, 0.95)
+      hits += low <= 0.5 <= high
+    self.assertGreaterEqual(hits, 380)
+
 
 class PlayTest(parameterized.TestCase):
+  def test_records_of_one_prompt_count_as_one(self):
+    rows = [row | {"id": f"{row['id']}-{i}"} for i in range(6) for row in ROWS]
+    words = np.arange(1, 11)
+
+    def judge(rows, first, second):
+      favoured = np.array([int(row["prompt"][1:]) for row in rows]) < 7
+      ours = np.array([text.startswith("a") for text in first])
+      del second
+      return np.where(favoured == ours, 0.7, 0.4)
+
+    def play(rows):
+      times = len(rows) // 10
+      responses = {"a": [f"a{' a' * n}" for n in words] * times}
+      responses["b"] = ["b b b"] * 10 * times
+      found = win_rates.play(responses, rows, judge, confidence=0.95, seed=0)
+      return [
+        part[name][0][1]
+        for part in (found, found["at_equal_length"])
+        for name in ("win_rate", "low", "high")
+      ]
+
+    once, often = play(ROWS), play(rows)
+    np.testing.assert_allclose(often[:3], once[:3])
+    # Taken for 60 prompts, its interval would be narrower by √6.
+    np.testing.assert_allclose(often[3], once[3], atol=0.01)
+    self.assertGreater(often[5] - often[4], 0.9 * (once[5] - once[4]))
+
   def test_matrix_is_antisymmetric_and_reads_row_against_column(self):
     responses = {
       "short": ["a"] * 10,

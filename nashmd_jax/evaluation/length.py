@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import special
 
+from nashmd_jax.evaluation import clusters
+
 RESAMPLES = 1000
 # λ, a belief that log-odds have a standard deviation of 10; among 500 prompts
 # it moves a win rate of .7 by 2e-5.
@@ -23,6 +25,7 @@ def count_words(texts: Sequence[str]) -> np.ndarray:
 def at_equal_length(
   win_prob: np.ndarray,
   more_words: np.ndarray,
+  prompts: np.ndarray,
   *,
   confidence: float,
   seed: int,
@@ -32,7 +35,7 @@ def at_equal_length(
     logit P = a + b tanh(d / s),  s² = mean_N d²,  P at equal length = σ(a)
 
   The regression maximises Σ_N [p log σ(·) + (1 − p) log σ(−·)] − λ (a² + b²)/2
-  over prompts. Exchanging y and y′ turns (p, d, a) into (1 − p, −d, −a) and
+  over records. Exchanging y and y′ turns (p, d, a) into (1 − p, −d, −a) and
   keeps b: the two readings of a pair sum to one. s is the standard deviation
   of d over both readings, whose mean is 0. tanh, as in length-controlled
   AlpacaEval, lets a judge's liking for length saturate, so that one runaway
@@ -41,38 +44,35 @@ def at_equal_length(
   it is longer.
 
   Where all are equally long this is the mean of `win_prob`, but for λ. Where
-  the difference is the same on every prompt, and not 0, nothing tells length
+  the difference is the same in every record, and not 0, nothing tells length
   from quality. The interval is the percentile one over `RESAMPLES` draws of
-  the prompts, with s as it is. Where all prompts agree their draws agree too:
-  it is then too narrow, which the Clopper-Pearson one of the win rate is not.
+  the prompts, each with all of its records, with s as it is. Where all prompts
+  agree their draws agree too: it is then too narrow, which the Clopper-Pearson
+  one of the win rate is not.
 
   Args:
-    win_prob: f64[N] p in [0, 1], votes or probabilities, of independent
-      prompts.
+    win_prob: f64[N] p in [0, 1], votes or probabilities.
     more_words: f64[N] d, words of y minus those of y′.
+    prompts: [N], what tells prompts apart, which are independent.
     confidence: level of the two-sided interval.
-    seed: of the draws; the same prompts are drawn for the same seed and N.
+    seed: of the draws; the same ones for the same seed and number of prompts.
   Returns: (σ(a), low, high); (½, 0, 1) if nothing can be told.
   Source: Dubois et al., 2024 (arXiv 2404.04475), without its terms of the
     instruction; Efron and Tibshirani 1993, ch. 13, for the interval.
   """
-  count = len(win_prob)
   values, which = np.unique(more_words, return_inverse=True)
-  if not count or (len(values) == 1 and values[0]):
+  if not len(values) or (len(values) == 1 and values[0]):
     return 0.5, 0.0, 1.0
   scale = np.sqrt(np.mean(np.square(more_words)))
   feature = np.tanh(values / scale) if scale else values
-  rng = np.random.default_rng(seed)
-  draws = rng.integers(count, size=(RESAMPLES, count))
-  draws = np.concatenate([np.arange(count)[None], draws])
-  # All that the likelihood reads: prompts and wins at each difference.
-  cells = which[draws] + len(values) * np.arange(len(draws))[:, None]
-  seen, won = (
-    np.bincount(cells.ravel(), weights, len(draws) * len(values))
-    for weights in (None, win_prob[draws].ravel())
-  )
-  shape = (len(draws), len(values))
-  intercept, _ = fit(seen.reshape(shape), won.reshape(shape), feature)
+  # All that the likelihood reads: records and wins at each difference.
+  at = which[:, None] == np.arange(len(values))
+  columns = np.concatenate([at, at * win_prob[:, None]], axis=1)
+  every = dict(enumerate(columns.T.astype(np.float64)))
+  sums = clusters.resample(every, prompts, resamples=RESAMPLES, seed=seed)
+  table = np.array([[one.whole, *one.drawn] for one in sums.values()]).T
+  seen, won = np.split(table, 2, axis=1)
+  intercept, _ = fit(seen, won, feature)
   rates = special.expit(intercept)
   tail = (1 - confidence) / 2
   low, high = np.quantile(rates[1:], [tail, 1 - tail])

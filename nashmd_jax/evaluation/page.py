@@ -97,7 +97,7 @@ def make_page(
     judges_style=judges_page.STYLE,
     judges=judges_page.section(workdir),
     curves=f"data:image/png;base64,{image}",
-    samples=min(SAMPLES, results["prompts"]),
+    samples=min(SAMPLES, results["records"]),
     side_by_side=_side_by_side(results["policies"], workdir),
     stages=_stages(workdir),
   )

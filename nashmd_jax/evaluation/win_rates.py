@@ -25,9 +25,16 @@ def win_rate_interval(
     win_prob: f64[N], one value for each independent prompt.
     confidence: level of the two-sided interval, 0.95 for one.
   Returns: (mean, low, high); of no prompt (½, 0, 1), all that can be said.
+  Raises: ValueError for what is no probability.
   """
   if not len(win_prob):
     return 0.5, 0.0, 1.0
+  odd = ~((win_prob >= 0) & (win_prob <= 1))
+  if odd.any():
+    raise ValueError(
+      f"win_prob: got {win_prob[odd][0]} at {np.argmax(odd)}, expected "
+      "probabilities between 0 and 1"
+    )
   wins, count = float(np.sum(win_prob)), len(win_prob)
 
   def interval(k):
@@ -37,6 +44,25 @@ def win_rate_interval(
   low = interval(int(np.floor(wins + 1e-9))).low
   high = interval(int(np.ceil(wins - 1e-9))).high
   return wins / count, float(low), float(high)
+
+
+def prompt_numbers(rows: Sequence[records.Record]) -> np.ndarray:
+  """int[N], the same for records of the same prompt, in order."""
+  numbers: dict[str, int] = {}
+  return np.array(
+    [numbers.setdefault(row["prompt"], len(numbers)) for row in rows], int
+  )
+
+
+def by_prompt(values: np.ndarray, prompts: np.ndarray) -> np.ndarray:
+  """The mean of each prompt's records, f64[prompts], which are independent.
+
+  Args:
+    values: f64[N], of each record.
+    prompts: [N], what tells prompts apart.
+  """
+  _, which = np.unique(prompts, return_inverse=True)
+  return np.bincount(which, values) / np.bincount(which)
 
 
 def play(
@@ -52,18 +78,17 @@ def play(
 
   Args:
     responses: by policy, one for each of N records.
-    rows: N summary records.
-    judge: scores pairs of strings; a prompt for which it gives NaN in either
-      order counts nowhere.
+    rows: N summary records; those of one prompt count as one.
+    judge: of strings; a pair with NaN in either order counts nowhere.
     confidence: of the intervals.
     seed: of the draws behind the intervals at equal length.
     between: called before every pair of policies; may end the play.
   Returns: "win_rate", "low", "high": [M, M] lists, row against column;
-    "at_equal_length": the same three, see `length`; "order_gap", the mean
-    |P(a ≻ b) + P(b ≻ a) − 1|, 0 for a fair judge; and "judged", the share of
-    the pairs of responses that it judged.
+    "at_equal_length": the same, see `length`; "order_gap", the mean
+    |P(a ≻ b) + P(b ≻ a) − 1|; and "judged", the share of pairs it judged.
   """
   names = list(responses)
+  prompts = prompt_numbers(rows)
   words = {name: length.count_words(responses[name]) for name in names}
   table = np.full((2, 3, len(names), len(names)), 0.5)
   gaps, judged = [], []
@@ -79,9 +104,13 @@ def play(
     win_prob = 0.5 * (forward + 1 - backward)
     more_words = words[names[i]] - words[names[j]]
     ends = (
-      win_rate_interval(win_prob[known], confidence),
+      win_rate_interval(by_prompt(win_prob[known], prompts[known]), confidence),
       length.at_equal_length(
-        win_prob[known], more_words[known], confidence=confidence, seed=seed
+        win_prob[known],
+        more_words[known],
+        prompts[known],
+        confidence=confidence,
+        seed=seed,
       ),
     )
     for one, (rate, low, high) in zip(table, ends, strict=True):

@@ -43,7 +43,8 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, Any]:
   responses, chosen, ended = policies.write_all(config, task, workdir, rows)
   results = {
     "policies": list(section.policies),
-    "prompts": len(rows),
+    "records": len(rows),
+    "prompts": len({row["prompt"] for row in rows}),
     "confidence": section.confidence,
     "chosen": chosen,
     "ended": ended,
@@ -60,7 +61,7 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, Any]:
     functools.partial(save, workdir / job, rows, responses, results)
   )
   _print_against_start(results)
-  return {"prompts": len(rows)}
+  return {key: results[key] for key in ("records", "prompts")}
 
 
 def _play(config, task, workdir, name, responses, rows) -> dict[str, Any]:
@@ -112,6 +113,11 @@ def save(
 
 
 def _print_against_start(results) -> None:
+  if results["prompts"] < results["records"]:
+    print(
+      f"tournament: {results['records']} records of {results['prompts']} "
+      "prompts; records of one prompt count as one"
+    )
   judge = next(iter(results["judges"]))
   title = results["judges"][judge]["title"]
   for name in results["policies"]:
