@@ -5,9 +5,12 @@ import pathlib
 from unittest import mock
 
 from absl.testing import absltest, parameterized
+import numpy as np
 
 from figures import showcase
+from nashmd_jax import files
 from nashmd_jax.data import records
+from tests import real_data
 
 
 class ShowcaseTest(parameterized.TestCase):
@@ -46,6 +49,24 @@ class ShowcaseTest(parameterized.TestCase):
     self.assertEqual([one["id"] for one in kept], ["0", "1", "2"])
     self.assertGreater(ours.min(), 0.8)
     self.assertAlmostEqual(float((ours + theirs).max()), 1.0)
+
+  def test_the_readme_tells_what_was_found(self):
+    readme = " ".join(pathlib.Path("README.md").read_text().split())
+    told = files.load_json(showcase.FOUND / "nash_md.json")
+    rate, low, high = told["by_training_judge"]
+    said = [f"{rate:.3f} ({low:.3f} to {high:.3f})", f"Commit {told['commit']}"]
+    start, trained = (told["ended"][name] for name in ("sft", "nash_md"))
+    said.append(f"| {start:.0%} | {trained:.0%} |")
+    texts = [showcase.texts(name) for name in ("sft", "nash_md")]
+    words = [
+      np.mean([len(one["response"].split()) for one in some]) for some in texts
+    ]
+    said.append("| {:.0f} | {:.0f} |".format(*words))
+    if real_data.FOLDER.exists():
+      rate, low, high = showcase.compare("nash_md", "sft")
+      said.append(f"{rate:.3f} ({low:.3f} to {high:.3f})")
+    for one in said:
+      self.assertIn(one, readme)
 
 
 if __name__ == "__main__":
