@@ -45,8 +45,7 @@ def claim(config: Config, place: Place, further: Callable[[], None]) -> None:
     further()
 
   distributed.on_first(work)
-  path = place.workdir / workdir_lib.CONFIG
-  if distributed.anywhere(not path.exists()):
+  if not distributed.all_see(place.workdir):
     raise mistakes.Mistake(
       f"{place.workdir}: not every process sees what process 0 wrote there; "
       "choose a --workdir that all hosts share"

@@ -147,6 +147,40 @@ class OnFirstTest(parameterized.TestCase):
       self.assertEqual(raised.exception.sentences, error.sentences)
 
 
+class AllSeeTest(absltest.TestCase):
+  def test_a_disk_of_its_own_holds_no_mark_of_another_host(self):
+    ours, theirs = (
+      pathlib.Path(self.create_tempdir(name).full_path) for name in "ab"
+    )
+    for folder in (ours, theirs):
+      (folder / "config.json").write_text("{}")
+    sent, seen = [], []
+
+    def as_process(first, folder):
+      def broadcast(value):
+        if first:
+          sent.append(value)
+        told = dict(sent[len(seen)])
+        seen.append(folder)
+        if isinstance(told["value"], str):
+          # The path is the same on both hosts, what lies there is not.
+          told["value"] = str(folder / pathlib.Path(told["value"]).name)
+        return told
+
+      seen.clear()
+      with (
+        mock.patch.object(jax, "process_count", return_value=2),
+        mock.patch.object(distributed, "is_first", return_value=first),
+        mock.patch.object(distributed, "_broadcast", broadcast),
+        mock.patch.object(distributed, "anywhere", lambda flag: flag),
+      ):
+        return distributed.all_see(folder)
+
+    self.assertTrue(as_process(True, ours))
+    self.assertFalse(as_process(False, theirs))
+    self.assertLen(list(ours.iterdir()), 1)
+
+
 class SaveTest(absltest.TestCase):
   def test_two_processes_save_what_they_share_as_one_does(self):
     root = pathlib.Path(self.create_tempdir().full_path)

@@ -8,10 +8,12 @@ writing a file that all read, goes through `on_first`.
 from collections.abc import Callable, Mapping, Sequence
 import json
 import os
+import pathlib
 import signal
 import sys
 import traceback
 from typing import Any, NoReturn
+import uuid
 
 import jax
 from jax.experimental import multihost_utils
@@ -154,6 +156,26 @@ def anywhere(flag: bool) -> bool:
   if jax.process_count() == 1:
     return flag
   return bool(np.any(multihost_utils.process_allgather(np.int32(flag))))
+
+
+def all_see(folder: pathlib.Path) -> bool:
+  """Whether every process sees what process 0 writes into a folder.
+
+  A name that nobody has looked for before tells: a host may hold a folder of
+  that path, and even the same files, on a disk of its own.
+  """
+  if jax.process_count() == 1:
+    return True
+
+  def write():
+    mark = folder / f".seen-{uuid.uuid4().hex}"
+    mark.touch()
+    return str(mark)
+
+  mark = pathlib.Path(on_first(write))
+  absent = anywhere(not mark.exists())
+  on_first(mark.unlink)
+  return not absent
 
 
 def must_stop() -> bool:
