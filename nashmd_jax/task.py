@@ -162,9 +162,10 @@ def make_models(
     model = models.make_model(config._replace(attention=kernel))
     mapped = {
       part: sharding.on_mesh(getattr(model, part), devices)
-      for part in ("prefill", "decode", "response_logits", "next_logits")
+      for part in ("prefill", "decode", "response_states", "next_states")
     }
-    made[name] = model._replace(**mapped)
+    parts = devices.mesh.shape["data"] if devices.mode == "jit" else 1
+    made[name] = model._replace(row_parts=parts, **mapped)
   return made
 
 

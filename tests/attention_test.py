@@ -207,8 +207,8 @@ class AttentionTest(parameterized.TestCase):
     (_, expected), slopes = run(plain, params)
     stored = jax.device_put(params, sharding.shardings(params, devices))
     split = models.make_model(made._replace(attention="splash"))
-    mapped = sharding.on_mesh(split.response_logits, devices)
-    split = split._replace(response_logits=mapped)
+    mapped = sharding.on_mesh(split.response_states, devices)
+    split = split._replace(response_states=mapped)
     with mock.patch.object(attention, "_splash_kernel", kernel):
       (_, got), found = run(split, stored)
     self.assertEqual(seen, {heads})

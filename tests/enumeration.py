@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nashmd_jax import models
+from nashmd_jax.judges import preference_model
 
 VOCAB, EOS = 3, 0
 
@@ -49,9 +50,11 @@ def table_model(length: int) -> models.LanguageModel:
     shape = (2, prefixes, VOCAB)
     return {"logits": jax.random.normal(rng, shape)}
 
-  def response_logits(params, prompts, prompt_mask, tokens):
+  def response_states(params, prompts, prompt_mask, tokens):
     del prompt_mask
-    return params["logits"][prompts[:, :1], prefix_ids(tokens)]
+    each = len(tokens) // len(prompts)
+    prompt = jnp.repeat(prompts[:, :1], each, axis=0)
+    return params["logits"][prompt, prefix_ids(tokens)]
 
   def prefill(params, prompts, prompt_mask, lanes_per_prompt, max_response):
     del params, prompt_mask, max_response
@@ -63,16 +66,22 @@ def table_model(length: int) -> models.LanguageModel:
     prefix = jnp.where(fed < 0, 0, prefix * VOCAB + fed + 1)
     return params["logits"][prompt, prefix], (prompt, prefix)
 
-  def next_logits(params, prompts, prompt_mask, tokens, lengths):
+  def next_states(params, prompts, prompt_mask, tokens, lengths):
     raise NotImplementedError("a table answers no questions")
+
+  def logits(params, states, tokens):
+    del params
+    return states if tokens is None else states[..., jnp.array(tokens)]
 
   return models.LanguageModel(
     init=init,
     prefill=prefill,
     decode=decode,
-    response_logits=response_logits,
-    next_logits=next_logits,
+    response_states=response_states,
+    next_states=next_states,
+    logits=logits,
     vocab_size=VOCAB,
+    one_sequence=False,
   )
 
 
@@ -100,7 +109,8 @@ def table_judge(win: jax.Array, length: int):
 
   def judge(keys, prompts, y, y_opp):
     del keys
-    return win[prompts[0][:, 0], number(y), number(y_opp)]
+    prompt = preference_model.each(prompts, len(y[0]))[0][:, 0]
+    return win[prompt, number(y), number(y_opp)]
 
   return judge
 
@@ -108,4 +118,8 @@ def table_judge(win: jax.Array, length: int):
 def table_scorer(reward: jax.Array, length: int):
   """A token scorer that looks r(x, y) up in reward f64[prompts, Y]."""
   number = response_number(length)
-  return lambda prompts, y: reward[prompts[0][:, 0], number(y)]
+
+  def score(prompts, y):
+    return reward[preference_model.each(prompts, len(y[0]))[0][:, 0], number(y)]
+
+  return score

@@ -75,17 +75,33 @@ def distributions(
   world: World, params, temperature: float = TEMPERATURE
 ) -> jax.Array:
   """log π(· | x, y_<n) of every response, teacher forced, f64[X, Y, R, V]."""
-  size = len(world.tokens)
-  prompts = jnp.repeat(jnp.arange(PROMPTS), size)[:, None]
-  log_probs = policy.response_distributions(
-    enumeration.table_model(world.length),
-    params,
-    prompts=prompts,
-    prompt_mask=prompts == prompts,
-    responses=jnp.tile(world.tokens, (PROMPTS, 1)),
-    temperature=temperature,
+  model, read = _states(world, params)
+  log_probs = policy.distributions(model, read, temperature=temperature)
+  return log_probs.reshape(PROMPTS, -1, *log_probs.shape[1:])
+
+
+def _states(world: World, params):
+  """A table's reading of every response to every prompt, prompt by prompt."""
+  model = enumeration.table_model(world.length)
+  prompts = jnp.arange(PROMPTS)[:, None]
+  every = jnp.tile(world.tokens, (PROMPTS, 1))
+  states = model.response_states(params, prompts, prompts == prompts, every)
+  return model, policy.States(params, states)
+
+
+def token_log_probs_and_kl(world: World, params) -> jax.Array:
+  """What a loss with the exact KL reads of every token, f64[X, Y, R, 2]."""
+  model, read = _states(world, params)
+  _, reference = _states(world, world.sets["reference"])
+  found = policy.log_probs_and_kl(
+    model,
+    read,
+    reference,
+    jnp.tile(world.tokens, (PROMPTS, 1)),
+    temperature=TEMPERATURE,
   )
-  return log_probs.reshape(PROMPTS, size, *log_probs.shape[1:])
+  found = jnp.stack(found, axis=-1)
+  return found.reshape(PROMPTS, -1, *found.shape[1:])
 
 
 def token_log_probs(
@@ -254,12 +270,10 @@ def pg_estimate(
 
 
 def exact_kl_estimate(world: World, loss, draws, **scores) -> np.ndarray:
-  """`pg_estimate` of a loss of whole distributions."""
+  """`pg_estimate` of a loss with the KL of each prefix."""
   x, y, z = pair_rows(world)
   writer = jnp.exp(log_policy(world, world.sets["policy"]))
   constant = dict(
-    ref_log_probs=distributions(world, world.sets["reference"])[x, y],
-    tokens=world.tokens[y],
     mask=world.mask[y],
     kl_coef=KL_COEF,
     **{name: value[x, y, z] for name, value in scores.items()},
@@ -267,8 +281,10 @@ def exact_kl_estimate(world: World, loss, draws, **scores) -> np.ndarray:
   mean = sum(draws) / len(draws)
   return expectation(
     world,
-    distributions,
-    lambda rows: loss(log_probs=rows, **constant)[0].value,
+    token_log_probs_and_kl,
+    lambda rows: (
+      loss(log_prob=rows[..., 0], token_kl=rows[..., 1], **constant)[0].value
+    ),
     writer[x, y] * mean[x, z],
     x,
     y,

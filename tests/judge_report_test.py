@@ -61,12 +61,10 @@ class JudgeReportTest(absltest.TestCase):
     )
     said = judge_report.read("reward", model, alone)(params, columns)
     for name, responses in (("reward_a", a), ("reward_b", b)):
-      np.testing.assert_array_equal(
-        said[name],
-        preference_model.reward(
-          model, params, alone, prompts=prompts, responses=responses
-        ),
+      expected = preference_model.reward(
+        model, params, alone, prompts=prompts, responses=responses
       )
+      np.testing.assert_allclose(said[name], expected, atol=2e-6)
 
   def test_a_row_a_comparison(self):
     workdir, results = self.save()

@@ -256,7 +256,8 @@ class ScoresTest(parameterized.TestCase):
       orders="one",
     )
     rng = np.random.default_rng(0)
-    log_prob, reference = -rng.random((2, 4, 3)).astype(np.float32)
+    names = ("log_prob", "ref_log_prob")
+    read = dict(zip(names, -rng.random((2, 4, 3), np.float32), strict=True))
 
     def loss(answers):
       rows = {
@@ -266,7 +267,7 @@ class ScoresTest(parameterized.TestCase):
         "responses_mask": np.ones((4, 3), bool),
         "responses": np.zeros((4, 3), np.int32),
       }
-      return algorithm.loss(log_prob, reference, rows, 0.1)
+      return algorithm.loss(read, rows, 0.1)
 
     value, told = loss([0.2, 0.5, 0.9, 0.4])
     other, _ = loss([0.2, 0.0, 0.9, 0.4])

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from nashmd_jax import sampling
-from nashmd_jax.judges import scorers
+from nashmd_jax.judges import preference_model, scorers
 from nashmd_jax.nash import opponents, ways
 from nashmd_jax.nash import play as play_lib
 from nashmd_jax.training import followers, sharding, state, step
@@ -122,7 +122,7 @@ class PlayTest(parameterized.TestCase):
       self.assertEqual(rows[name].shape, shape, msg=name)
 
     def value(params):
-      mean, metrics = play_lib.loss(play, params, {}, rows, None)
+      mean, metrics = play_lib.loss(play, params, self.sets, rows, None)
       return mean.value, metrics
 
     grads, metrics = jax.grad(value, has_aux=True)(self.sets["policy"])
@@ -133,8 +133,9 @@ class PlayTest(parameterized.TestCase):
 
   def test_a_judge_reads_the_questions_where_there_are_any(self):
     def judge(keys, prompts, y, y_opp):
-      del keys, y, y_opp
-      return jnp.sum(jnp.where(prompts[1], prompts[0], 0), axis=1) / 100
+      del keys, y_opp
+      tokens, mask = preference_model.each(prompts, len(y[0]))
+      return jnp.sum(jnp.where(mask, tokens, 0), axis=1) / 100
 
     asked = jnp.arange(ROWS * 3).reshape(ROWS, 3)
     mask = asked % 3 < 2

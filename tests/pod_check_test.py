@@ -187,7 +187,7 @@ class KernelTest(parameterized.TestCase):
     places = np.array([types.SimpleNamespace(platform=platform)])
     abstract = tiny_runs.devices(count).mesh.abstract_mesh
     mesh = types.SimpleNamespace(
-      devices=places, size=count, abstract_mesh=abstract
+      devices=places, size=count, abstract_mesh=abstract, shape=abstract.shape
     )
     devices = types.SimpleNamespace(mesh=mesh, mode=mode)
     config = models.make_config(

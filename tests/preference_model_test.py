@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nashmd_jax.judges import preference_model, scorers
-from tests import t5_test
+from tests import decoder_test, t5_test
 
 IN_RESPONSE = {"prompt": "{prompt}", "response": "2{first}3{second}4"}
 IN_PROMPT = {"prompt": "5{prompt}2{first}3{second}4", "response": ""}
@@ -63,15 +63,9 @@ class PreferenceModelTest(parameterized.TestCase):
 
   @parameterized.parameters(IN_RESPONSE, IN_PROMPT)
   def test_both_orders_make_the_judgement(self, **template):
-    def one_order(first, second):
-      return preference_model.one_order_logit(
-        self.model, self.params, make_template(**template),
-        prompts=self.slots["prompts"], first=self.slots[first],
-        second=self.slots[second],
-      )  # fmt: skip
-
-    forward = one_order("responses", "opponents")
-    backward = one_order("opponents", "responses")
+    forward, backward = preference_model.both_orders(
+      self.model, self.params, make_template(**template), **self.slots
+    )
     np.testing.assert_array_equal(forward - backward, self.logit(template))
     # Untrained, it minds the place and not the response alone.
     self.assertGreater(float(jnp.abs(forward + backward).max()), 1e-4)
@@ -208,6 +202,51 @@ class PreferenceModelTest(parameterized.TestCase):
     )
     np.testing.assert_allclose(got, expected, atol=1e-6)
     np.testing.assert_allclose(got + text_judge(rows, second, first), 1.0)
+
+
+class SharedPromptTest(parameterized.TestCase):
+  """A decoder reads what all rows of a prompt begin with once."""
+
+  def setUp(self):
+    super().setUp()
+    few, many = t5_test.tiny_batch(), t5_test.tiny_batch(rows=8)
+    mask = jnp.arange(6)[None] < (jnp.arange(8) % 5 + 2)[:, None]
+    # A prompt of no token at all, and one that is full.
+    kept = few["prompt_mask"].at[1].set(False).at[2].set(True)
+    self.slots = {
+      "prompts": (few["prompts"], kept),
+      "responses": (many["responses"], mask),
+      "opponents": (many["responses"][::-1], mask[::-1]),
+    }
+
+  @parameterized.product(
+    family=("llama", "gemma3_text"),
+    prompt=(
+      "5{prompt}3{first}4{second}",
+      "{prompt}{first}4{second}",
+      "{first}3{prompt}4{second}",
+    ),
+  )
+  def test_it_judges_as_one_that_reads_all_of_them(self, family, prompt):
+    model = decoder_test.tiny_model(family)
+    params = model.init(jax.random.key(0))
+    template = make_template(prompt=prompt, response="2")
+    rows = []
+
+    def counted(params, prompts, *rest):
+      rows.append(len(prompts))
+      return model.next_states(params, prompts, *rest)
+
+    got, expected = (
+      preference_model.win_logit(one, params, template, **self.slots)
+      for one in (
+        model._replace(next_states=counted),
+        model._replace(one_sequence=False),
+      )
+    )
+    self.assertEqual(rows, [4 if "3{first}" in prompt else 16])
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    self.assertGreater(float(jnp.abs(got).max()), 1e-2)
 
 
 if __name__ == "__main__":

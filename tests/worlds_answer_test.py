@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from figures import landing
-from nashmd_jax import games, mistakes, policy
+from nashmd_jax import games, mistakes
 from nashmd_jax.nash import algorithms, opponents, settings, ways
 from nashmd_jax.worlds import answer as answer_lib
 from nashmd_jax.worlds import planted, rest, stage
@@ -154,13 +154,15 @@ def expected_gradient(loss, game, logits, mixed):
     orders="one",
   )
   paired = algorithm.way is ways.PAIRED
-  whole = algorithm.read is policy.response_distributions
 
   def read(logits, tokens):
     log_probs = jax.nn.log_softmax(logits)
-    if whole:
-      return jnp.broadcast_to(log_probs, (*tokens.shape, len(log_probs)))
-    return log_probs[tokens]
+    kl = jnp.sum(jnp.exp(log_probs) * (log_probs - game.log_reference))
+    return {
+      "log_prob": log_probs[tokens],
+      "ref_log_prob": game.log_reference[tokens],
+      "token_kl": jnp.broadcast_to(kl, tokens.shape),
+    }
 
   def of_pair(logits, y, other):
     tokens = jnp.stack([y, other] if paired else [y])[:, None]
@@ -172,8 +174,7 @@ def expected_gradient(loss, game, logits, mixed):
       "responses": tokens,
       "responses_mask": tokens >= 0,
     }
-    what, reference = read(logits, tokens), read(game.log_reference, tokens)
-    return algorithm.loss(what, reference, rows, game.kl_coef)[0].value
+    return algorithm.loss(read(logits, tokens), rows, game.kl_coef)[0].value
 
   y, other = (x.reshape(-1) for x in jnp.indices(game.preference.shape))
   slopes = jax.vmap(jax.grad(of_pair), (None, 0, 0))(logits, y, other)

@@ -149,7 +149,8 @@ class StageTest(parameterized.TestCase):
     which = games.response_index(space, rows["responses"], mask)
     same = (rows["prompts"][:, None] == world.prompts[None]).all(-1)
     played = jnp.where(mask, rows["reference"], 0).sum(1)
-    expected = answer.reference[jnp.argmax(same, axis=1), which]
+    prompt = jnp.repeat(jnp.argmax(same, axis=1), len(which) // len(same))
+    expected = answer.reference[prompt, which]
     np.testing.assert_allclose(played, expected, atol=1e-5)
     model = stage.make_model(config, world)
     start = model.init(jax.random.key(config.seed))

@@ -43,8 +43,11 @@ def of_step(
     found["judge"] = _judging(config, task, run, sets)
   placed = jax.eval_shape(lambda sets: play.ready(sets, ["reference"]), sets)
   placed = sharding.stored_shapes(placed["reference"], task.devices, run=True)
-  read = jax.jit(lambda params, rows: play_lib.read(play, params, rows))
-  found["reference"] = (read, placed, rows)
+
+  def read(params, rows):
+    return play.algorithm.keep(play.model, params, rows, play.temperature)
+
+  found["reference"] = (jax.jit(read), placed, rows)
   if training.experiment.host is None:
     found["update"] = (compiled.update, state, rows)
   return found

@@ -6,20 +6,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from nashmd_jax import mistakes
+from nashmd_jax.judges import preference_model
 
 
 def of_tokens(judge: Callable, *, name: str, setting: str) -> Callable:
-  """A token judge or scorer whose answers are f32[B], one a row.
+  """A token judge or scorer whose answers are f32[B·N], one a row.
 
   Args:
-    judge: see `scorers`.
+    judge: see `scorers`; it is given prompts of as many rows as responses.
     name: of it in the config.
     setting: dotted name of the setting, for the error.
   """
 
   def checked(*args):
-    said = judge(*args)
     rows = args[-1][0].shape[0]
+    keys, (prompts, *written) = args[:-3], args[-3:]
+    said = judge(*keys, preference_model.each(prompts, rows), *written)
     shape = getattr(said, "shape", None)
     if shape != (rows,):
       got = type(said).__name__ if shape is None else f"the shape {shape}"

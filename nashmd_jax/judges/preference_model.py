@@ -35,6 +35,12 @@ def question(batch: Mapping[str, jax.Array]) -> Segment:
   return segment(batch, "questions" if "questions" in batch else "prompts")
 
 
+def each(prompts: Segment, rows: int) -> Segment:
+  """Prompts of B rows, each as often as there are responses to it."""
+  times = rows // len(prompts[0])
+  return tuple(jnp.repeat(x, times, axis=0) for x in prompts)
+
+
 def compared(
   batch: Mapping[str, jax.Array],
 ) -> tuple[Segment, Segment, Segment]:
@@ -154,41 +160,49 @@ def win_logit(
   opponents: Segment,
 ) -> jax.Array:
   """f(x, y, y′) − f(x, y′, y): log-odds that y is preferred, antisymmetric.
+
   Args:
     params: gradient flows to them.
     template: with the slots prompt, first and second.
     prompts: tokens int[B, P] and mask bool[B, P].
-    responses: tokens int[B, R] and mask bool[B, R] of y.
-    opponents: tokens int[B, R′] and mask bool[B, R′] of y′.
-  Returns: f32[B]; P(y ≻ y′|x) is its sigmoid.
+    responses: tokens int[B·N, R] and mask bool[B·N, R] of y, N to a prompt.
+    opponents: tokens int[B·N, R′] and mask bool[B·N, R′] of y′.
+  Returns: f32[B·N]; P(y ≻ y′|x) is its sigmoid.
   Source: Munos et al., ICML 2024, app. G.1.
   """
-  slots = {"prompt": prompts, "first": responses, "second": opponents}
-  swapped = slots | {"first": opponents, "second": responses}
-  return _answer_logit(model, params, template, slots) - _answer_logit(
-    model, params, template, swapped
+  there, back = both_orders(
+    model,
+    params,
+    template,
+    prompts=prompts,
+    responses=responses,
+    opponents=opponents,
   )
+  return there - back
 
 
-def one_order_logit(
+def both_orders(
   model: language_model.LanguageModel,
   params: language_model.Params,
   template: Template,
   *,
   prompts: Segment,
-  first: Segment,
-  second: Segment,
-) -> jax.Array:
-  """f(x, y, y′): log-odds that y, which is read first, is preferred.
+  responses: Segment,
+  opponents: Segment,
+) -> tuple[jax.Array, jax.Array]:
+  """f(x, y, y′) and f(x, y′, y), f32[B·N] each, of which `win_logit` is made.
 
-  One reading of the template, for measuring how much the place in it matters;
-  `win_logit` is what judges.
+  Apart they say how much it matters which response is read first.
 
-  Args: as `win_logit`, y in the first place and y′ in the second.
-  Returns: f32[B].
+  Args: as `win_logit`.
   """
-  slots = {"prompt": prompts, "first": first, "second": second}
-  return _answer_logit(model, params, template, slots)
+  slots = {
+    "prompt": prompts,
+    "first": in_turn(responses, opponents),
+    "second": in_turn(opponents, responses),
+  }
+  logits = _answer_logits(model, params, template, slots).reshape(-1, 2)
+  return logits[:, 0], logits[:, 1]
 
 
 def reward(
@@ -205,36 +219,68 @@ def reward(
     params: gradient flows to them.
     template: with the slots prompt and first.
     prompts: tokens int[B, P] and mask bool[B, P].
-    responses: tokens int[B, R] and mask bool[B, R].
-  Returns: f32[B].
+    responses: tokens int[B·N, R] and mask bool[B·N, R], N to a prompt.
+  Returns: f32[B·N].
   """
   slots = {"prompt": prompts, "first": responses}
-  return _answer_logit(model, params, template, slots)
+  return _answer_logits(model, params, template, slots)
 
 
-def _answer_logit(
+def in_turn(a: Segment, b: Segment) -> Segment:
+  """Rows of two segments in turn: a₀, b₀, a₁, b₁, …, as wide as the wider."""
+  width = max(a[0].shape[1], b[0].shape[1])
+
+  def wide(x):
+    return jnp.pad(x, ((0, 0), (0, width - x.shape[1])))
+
+  return tuple(
+    jnp.stack([wide(x), wide(y)], axis=1).reshape(-1, width)
+    for x, y in zip(a, b, strict=True)
+  )
+
+
+def _answer_logits(
   model, params, template, slots: Mapping[str, Segment]
 ) -> jax.Array:
+  """Log-odds of the two answers, f32[B·N]."""
   barred = jnp.array(template.barred, jnp.int32)
   slots = {
     name: (tokens, mask & ~jnp.isin(tokens, barred))
     for name, (tokens, mask) in slots.items()
   }
-  prompts, prompt_mask = _fill(template.prompt, slots)
-  responses, response_mask = _fill(template.response, slots)
-  lengths = jnp.sum(response_mask, axis=1)
-  logits = model.next_logits(params, prompts, prompt_mask, responses, lengths)
-  first, second = template.answers
-  return logits[:, first] - logits[:, second]
+  size = _shared(template) if model.one_sequence else 0
+  rows = len(slots["first"][0])
+  if size:
+    prompts = _fill(template.prompt[:size], slots, len(slots["prompt"][0]))
+  else:
+    prompts = _fill(template.prompt, slots, rows)
+  rest = template.prompt[size:] if size else ()
+  responses, mask = _fill(rest + template.response, slots, rows)
+  lengths = jnp.sum(mask, axis=1)
+  states = model.next_states(params, *prompts, responses, lengths)
+  logits = model.logits(params, states, template.answers)
+  return logits[:, 0] - logits[:, 1]
 
 
-def _fill(pieces: tuple[Piece, ...], slots: Mapping[str, Segment]) -> Segment:
+def _shared(template: Template) -> int:
+  """How many pieces of the prompt come before what a row alone has.
+
+  0 if they may be no token at all, which no model can go on from.
+  """
+  mine = [piece in ("first", "second") for piece in template.prompt]
+  size = (mine + [True]).index(True)
+  fixed = any(not isinstance(piece, str) for piece in template.prompt[:size])
+  return size if fixed else 0
+
+
+def _fill(
+  pieces: tuple[Piece, ...], slots: Mapping[str, Segment], rows: int
+) -> Segment:
   """The pieces with their slots filled, without gaps between them."""
-  rows = slots["prompt"][0].shape[0]
 
   def filled(piece):
     if isinstance(piece, str):
-      return slots[piece]
+      return each(slots[piece], rows)
     shape = (rows, len(piece))
     fixed = jnp.broadcast_to(jnp.array(piece, jnp.int32), shape)
     return fixed, jnp.ones(shape, bool)

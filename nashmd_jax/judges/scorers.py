@@ -1,8 +1,9 @@
 """Anything that scores responses, inside jit or on the host.
 
 A token judge is pure and runs inside jit: (keys, prompts, responses,
-opponents) -> win_prob f32[B], with a key for each row and a (tokens, mask)
-pair for the rest; a token scorer gives (prompts, responses) -> reward f32[B].
+opponents) -> win_prob f32[B·N], with a key for each of the N pairs to a prompt
+and (tokens, mask) for the rest, of B rows for the prompts; a token scorer gives
+(prompts, responses) -> reward f32[B·N].
 A text judge runs on the host, on strings: (records, responses, opponents) ->
 win_prob f64[B], and a text scorer (records, responses) -> reward f64[B]; NaN
 stands where one could not judge.

@@ -2,7 +2,7 @@
 
 All give the exact gradient of τ KL(π_θ, μ) on average: `to_go` leaves out of
 the sampled log-ratios those that a token cannot change, `whole` leaves out
-none, `full` sums over the vocabulary instead of sampling. A form that charges
+none, `exact` sums over the vocabulary instead of sampling. A form that charges
 token n its own log-ratio alone is biased and is not here.
 """
 
@@ -50,22 +50,16 @@ def whole(
   return Payment(kl[:, None], jnp.zeros_like(kl), kl)
 
 
-def full(
-  log_probs: jax.Array, ref_log_probs: jax.Array, mask: jax.Array
-) -> Payment:
+def exact(token_kl: jax.Array, mask: jax.Array) -> Payment:
   """Token n pays Σ_{m > n} KL_m, and −∇KL_n is taken directly.
 
   KL_n = Σ_v π_θ(v | x, y_<n) log(π_θ(v | x, y_<n) / μ(v | x, y_<n)).
 
   Args:
-    log_probs: f32[B, R, V] log π_θ.
-    ref_log_probs: f32[B, R, V] log μ.
+    token_kl: f32[B, R], KL_n.
     mask: bool[B, R].
   """
-  kept = mask[..., None]
-  log_probs = jnp.where(kept, log_probs, 0)
-  ratio = log_probs - jnp.where(kept, ref_log_probs, 0)
-  kl = jnp.sum(jnp.exp(log_probs) * ratio, axis=-1)
+  kl = jnp.where(mask, token_kl, 0)
   to_come = arrays.sum_to_go(kl, mask) - kl
   total = jnp.sum(kl, axis=-1)
   return Payment(to_come, total, total)

@@ -13,6 +13,7 @@ from nashmd_jax.losses import kl_forms
 
 Mean = arrays.Mean
 Metrics = dict[str, Mean]
+SCORES = ("win_prob", "reward", "baseline")
 
 
 def nash_pg_loss(
@@ -45,7 +46,9 @@ def nash_pg_loss(
   Raises: ValueError if shapes disagree.
   Source: Munos et al., ICML 2024, §7.
   """
-  _check_sampled(log_prob, ref_log_prob, mask, win_prob=win_prob)
+  _check(
+    log_prob=log_prob, ref_log_prob=ref_log_prob, mask=mask, win_prob=win_prob
+  )
   payment = kl_forms.to_go(log_prob, ref_log_prob, mask)
   return _nash(log_prob, win_prob, payment, mask, kl_coef)
 
@@ -68,16 +71,17 @@ def nash_pg_sequence_kl_loss(
   Args, Returns, Raises: as `nash_pg_loss`.
   Source: Munos et al., ICML 2024, §7.
   """
-  _check_sampled(log_prob, ref_log_prob, mask, win_prob=win_prob)
+  _check(
+    log_prob=log_prob, ref_log_prob=ref_log_prob, mask=mask, win_prob=win_prob
+  )
   payment = kl_forms.whole(log_prob, ref_log_prob, mask)
   return _nash(log_prob, win_prob, payment, mask, kl_coef)
 
 
 def nash_pg_exact_kl_loss(
   *,
-  log_probs: jax.Array,
-  ref_log_probs: jax.Array,
-  tokens: jax.Array,
+  log_prob: jax.Array,
+  token_kl: jax.Array,
   win_prob: jax.Array,
   mask: jax.Array,
   kl_coef: float,
@@ -88,16 +92,15 @@ def nash_pg_exact_kl_loss(
         − τ Σ_{m > n} KL_m ] − τ KL_n },  KL_n = KL(π_θ(·|y_<n), μ(·|y_<n))
 
   Args:
-    log_probs: f32[B, R, V] log π_θ(· | x, y_<n), nats, at the temperature
-      that sampled y. Gradient flows through this argument only.
-    ref_log_probs: f32[B, R, V] log μ(· | x, y_<n), nats, same temperature.
-    tokens: int[B, R], y.
+    log_prob: f32[B, R] log π_θ(y_n | x, y_<n), nats, at the temperature that
+      sampled y. Gradient flows through this argument and the next.
+    token_kl: f32[B, R] KL_n, nats, same temperature.
     win_prob, mask, kl_coef: as `nash_pg_loss`.
   Returns, Raises: as `nash_pg_loss`.
   """
-  _check_full(log_probs, ref_log_probs, tokens, mask, win_prob=win_prob)
-  payment = kl_forms.full(log_probs, ref_log_probs, mask)
-  return _nash(_at(log_probs, tokens), win_prob, payment, mask, kl_coef)
+  _check(log_prob=log_prob, token_kl=token_kl, mask=mask, win_prob=win_prob)
+  payment = kl_forms.exact(token_kl, mask)
+  return _nash(log_prob, win_prob, payment, mask, kl_coef)
 
 
 def nash_pg_off_policy_loss(
@@ -132,10 +135,10 @@ def nash_pg_off_policy_loss(
   Raises: ValueError if shapes disagree.
   Source: Munos et al., ICML 2024, app. F.3; Schulman et al., 2017 (PPO).
   """
-  _check_sampled(
-    log_prob,
-    ref_log_prob,
-    mask,
+  _check(
+    log_prob=log_prob,
+    ref_log_prob=ref_log_prob,
+    mask=mask,
     win_prob=win_prob,
     behaviour_log_prob=behaviour_log_prob,
   )
@@ -182,7 +185,13 @@ def rlhf_pg_loss(
   Raises: ValueError if shapes disagree.
   Source: Munos et al., ICML 2024, §8 (the RLHF baseline).
   """
-  _check_sampled(log_prob, ref_log_prob, mask, reward=reward, baseline=baseline)
+  _check(
+    log_prob=log_prob,
+    ref_log_prob=ref_log_prob,
+    mask=mask,
+    reward=reward,
+    baseline=baseline,
+  )
   payment = kl_forms.to_go(log_prob, ref_log_prob, mask)
   return _rlhf(log_prob, reward, baseline, payment, mask, kl_coef)
 
@@ -200,16 +209,21 @@ def rlhf_pg_sequence_kl_loss(
 
   Args, Returns, Raises: as `rlhf_pg_loss`.
   """
-  _check_sampled(log_prob, ref_log_prob, mask, reward=reward, baseline=baseline)
+  _check(
+    log_prob=log_prob,
+    ref_log_prob=ref_log_prob,
+    mask=mask,
+    reward=reward,
+    baseline=baseline,
+  )
   payment = kl_forms.whole(log_prob, ref_log_prob, mask)
   return _rlhf(log_prob, reward, baseline, payment, mask, kl_coef)
 
 
 def rlhf_pg_exact_kl_loss(
   *,
-  log_probs: jax.Array,
-  ref_log_probs: jax.Array,
-  tokens: jax.Array,
+  log_prob: jax.Array,
+  token_kl: jax.Array,
   reward: jax.Array,
   baseline: jax.Array,
   mask: jax.Array,
@@ -218,15 +232,18 @@ def rlhf_pg_exact_kl_loss(
   """The surrogate of `rlhf_pg_loss`, the KL of each prefix summed exactly.
 
   Args:
-    log_probs, ref_log_probs, tokens: as `nash_pg_exact_kl_loss`.
+    log_prob, token_kl: as `nash_pg_exact_kl_loss`.
     reward, baseline, mask, kl_coef: as `rlhf_pg_loss`.
   Returns, Raises: as `rlhf_pg_loss`.
   """
-  _check_full(
-    log_probs, ref_log_probs, tokens, mask, reward=reward, baseline=baseline
+  _check(
+    log_prob=log_prob,
+    token_kl=token_kl,
+    mask=mask,
+    reward=reward,
+    baseline=baseline,
   )
-  payment = kl_forms.full(log_probs, ref_log_probs, mask)
-  log_prob = _at(log_probs, tokens)
+  payment = kl_forms.exact(token_kl, mask)
   return _rlhf(log_prob, reward, baseline, payment, mask, kl_coef)
 
 
@@ -275,27 +292,9 @@ def _objective(name, score, metrics, mask, kl_coef) -> Metrics:
   return {name: mean, "objective": Mean(total, mean.count)}
 
 
-def _at(log_probs: jax.Array, tokens: jax.Array) -> jax.Array:
-  return jnp.take_along_axis(log_probs, tokens[..., None], axis=-1)[..., 0]
-
-
-def _check_sampled(log_prob, ref_log_prob, mask, **named) -> None:
-  arrays.check_shapes(
-    log_prob=(log_prob, "B R"),
-    ref_log_prob=(ref_log_prob, "B R"),
-    mask=(mask, "B R"),
-    **{
-      name: (array, "B R" if name == "behaviour_log_prob" else "B")
-      for name, array in named.items()
-    },
-  )
-
-
-def _check_full(log_probs, ref_log_probs, tokens, mask, **scores) -> None:
-  arrays.check_shapes(
-    log_probs=(log_probs, "B R V"),
-    ref_log_probs=(ref_log_probs, "B R V"),
-    tokens=(tokens, "B R"),
-    mask=(mask, "B R"),
-    **{name: (array, "B") for name, array in scores.items()},
-  )
+def _check(**named) -> None:
+  """Raises ValueError if shapes disagree; scores have one number a row."""
+  arrays.check_shapes(**{
+    name: (array, "B" if name in SCORES else "B R")
+    for name, array in named.items()
+  })  # fmt: skip

@@ -229,6 +229,68 @@ def attend_cached(
   return jnp.swapaxes(mixed, 1, 2)
 
 
+def attend_after(
+  queries: jax.Array,
+  keys: jax.Array,
+  values: jax.Array,
+  *,
+  prompt: tuple[jax.Array, jax.Array],
+  scale: float,
+  mask: jax.Array,
+  soft_cap: float | None = None,
+) -> jax.Array:
+  """As `attend`, for K rows behind each of B prompts, which they share.
+
+  Args:
+    queries: [B·K, T, H, K].
+    keys, values: of the same positions, [B·K, T, G, K].
+    prompt: keys and values of the prompts, [B, G, P, K].
+    mask: bool[B·K, T, P + T], true where a key is seen, those of the prompt
+      first.
+    scale, soft_cap: see `attend`.
+  Returns: [B·K, T, H, K].
+  """
+  rows, length, heads, head_dim = queries.shape
+  prompts, groups, before, _ = prompt[0].shape
+  shared = heads // groups
+  wide = jnp.promote_types(queries.dtype, jnp.float32)
+  dot = functools.partial(jnp.einsum, preferred_element_type=wide)
+  asked = jnp.swapaxes(
+    queries.reshape(rows, length, groups, shared, head_dim), 1, 2
+  ).reshape(rows, groups, -1, head_dim)
+  own_keys, own_values = (jnp.swapaxes(x, 1, 2) for x in (keys, values))
+
+  def to_prompt(x):
+    """The rows of a prompt as so many queries, [B, G, K·T·H / G, …]."""
+    x = x.reshape(prompts, -1, groups, *x.shape[2:])
+    return jnp.swapaxes(x, 1, 2).reshape(prompts, groups, -1, x.shape[-1])
+
+  def from_prompt(x):
+    each = rows // prompts
+    x = x.reshape(prompts, groups, each, -1, x.shape[-1])
+    return jnp.swapaxes(x, 1, 2).reshape(rows, groups, -1, x.shape[-1])
+
+  scores = jnp.concatenate(
+    [
+      from_prompt(dot("bgqk,bgsk->bgqs", to_prompt(asked), prompt[0])),
+      dot("bgqk,bgsk->bgqs", asked, own_keys),
+    ],
+    axis=-1,
+  )
+  scores = scores * scale
+  if soft_cap is not None:
+    scores = soft_cap * jnp.tanh(scores / soft_cap)
+  seen = jnp.repeat(mask, shared, axis=1)[:, None]
+  scores = jnp.where(seen, scores, jnp.finfo(wide).min / 2)
+  weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
+  of_prompt, of_own = weights[..., :before], weights[..., before:]
+  mixed = from_prompt(
+    jnp.einsum("bgqs,bgsk->bgqk", to_prompt(of_prompt), prompt[1])
+  ) + jnp.einsum("bgqs,bgsk->bgqk", of_own, own_values)
+  mixed = mixed.reshape(rows, groups, length, shared, head_dim)
+  return jnp.swapaxes(mixed, 1, 2).reshape(rows, length, heads, head_dim)
+
+
 def _splash(queries, keys, values, *, window, local, soft_cap, interpret=False):
   """The TPU kernel; it takes scaled queries and heads before positions.
 

@@ -101,6 +101,18 @@ class Block(nn.Module):
     cached = layers.cache_layout(keys), layers.cache_layout(values)
     return self._residuals(x, mixed), cached
 
+  def after_prompt(self, x, per_layer, shared):
+    """x [B·K, T, D], K rows behind each of the prompts, which are given."""
+    (data, prompt), (where, stands, seen) = per_layer, shared
+    queries, keys, values = self._projections(x, where, data)
+    if data.window is not None:
+      near = where[:, :, None] - stands[:, None] < data.window
+      seen = seen & near
+    mixed = attention.attend_after(
+      queries, keys, values, prompt=prompt, mask=seen, **self._scores()
+    )
+    return self._residuals(x, mixed), None
+
   def one_position(self, carry, data: decoder_config.LayerData, shared):
     """x [B·L, 1, D] at one position a row, which joins the cache first."""
     (x, all_keys, all_values), (where, slots, seen, slot) = carry, shared
@@ -160,7 +172,7 @@ class Decoder(nn.Module):
     self.layers = layers.scan_layers(
       Block,
       config.num_layers,
-      ("all_positions", "prompt", "one_position"),
+      ("all_positions", "prompt", "after_prompt", "one_position"),
       config.remat,
     )(config)
     self.final_norm = layers.RMSNorm(
@@ -209,17 +221,52 @@ class Decoder(nn.Module):
       carry, decoder_config.layer_data(self.config), shared
     )
     cache = cache._replace(fed=cache.fed + 1, keys=keys, values=values)
-    return self._logits(x)[:, 0], cache
+    return self.logits(x[:, 0], None), cache
 
-  def response_logits(self, prompts, prompt_mask, responses):
+  def response_states(self, prompts, prompt_mask, responses):
+    if language_model.each(prompts, responses) > 1:
+      return self._read_after(prompts, prompt_mask, responses[:, :-1])
     x, lengths = self._read(prompts, prompt_mask, responses)
     read = jnp.arange(responses.shape[1])[None] + lengths[:, None] - 1
-    return self._logits(jnp.take_along_axis(x, read[..., None], axis=1))
+    return jnp.take_along_axis(x, read[..., None], axis=1)
 
-  def next_logits(self, prompts, prompt_mask, responses, lengths):
-    x, before = self._read(prompts, prompt_mask, responses)
-    read = (before + lengths - 1)[:, None, None]
-    return self._logits(jnp.take_along_axis(x, read, axis=1))[:, 0]
+  def next_states(self, prompts, prompt_mask, responses, lengths):
+    if language_model.each(prompts, responses) > 1:
+      x = self._read_after(prompts, prompt_mask, responses)
+      read = lengths
+    else:
+      x, before = self._read(prompts, prompt_mask, responses)
+      read = before + lengths - 1
+    return jnp.take_along_axis(x, read[:, None, None], axis=1)[:, 0]
+
+  def _read_after(self, prompts, prompt_mask, responses):
+    """The prompt's last token and K responses -> [B·K, 1 + R, D]."""
+    prompts, mask = _justify(prompts, prompt_mask)
+    each, length = language_model.each(prompts, responses), prompts.shape[1]
+    data = decoder_config.layer_data(self.config)
+    _, cached = self.layers.prompt(self._embed(prompts), data, ())
+    lengths = jnp.sum(mask, axis=1, keepdims=True) - 1
+    before, lengths, last = (
+      jnp.repeat(x, each, axis=0)
+      for x in (
+        jnp.arange(length)[None] < lengths,
+        lengths,
+        jnp.take_along_axis(prompts, lengths, axis=1),
+      )
+    )
+    fed = jnp.concatenate([last, responses.astype(last.dtype)], axis=1)
+    rows, size = fed.shape
+    where = lengths + jnp.arange(size)[None]
+    slots = jnp.broadcast_to(jnp.arange(length), (rows, length))
+    before = jnp.broadcast_to(before[:, None], (rows, size, length))
+    causal = jnp.broadcast_to(jnp.tri(size, dtype=bool), (rows, size, size))
+    shared = (
+      where,
+      jnp.concatenate([slots, where], axis=1),
+      jnp.concatenate([before, causal], axis=2),
+    )
+    x, _ = self.layers.after_prompt(self._embed(fed), (data, cached), shared)
+    return x
 
   def _read(self, prompts, prompt_mask, responses):
     """Prompt and response without a gap -> [B, T, D], prompt lengths [B]."""
@@ -240,10 +287,10 @@ class Decoder(nn.Module):
       x = x * jnp.asarray(self.config.width**0.5, x.dtype)
     return x
 
-  def _logits(self, x):
+  def logits(self, x, tokens):
     head = self.embedding.T if self.config.tied else self.head
     return layers.head_logits(
-      self.final_norm(x), head, soft_cap=self.config.logit_soft_cap
+      self.final_norm(x), head, tokens, soft_cap=self.config.logit_soft_cap
     )
 
 
@@ -264,4 +311,4 @@ def make_decoder(
   Raises: ValueError for an architecture that cannot be.
   """
   decoder_config.check_config(config)
-  return language_model.from_module(Decoder(config), config.vocab_size)
+  return language_model.from_module(Decoder(config), one_sequence=True)

@@ -1,6 +1,6 @@
 """The seam: what every architecture is to the code above it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import functools
 from typing import Any, NamedTuple
 
@@ -16,7 +16,8 @@ class LanguageModel(NamedTuple):
   """Pure functions of one conditional language model p(response | prompt).
 
   Encoder-decoder and decoder-only models look the same from here. Prompts are
-  padded on the right; params are a plain dict of arrays.
+  padded on the right; params are a plain dict of arrays. B prompts have B·K
+  responses, K to each, prompt by prompt; each prompt is read once for them.
 
   Attributes:
     init: (rng) -> params.
@@ -27,14 +28,21 @@ class LanguageModel(NamedTuple):
       `decode` is fed first.
     decode: (params, cache, tokens int[B·L]) -> (logits f32[B·L, V], cache).
       One token for every row, at most `max_response` times.
-    response_logits: (params, prompts int[B, P], prompt_mask bool[B, P],
-      responses int[B, R]) -> f32[B, R, V]. Teacher forced: position n sees
-      the prompt and the responses before n. Gradient flows to params.
-    next_logits: (params, prompts int[B, P], prompt_mask bool[B, P],
-      responses int[B, R], lengths int[B]) -> f32[B, V]. Logits of the one
-      token that follows the first `lengths` ≤ R tokens of each response.
-      Gradient flows to params.
+    response_states: (params, prompts int[B, P], prompt_mask bool[B, P],
+      responses int[B·K, R]) -> [B·K, R, D], from which `logits` reads. Teacher
+      forced: position n sees the prompt and the responses before n. Gradient
+      flows to params.
+    next_states: (params, prompts int[B, P], prompt_mask bool[B, P],
+      responses int[B·K, R], lengths int[B·K]) -> [B·K, D], of the one token
+      that follows the first `lengths` ≤ R tokens of each response. Gradient
+      flows to params.
+    logits: (params, states [..., D], tokens) -> f32[..., V], or of the given
+      token ids alone where they are not None. Gradient flows to both; of the
+      parameters it reads the head's alone.
     vocab_size: V.
+    one_sequence: whether the end of a prompt may as well be read as the
+      beginning of its responses.
+    row_parts: parts that the rows of a program are split into over devices.
   """
 
   init: Callable[[jax.Array], Params]
@@ -42,22 +50,34 @@ class LanguageModel(NamedTuple):
     [Params, jax.Array, jax.Array, int, int], tuple[Cache, jax.Array]
   ]
   decode: Callable[[Params, Cache, jax.Array], tuple[jax.Array, Cache]]
-  response_logits: Callable[
+  response_states: Callable[
     [Params, jax.Array, jax.Array, jax.Array], jax.Array
   ]
-  next_logits: Callable[
+  next_states: Callable[
     [Params, jax.Array, jax.Array, jax.Array, jax.Array], jax.Array
   ]
+  logits: Callable[[Params, jax.Array, Sequence[int] | None], jax.Array]
   vocab_size: int
+  one_sequence: bool
+  row_parts: int = 1
+
+  def response_logits(self, params: Params, *batch: jax.Array) -> jax.Array:
+    """`logits` of all `response_states`, f32[B·K, R, V]."""
+    return self.logits(params, self.response_states(params, *batch), None)
+
+  def next_logits(self, params: Params, *batch: jax.Array) -> jax.Array:
+    """`logits` of `next_states`, f32[B·K, V]."""
+    return self.logits(params, self.next_states(params, *batch), None)
 
 
-def from_module(module: nn.Module, vocab_size: int) -> LanguageModel:
+def from_module(module: nn.Module, *, one_sequence: bool) -> LanguageModel:
   """The seam of a linen module whose methods are named as it is.
 
-  Its field `config` is a named tuple that has `layers.Numerics`.
+  Its field `config` is a named tuple that has `vocab_size` and the fields of
+  `layers.Numerics`.
 
-  The functions are compiled, once for all modules that are equal: outside of
-  jit a scan over layers would be compiled anew at every call.
+  The functions with layers are compiled, once for all modules that are equal:
+  outside of jit a scan over layers would be compiled anew at every call.
   """
 
   def prefill(params, prompts, prompt_mask, lanes_per_prompt, max_response):
@@ -67,14 +87,33 @@ def from_module(module: nn.Module, vocab_size: int) -> LanguageModel:
   def run(method):
     return functools.partial(_apply, module, method, ())
 
+  def logits(params, states, tokens):
+    return module.apply({"params": params}, states, tokens, method="logits")
+
   return LanguageModel(
     init=functools.partial(_init, module),
     prefill=prefill,
     decode=run("decode"),
-    response_logits=run("response_logits"),
-    next_logits=run("next_logits"),
-    vocab_size=vocab_size,
+    response_states=run("response_states"),
+    next_states=run("next_states"),
+    logits=logits,
+    vocab_size=module.config.vocab_size,
+    one_sequence=one_sequence,
   )
+
+
+def each(prompts: jax.Array, responses: jax.Array) -> int:
+  """K, how many responses there are to each of the prompts.
+
+  Raises: ValueError if it is no number of them.
+  """
+  rows = len(responses)
+  if rows % len(prompts) or not rows:
+    raise ValueError(
+      f"responses: got {rows} rows for {len(prompts)} prompts, expected as "
+      "many to each"
+    )
+  return rows // len(prompts)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -87,5 +126,8 @@ def _init(module, rng):
   """Parameters, for which no kernel is chosen: its sequences are nobody's."""
   module = module.clone(config=module.config._replace(attention="auto"))
   one = jnp.zeros((1, 1), jnp.int32)
-  method = type(module).response_logits
-  return module.init(rng, one, one == 0, one, method=method)["params"]
+
+  def logits(module, *batch):
+    return module.logits(module.response_states(*batch), None)
+
+  return module.init(rng, one, one == 0, one, method=logits)["params"]

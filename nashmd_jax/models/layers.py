@@ -81,15 +81,15 @@ def scan_layers(
       out); the leaves of `per_layer` have the axis of depth, and what they
       return as `out` is stacked along it.
     depth: N.
-    methods: of the block; "all_positions" is the one that trains.
-    remat: a key of `REMAT`, for "all_positions".
+    methods: of the block.
+    remat: a key of `REMAT`, for all but "one_position", which does not train.
   """
   if remat != "none":
     block = nn.remat(
       block,
       policy=REMAT[remat],
       prevent_cse=False,
-      methods=["all_positions"],
+      methods=[name for name in methods if name != "one_position"],
     )
   return nn.scan(
     block,
@@ -206,12 +206,22 @@ def embed(table: jax.Array, tokens: jax.Array, dtype: str) -> jax.Array:
 
 
 def head_logits(
-  x: jax.Array, head: jax.Array, *, soft_cap: float | None
+  x: jax.Array,
+  head: jax.Array,
+  tokens: Sequence[int] | None,
+  *,
+  soft_cap: float | None,
 ) -> jax.Array:
-  """x [B, T, D] times a head [D, V] -> logits [B, T, V], at least float32."""
+  """x [..., D] times a head [D, V] -> logits [..., V], at least float32.
+
+  Args:
+    tokens: ids of the columns that are wanted, None for all.
+  """
   wide = jnp.promote_types(x.dtype, jnp.float32)
+  if tokens is not None:
+    head = jnp.take(head, jnp.array(tokens), axis=1)
   logits = jnp.einsum(
-    "btd,dv->btv", x, head.astype(x.dtype), preferred_element_type=wide
+    "...d,dv->...v", x, head.astype(x.dtype), preferred_element_type=wide
   )
   if soft_cap is not None:
     logits = soft_cap * jnp.tanh(logits / soft_cap)

@@ -157,7 +157,7 @@ class DecoderBlock(nn.Module):
     self.mlp_norm = _norm(config)
 
   def all_positions(self, x, per_layer, shared):
-    """x [B, T, D] -> [B, T, D], teacher forced."""
+    """x [B·K, T, D] -> [B·K, T, D], teacher forced, K to each prompt."""
     encoded, mask, bias = shared
     h = self.attention_norm(x)
     mixed = attention.attend(
@@ -169,14 +169,16 @@ class DecoderBlock(nn.Module):
       kernel=self.config.attention,
     )
     x = x + self.attention.output(mixed)
+    # The rows of a prompt are so many queries to the same keys.
+    by_prompt = (len(encoded), -1, x.shape[-1])
     mixed = attention.attend(
-      self.cross.queries(self.cross_norm(x)),
+      self.cross.queries(self.cross_norm(x).reshape(by_prompt)),
       *self.cross.keys_values(encoded),
       scale=1.0,
       mask=mask,
       kernel=self.config.attention,
     )
-    x = x + self.cross.output(mixed)
+    x = x + self.cross.output(mixed).reshape(x.shape)
     return x + self.mlp(self.mlp_norm(x)), None
 
   def cross_keys_values(self, nothing, per_layer, encoded):
@@ -278,23 +280,22 @@ class T5(nn.Module):
       (cache.fed, cache.prompt_mask, bias, seen),
     )
     cache = cache._replace(fed=cache.fed + 1, keys=keys, values=values)
-    return self._logits(x)[:, 0], cache
+    return self.logits(x[:, 0], None), cache
 
-  def response_logits(self, prompts, prompt_mask, responses):
+  def response_states(self, prompts, prompt_mask, responses):
     start = jnp.full_like(responses[:, :1], START_ID)
     fed = jnp.concatenate([start, responses[:, :-1]], axis=1)
-    return self._logits(self._decoded(prompts, prompt_mask, fed))
+    return self._decoded(prompts, prompt_mask, fed)
 
-  def next_logits(self, prompts, prompt_mask, responses, lengths):
+  def next_states(self, prompts, prompt_mask, responses, lengths):
     start = jnp.full((responses.shape[0], 1), START_ID, responses.dtype)
     fed = jnp.concatenate([start, responses], axis=1)
     x = self._decoded(prompts, prompt_mask, fed)
-    x = jnp.take_along_axis(x, lengths[:, None, None], axis=1)
-    return self._logits(x)[:, 0]
+    return jnp.take_along_axis(x, lengths[:, None, None], axis=1)[:, 0]
 
   def _decoded(self, prompts, prompt_mask, fed):
-    """Decoder inputs int[B, T] -> [B, T, D], all positions at once."""
-    arrays.check_shapes(prompts=(prompts, "B P"), decoder_inputs=(fed, "B T"))
+    """Decoder inputs int[B·K, T] -> [B·K, T, D], all positions at once."""
+    language_model.each(prompts, fed)
     where = jnp.arange(fed.shape[1])
     shared = (
       self.encode(prompts, prompt_mask),
@@ -307,8 +308,10 @@ class T5(nn.Module):
   def _embed(self, tokens):
     return layers.embed(self.embedding, tokens, self.config.dtype)
 
-  def _logits(self, x):
-    return layers.head_logits(self.decoder_norm(x), self.head, soft_cap=None)
+  def logits(self, x, tokens):
+    return layers.head_logits(
+      self.decoder_norm(x), self.head, tokens, soft_cap=None
+    )
 
 
 def make_t5(config: T5Config) -> language_model.LanguageModel:
@@ -317,4 +320,4 @@ def make_t5(config: T5Config) -> language_model.LanguageModel:
   Raises: ValueError for a setting of the numerics that does not exist.
   """
   layers.check_numerics(config.numerics)
-  return language_model.from_module(T5(config), config.vocab_size)
+  return language_model.from_module(T5(config), one_sequence=False)

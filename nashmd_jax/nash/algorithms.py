@@ -10,7 +10,8 @@ it is played; a user's own is played the same way. Nothing here knows a model.
 | `log_ratio` | 2K responses of the opponent, each against every other |
 | `label` | nobody: responses and labels are those of the records |
 
-and `log_prob` reads sampled tokens where `log_probs` reads all of a vocabulary.
+and `log_prob` reads sampled tokens where `token_kl` sums over a vocabulary and
+`log_probs` is all of it.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,6 +26,7 @@ from nashmd_jax import arrays, losses, mistakes, outside, policy
 from nashmd_jax.nash import ways
 
 Rows = Mapping[str, jax.Array]
+Named = ways.Named
 
 # By what the judge gives, then by name.
 LOSSES = {
@@ -50,19 +52,25 @@ class Algorithm(NamedTuple):
 
   Attributes:
     way: of playing.
-    read: what is read of π_θ and of μ on the responses,
-      `policy.response_log_probs` or `policy.response_distributions`.
-    loss: (read of π_θ, read of μ, rows of a rollout, τ) -> (Mean, metrics).
+    reads: names of the sets that a loss reads the responses with.
+    keep: (model, params of μ, batch, temperature) -> what a rollout keeps of
+      μ's reading of its responses.
+    read: (model, the sets by name, rows of a rollout, temperature) -> what the
+      loss reads of π_θ and of μ, by name. Gradient flows to the policy.
+    loss: (what is read, rows of a rollout, τ) -> (Mean, metrics).
   """
 
   way: ways.Way
-  read: Callable[..., jax.Array]
+  reads: tuple[str, ...]
+  keep: Callable[..., jax.Array]
+  read: Callable[..., Named]
   loss: Callable[..., tuple[arrays.Mean, Mapping[str, arrays.Mean]]]
 
 
 SAMPLED = ("log_prob", "ref_log_prob")
 WHOLE = ("log_probs", "ref_log_probs")
-EVERY = ("mask", "tokens", "kl_coef", *SAMPLED, *WHOLE)
+KL = "token_kl"
+EVERY = ("mask", "tokens", "kl_coef", KL, *SAMPLED, *WHOLE)
 # What the step reports itself.
 TAKEN = {"loss", "grad_norm", "ended"}
 OF_ROWS = {
@@ -157,10 +165,10 @@ def play_by_names(
   Raises: Mistake for a name that there is not.
   """
   _check_names(names, way, loss)
-  whole = bool(names & {*WHOLE})
-  read = policy.response_distributions if whole else policy.response_log_probs
+  whole = bool(names & {*WHOLE, KL})
+  keep, read = (_states, _read_states) if whole else (_log_probs, _read_tokens)
 
-  def of_rows(what, reference, rows, kl_coef):
+  def of_rows(read, rows, kl_coef):
     # What was not judged may hold NaN, and 0 · NaN is NaN.
     answers = jnp.where(rows["judged"], rows["answers"], 0)
     own = len(rows["responses_mask"]) // len(answers)
@@ -169,10 +177,10 @@ def play_by_names(
     mask = rows["responses_mask"] & found.pop("counted")[:, None]
     found |= {name: rows[key] for name, key in OF_ROWS.items() if key in rows}
     found |= {"mask": mask, "kl_coef": kl_coef}
-    found |= {"log_prob": what, "ref_log_prob": reference}
-    found |= {"log_probs": what, "ref_log_probs": reference}
+    found |= read
     if "log_ratio" in names:
-      ratio = arrays.masked_sum(what - reference, mask)
+      ratio = read["log_prob"] - read["ref_log_prob"]
+      ratio = arrays.masked_sum(ratio, mask)
       found["log_ratio"] = ratio.reshape(found["win_prob"].shape[:2])
     value, metrics = _checked(
       function(**{name: found[name] for name in names}), loss
@@ -182,7 +190,66 @@ def play_by_names(
       name: _mean(metric, count) for name, metric in metrics.items()
     }
 
-  return Algorithm(way, read, of_rows)
+  return Algorithm(
+    way=way,
+    reads=("policy", "reference") if whole else ("policy",),
+    keep=keep,
+    read=functools.partial(read, names),
+    loss=of_rows,
+  )
+
+
+def _log_probs(model, params, batch, temperature) -> jax.Array:
+  """f32[B·K, R] of the responses; see `Algorithm.keep`."""
+  return policy.response_log_probs(
+    model, params, **_asked(batch), temperature=temperature
+  )
+
+
+def _states(model, params, batch, temperature) -> jax.Array:
+  """[B·K, R, D] of the responses; see `Algorithm.keep`."""
+  del temperature
+  return model.response_states(params, *_asked(batch).values())
+
+
+def _asked(batch: Rows) -> Named:
+  return {
+    "prompts": batch["prompts"],
+    "prompt_mask": batch["prompts_mask"],
+    "responses": batch["responses"],
+  }
+
+
+def _read_tokens(names, model, sets, rows, temperature) -> Named:
+  """`Algorithm.read` of a loss of sampled tokens."""
+  del names
+  return {
+    "log_prob": _log_probs(model, sets["policy"], rows, temperature),
+    "ref_log_prob": rows["reference"],
+  }
+
+
+def _read_states(names, model, sets, rows, temperature) -> Named:
+  """`Algorithm.read` of a loss of whole distributions."""
+  states = _states(model, sets["policy"], rows, temperature)
+  ours = policy.States(sets["policy"], states)
+  theirs = policy.States(
+    *jax.lax.stop_gradient((sets["reference"], rows["reference"]))
+  )
+  at = dict(temperature=temperature)
+  found = {}
+  if names & {*WHOLE}:
+    found["log_probs"] = policy.distributions(model, ours, **at)
+    found["ref_log_probs"] = policy.distributions(model, theirs, **at)
+  if KL in names:
+    found["log_prob"], found[KL] = policy.log_probs_and_kl(
+      model, ours, theirs, rows["responses"], **at
+    )
+  if names & {"ref_log_prob", "log_ratio"}:
+    found["ref_log_prob"] = policy.log_probs_of(
+      model, theirs, rows["responses"], **at
+    )
+  return found
 
 
 def _check_names(names: set[str], way: ways.Way, loss: str) -> None:

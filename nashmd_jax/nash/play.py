@@ -67,12 +67,11 @@ def rollout(
       an algorithm on records also responses, responses_mask [B, R].
     rng: of this step.
     step: int32 scalar, for an opponent that changes with it.
-  Returns: rows of the L responses to each prompt that the loss is of: prompts,
-    prompts_mask [B·L, P]; responses, responses_mask [B·L, R];
-    behaviour_log_prob f32[B·L, R], as sampled; reference, what the algorithm
-    reads of μ. Of each prompt: weights f32[B, other]; answers f32[B, N] and
-    judged bool[B, N], or for a judge on the host written, written_mask
-    [B, L + other, R]; and what the batch held.
+  Returns: rows of the L responses to each prompt that the loss is of:
+    responses, responses_mask [B·L, R]; behaviour_log_prob f32[B·L, R], as
+    sampled; reference, what the algorithm keeps of μ. Of each prompt: weights
+    f32[B, other]; answers f32[B, N] and judged bool[B, N], or for a judge on
+    the host written, written_mask [B, L + other, R]; and what the batch held.
   """
   write_rng, judge_rng, opponent_rng = jax.random.split(rng, 3)
   lanes = algorithms_lanes(play, step)
@@ -82,10 +81,12 @@ def rollout(
   rows = dict(batch)
   if lanes.own:
     written = write(play, ready, [*lanes.own, *lanes.other], batch, write_rng)
-    rows |= _own_rows(written, batch, len(lanes.own))
+    rows |= _own_rows(written, len(lanes.own))
   weights = jnp.array(lanes.weights, jnp.float32)
   rows["weights"] = jnp.tile(weights, (len(batch["prompts"]), 1))
-  rows["reference"] = read(play, ready["reference"], rows)
+  rows["reference"] = play.algorithm.keep(
+    play.model, ready["reference"], rows, play.temperature
+  )
   i, j = play.algorithm.way.asks(len(lanes.own), len(lanes.other))
   if not len(i):
     rows["answers"] = jnp.zeros((len(batch["prompts"]), 0))
@@ -112,14 +113,12 @@ def algorithms_lanes(play: Play, step) -> ways.Lanes:
   return play.algorithm.way.lanes(lanes, play.samples)
 
 
-def _own_rows(written: sampling.Rollout, batch: Batch, own: int) -> Rows:
+def _own_rows(written: sampling.Rollout, own: int) -> Rows:
   """[B, L, …] -> [B·L, …] of the first L responses to each prompt."""
   tokens, mask, log_prob = (
     x[:, :own].reshape(-1, x.shape[-1]) for x in written
   )
   return {
-    "prompts": jnp.repeat(batch["prompts"], own, axis=0),
-    "prompts_mask": jnp.repeat(batch["prompts_mask"], own, axis=0),
     "responses": tokens,
     "responses_mask": mask,
     "behaviour_log_prob": log_prob,
@@ -133,36 +132,23 @@ def loss(
 
   Args:
     params: of the policy, as stored. Gradient flows to them.
-    sets: the other sets, of which an adapter's base is read.
+    sets: the other sets, of which an adapter's base is read, or μ.
     rows: see `rollout`.
     rng: not used.
   Returns: the algorithm's loss and metrics, and "ended", the share of the
     responses that end by themselves.
   """
   del rng
-  ready = play.ready({**sets, "policy": params}, ["policy"])
-  what = read(play, ready["policy"], rows)
-  value, metrics = play.algorithm.loss(
-    what, rows["reference"], rows, play.kl_coef
-  )
+  algorithm = play.algorithm
+  ready = play.ready({**sets, "policy": params}, algorithm.reads)
+  read = algorithm.read(play.model, ready, rows, play.temperature)
+  value, metrics = algorithm.loss(read, rows, play.kl_coef)
   ends = sampling.ended(
     rows["responses"], rows["responses_mask"], play.eos_ids
   ).astype(jnp.float32)
   return value, metrics | {
     "ended": arrays.mean_over(ends, jnp.ones(ends.shape, bool))
   }
-
-
-def read(play: Play, params: Any, rows: Rows) -> jax.Array:
-  """What the algorithm reads of ready parameters on responses."""
-  return play.algorithm.read(
-    play.model,
-    params,
-    prompts=rows["prompts"],
-    prompt_mask=rows["prompts_mask"],
-    responses=rows["responses"],
-    temperature=play.temperature,
-  )
 
 
 def write(
@@ -208,9 +194,7 @@ def ask(
   def taken(index):
     return tuple(x[:, index].reshape(-1, x.shape[-1]) for x in written)
 
-  prompts = tuple(
-    jnp.repeat(x, len(i), axis=0) for x in preference_model.question(batch)
-  )
+  prompts = preference_model.question(batch)
   if j is None:
     return judge(prompts, taken(i)).reshape(-1, len(i))
   keys = sampling.row_keys(rng, batch["example_ids"], len(i)).reshape(-1)

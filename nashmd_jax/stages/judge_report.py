@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 import csv
-import functools
 import io
 import pathlib
 from typing import Any
@@ -40,22 +39,16 @@ def read(kind: str, model: Any, template: preference_model.Template) -> Any:
 
   def readings(params, batch):
     prompts, a, b = preference_model.compared(batch)
+    judge = (model, params, template)
     if kind == "preference":
-      one_order = functools.partial(
-        preference_model.one_order_logit,
-        model,
-        params,
-        template,
-        prompts=prompts,
+      a_first, b_first = preference_model.both_orders(
+        *judge, prompts=prompts, responses=a, opponents=b
       )
-      return {
-        "a_first": one_order(first=a, second=b),
-        "b_first": one_order(first=b, second=a),
-      }
-    reward = functools.partial(
-      preference_model.reward, model, params, template, prompts=prompts
-    )
-    return {"reward_a": reward(responses=a), "reward_b": reward(responses=b)}
+      return {"a_first": a_first, "b_first": b_first}
+    rewards = preference_model.reward(
+      *judge, prompts=prompts, responses=preference_model.in_turn(a, b)
+    ).reshape(-1, 2)
+    return {"reward_a": rewards[:, 0], "reward_b": rewards[:, 1]}
 
   return readings
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nashmd_jax import games, mistakes
-from nashmd_jax.judges import scorers
+from nashmd_jax.judges import preference_model, scorers
 
 KINDS = 3
 # Responses that can be listed, and their pairs solved for, in some seconds.
@@ -140,7 +140,8 @@ def make_judge(space: games.Space, tables: Any) -> scorers.TokenJudge:
 
   def judge(keys, prompts, responses, others):
     del keys
-    same = jnp.all(prompts[0][:, None] == tables["prompts"][None], axis=-1)
+    tokens, _ = preference_model.each(prompts, len(responses[0]))
+    same = jnp.all(tokens[:, None] == tables["prompts"][None], axis=-1)
     return tables["preference"][
       jnp.argmax(same, axis=-1),
       games.response_index(space, *responses),
