@@ -70,7 +70,9 @@ def at_equal_length(
   columns = np.concatenate([at, at * win_prob[:, None]], axis=1)
   every = dict(enumerate(columns.T.astype(np.float64)))
   sums = clusters.resample(every, prompts, resamples=RESAMPLES, seed=seed)
-  table = np.array([[one.whole, *one.drawn] for one in sums.values()]).T
+  table = np.stack(
+    [np.append(one.whole, one.drawn) for one in sums.values()], axis=1
+  )
   seen, won = np.split(table, 2, axis=1)
   intercept, _ = fit(seen, won, feature)
   rates = special.expit(intercept)

@@ -226,6 +226,24 @@ def reward(
   return _answer_logits(model, params, template, slots)
 
 
+def both_rewards(
+  model: language_model.LanguageModel,
+  params: language_model.Params,
+  template: Template,
+  *,
+  prompts: Segment,
+  responses: Segment,
+  opponents: Segment,
+) -> tuple[jax.Array, jax.Array]:
+  """r(x, y) and r(x, y′), f32[B·N] each, read together.
+
+  Args: as `reward`, of y and of y′.
+  """
+  both = in_turn(responses, opponents)
+  rewards = reward(model, params, template, prompts=prompts, responses=both)
+  return tuple(rewards.reshape(-1, 2).T)
+
+
 def in_turn(a: Segment, b: Segment) -> Segment:
   """Rows of two segments in turn: a₀, b₀, a₁, b₁, …, as wide as the wider."""
   width = max(a[0].shape[1], b[0].shape[1])
@@ -248,14 +266,13 @@ def _answer_logits(
     name: (tokens, mask & ~jnp.isin(tokens, barred))
     for name, (tokens, mask) in slots.items()
   }
+  rows, count = len(slots["first"][0]), len(slots["prompt"][0])
   size = _shared(template) if model.one_sequence else 0
-  rows = len(slots["first"][0])
-  if size:
-    prompts = _fill(template.prompt[:size], slots, len(slots["prompt"][0]))
-  else:
-    prompts = _fill(template.prompt, slots, rows)
-  rest = template.prompt[size:] if size else ()
-  responses, mask = _fill(rest + template.response, slots, rows)
+  if not size:  # all of it is read for each row
+    size, count = len(template.prompt), rows
+  prompts = _fill(template.prompt[:size], slots, count)
+  behind = template.prompt[size:] + template.response
+  responses, mask = _fill(behind, slots, rows)
   lengths = jnp.sum(mask, axis=1)
   states = model.next_states(params, *prompts, responses, lengths)
   logits = model.logits(params, states, template.answers)

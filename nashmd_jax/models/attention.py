@@ -214,19 +214,24 @@ def attend_cached(
     "btghk,bgsk->bghts", grouped, keys, preferred_element_type=wide
   )
   scores = (scores * scale).reshape(rows, heads, length, -1)
-  if soft_cap is not None:
-    scores = soft_cap * jnp.tanh(scores / soft_cap)
-  if bias is not None:
-    scores = scores + bias
-  if mask is not None:
-    scores = jnp.where(mask, scores, jnp.finfo(wide).min / 2)
-  weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
+  weights = _weights(scores, mask, bias, soft_cap).astype(values.dtype)
   weights = weights.reshape(rows, groups, heads // groups, length, -1)
   # The permuted output straight out of the einsum is not implemented for
   # bfloat16 on CPU.
   mixed = jnp.einsum("bghts,bgsk->bghtk", weights, values)
   mixed = mixed.reshape(rows, heads, length, head_dim)
   return jnp.swapaxes(mixed, 1, 2)
+
+
+def _weights(scores, mask, bias, soft_cap):
+  """Scaled scores [..., S] -> what each of the seen keys counts, in sum 1."""
+  if soft_cap is not None:
+    scores = soft_cap * jnp.tanh(scores / soft_cap)
+  if bias is not None:
+    scores = scores + bias
+  if mask is not None:
+    scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min / 2)
+  return jax.nn.softmax(scores, axis=-1)
 
 
 def attend_after(
@@ -277,12 +282,8 @@ def attend_after(
     ],
     axis=-1,
   )
-  scores = scores * scale
-  if soft_cap is not None:
-    scores = soft_cap * jnp.tanh(scores / soft_cap)
   seen = jnp.repeat(mask, shared, axis=1)[:, None]
-  scores = jnp.where(seen, scores, jnp.finfo(wide).min / 2)
-  weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
+  weights = _weights(scores * scale, seen, None, soft_cap).astype(values.dtype)
   of_prompt, of_own = weights[..., :before], weights[..., before:]
   mixed = from_prompt(
     jnp.einsum("bgqs,bgsk->bgqk", to_prompt(of_prompt), prompt[1])

@@ -201,23 +201,18 @@ def play_by_names(
 
 def _log_probs(model, params, batch, temperature) -> jax.Array:
   """f32[B·K, R] of the responses; see `Algorithm.keep`."""
-  return policy.response_log_probs(
-    model, params, **_asked(batch), temperature=temperature
+  read = policy.States(params, _states(model, params, batch, temperature))
+  return policy.log_probs_of(
+    model, read, batch["responses"], temperature=temperature
   )
 
 
 def _states(model, params, batch, temperature) -> jax.Array:
   """[B·K, R, D] of the responses; see `Algorithm.keep`."""
   del temperature
-  return model.response_states(params, *_asked(batch).values())
-
-
-def _asked(batch: Rows) -> Named:
-  return {
-    "prompts": batch["prompts"],
-    "prompt_mask": batch["prompts_mask"],
-    "responses": batch["responses"],
-  }
+  return model.response_states(
+    params, batch["prompts"], batch["prompts_mask"], batch["responses"]
+  )
 
 
 def _read_tokens(names, model, sets, rows, temperature) -> Named:

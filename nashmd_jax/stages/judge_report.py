@@ -39,16 +39,13 @@ def read(kind: str, model: Any, template: preference_model.Template) -> Any:
 
   def readings(params, batch):
     prompts, a, b = preference_model.compared(batch)
-    judge = (model, params, template)
+    both, names = preference_model.both_rewards, ("reward_a", "reward_b")
     if kind == "preference":
-      a_first, b_first = preference_model.both_orders(
-        *judge, prompts=prompts, responses=a, opponents=b
-      )
-      return {"a_first": a_first, "b_first": b_first}
-    rewards = preference_model.reward(
-      *judge, prompts=prompts, responses=preference_model.in_turn(a, b)
-    ).reshape(-1, 2)
-    return {"reward_a": rewards[:, 0], "reward_b": rewards[:, 1]}
+      both, names = preference_model.both_orders, ("a_first", "b_first")
+    said = both(
+      model, params, template, prompts=prompts, responses=a, opponents=b
+    )
+    return dict(zip(names, said, strict=True))
 
   return readings
 

@@ -92,11 +92,11 @@ def comparison_loss(
       *judge, prompts=prompts, responses=a, opponents=b
     )
     return losses.preference_loss(logit=logit, **stated)
-  rewards = preference_model.reward(
-    *judge, prompts=prompts, responses=preference_model.in_turn(a, b)
-  ).reshape(-1, 2)
+  reward_a, reward_b = preference_model.both_rewards(
+    *judge, prompts=prompts, responses=a, opponents=b
+  )
   return losses.bradley_terry_loss(
-    reward_a=rewards[:, 0], reward_b=rewards[:, 1], **stated
+    reward_a=reward_a, reward_b=reward_b, **stated
   )
 
 
