@@ -17,6 +17,11 @@ import jax.numpy as jnp
 from nashmd_jax import arrays
 from nashmd_jax.models import language_model
 
+# Prompts of the narrowest loop. Below, a step costs what its parameters cost.
+FEWEST = 8
+# Numbers of a set whose layers are worth compiling one by one.
+LARGE = 2**20
+
 Lane = Mapping[str, float | jax.Array]
 Choose = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -119,6 +124,8 @@ def rollout(
 
   At each prefix lane l draws from softmax((Σ_s w_s log π_s) / temperature),
   every π_s conditioned on that lane's own prefix with a cache of its own.
+  Prompts whose responses have all ended are left behind once they are half of
+  those in the loop; rows that are split over devices stay where they are.
 
   Args:
     params_by_name: at least the sets that the lanes name. No gradient flows.
@@ -146,22 +153,72 @@ def rollout(
     max_response=max_response,
   )
 
+  params_by_name, state = _apart(model, params_by_name, state)
+  step = functools.partial(
+    advance,
+    model,
+    params_by_name,
+    lanes,
+    temperature=temperature,
+    eos_ids=eos_ids,
+    choose=choose,
+  )
+  narrower = _narrower(model, len(prompts))
+  return _finish(model, lanes, step, state, keys, narrower)
+
+
+def _finish(model, lanes, step, state: Decoding, keys, narrower) -> Rollout:
+  """The loops until every response has ended, each of fewer prompts."""
+  enough = narrower[0] if narrower else 0
+
   def unfinished(state):
-    return (state.step < max_response) & jnp.any(state.alive)
+    going = jnp.any(state.alive)
+    if enough:
+      going = jnp.sum(jnp.any(state.alive, axis=1)) > enough
+    return (state.step < state.written.tokens.shape[2]) & going
 
-  def step(state):
-    return advance(
-      model,
-      params_by_name,
-      lanes,
-      state,
-      keys=keys,
-      temperature=temperature,
-      eos_ids=eos_ids,
-      choose=choose,
-    )
+  state = lax.while_loop(unfinished, functools.partial(step, keys=keys), state)
+  if not narrower:
+    return state.written
+  left = jnp.argsort(~jnp.any(state.alive, axis=1))[:enough]
+  part = _take(model, lanes, state, left)
+  part = _finish(model, lanes, step, part, keys[left], narrower[1:])
+  return jax.tree.map(
+    lambda whole, part: whole.at[left].set(part), state.written, part
+  )
 
-  return lax.while_loop(unfinished, step, state).written
+
+def _narrower(model, prompts: int) -> list[int]:
+  """Prompts of the narrower loops that follow the first, half by half."""
+  if model.take is None or model.row_parts > 1:
+    return []
+  return [n for n in (prompts // 2, prompts // 4) if n >= FEWEST]
+
+
+def _take(model, lanes, state: Decoding, left: jax.Array) -> Decoding:
+  """The state of the prompts int[n] alone."""
+  users = _users([_nonzero(lane) for lane in lanes])
+  return Decoding(
+    step=state.step,
+    fed=state.fed[left],
+    alive=state.alive[left],
+    caches={
+      name: model.take(cache, left, len(users[name]))
+      for name, cache in state.caches.items()
+    },
+    written=jax.tree.map(lambda x: x[left], state.written),
+  )
+
+
+def _apart(model, params_by_name, state: Decoding):
+  """Parameters of the sets that are used, and the state, for the loop."""
+  params_by_name, caches = dict(params_by_name), dict(state.caches)
+  for name, cache in state.caches.items():
+    params = params_by_name[name]
+    numbers = sum(x.size for x in jax.tree.leaves(params))
+    if model.apart is not None and numbers >= LARGE:
+      params_by_name[name], caches[name] = model.apart(params, cache)
+  return params_by_name, state._replace(caches=caches)
 
 
 def is_end(tokens: jax.Array, eos_ids: Sequence[int]) -> jax.Array:

@@ -165,7 +165,10 @@ def make_models(
       for part in ("prefill", "decode", "response_states", "next_states")
     }
     parts = devices.mesh.shape["data"] if devices.mode == "jit" else 1
-    made[name] = model._replace(row_parts=parts, **mapped)
+    # Elsewhere the compiler reads a layer where it lies in a stack.
+    alone = platform == "cpu" and devices.mesh.size == 1
+    apart = model.apart if alone else None
+    made[name] = model._replace(row_parts=parts, apart=apart, **mapped)
   return made
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nashmd_jax import models, policy
+from nashmd_jax.models import lora
 from tests import decoder_test, t5_test
 
 FAMILIES = ("t5", *decoder_test.CASES)
@@ -18,6 +19,58 @@ def tiny_model(family: str) -> models.LanguageModel:
   if family == "t5":
     return t5_test.tiny_model()
   return decoder_test.tiny_model(family)
+
+
+class DecodeTest(parameterized.TestCase):
+  """A loop over layers that lie apart, over some of the rows, and over all."""
+
+  LANES, TOKENS = 2, 3
+
+  def decoded(self, model, params, cache, responses):
+    found = []
+    for t in range(self.TOKENS):
+      logits, cache = model.decode(params, cache, responses[:, t])
+      found.append(logits)
+    return jnp.stack(found)
+
+  def start(self, family, *, adapted):
+    batch, model = t5_test.tiny_batch(), tiny_model(family)
+    params = model.init(jax.random.key(0))
+    if adapted:
+      keys = jax.random.split(jax.random.key(1))
+      adapters = lora.init_lora(
+        keys[0], params, rank=2, targets=tuple(lora.sizes(params))
+      )
+      adapters = jax.tree.map(
+        lambda x: x + 0.1 * jax.random.normal(keys[1], x.shape), adapters
+      )
+      params = lora.attach(params, adapters, alpha=4.0)
+    cache, _ = model.prefill(
+      params, batch["prompts"], batch["prompt_mask"], self.LANES, self.TOKENS
+    )
+    responses = jnp.repeat(batch["responses"], self.LANES, axis=0)
+    return model, params, cache, responses + jnp.arange(8)[:, None] % 5
+
+  @parameterized.product(family=FAMILIES, adapted=[False, True])
+  def test_layers_apart_give_the_same_logits(self, family, adapted):
+    model, params, cache, responses = self.start(family, adapted=adapted)
+    expected = self.decoded(model, params, cache, responses)
+    apart, caches = model.apart(params, cache)
+    got = self.decoded(model, apart, caches, responses)
+    np.testing.assert_allclose(got, expected, atol=5e-6)
+    self.assertEqual(jax.tree.leaves(caches)[-1].ndim, 4)
+
+  @parameterized.product(family=("t5", "gemma3_text"), apart=[False, True])
+  def test_some_prompts_alone_give_their_logits(self, family, apart):
+    model, params, cache, responses = self.start(family, adapted=False)
+    if apart:
+      params, cache = model.apart(params, cache)
+    whole = self.decoded(model, params, cache, responses)
+    _, cache = model.decode(params, cache, responses[:, 0])
+    prompts, rows = jnp.array([3, 1]), jnp.array([6, 7, 2, 3])
+    cache = model.take(cache, prompts, self.LANES)
+    got, _ = model.decode(params, cache, responses[rows, 1])
+    np.testing.assert_allclose(got, whole[1, rows], atol=5e-6)
 
 
 class SharedPromptTest(parameterized.TestCase):

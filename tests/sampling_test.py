@@ -1,5 +1,7 @@
 """The decode loop against teacher forcing, and who is run in which lane."""
 
+from unittest import mock
+
 from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
@@ -194,6 +196,59 @@ class RolloutTest(parameterized.TestCase):
       ends = np.flatnonzero(row == EOS)
       length = ends[0] + 1 if len(ends) else len(row)
       np.testing.assert_array_equal(kept, np.arange(len(row)) < length)
+
+
+class LeftBehindTest(parameterized.TestCase):
+  @parameterized.product(opponent=["self", "mixture"], apart=[True, False])
+  def test_rows_that_ended_are_left_behind_and_nothing_else_changes(
+    self, opponent, apart
+  ):
+    self.enter_context(mock.patch.object(sampling, "LARGE", 0))
+    model = t5_test.tiny_model()
+    if not apart:
+      model = model._replace(apart=None)
+    keys = jax.random.split(jax.random.key(0))
+    sets = {"policy": model.init(keys[0]), "reference": model.init(keys[1])}
+    batch = {
+      name: jnp.tile(x, (12, *[1] * (x.ndim - 1)))[: 4 * sampling.FEWEST]
+      for name, x in t5_test.tiny_batch().items()
+    }
+    lanes = both_lanes(opponent=opponent, mixture=0.3)
+    # A third of the tokens end a response.
+    ends = {"eos_ids": tuple(range(0, model.vocab_size, 3))}
+    out = play(model, sets, lanes, batch, **ends)
+    whole = play(model._replace(take=None), sets, lanes, batch, **ends)
+    live = np.asarray(whole.mask).any(1).sum(0)
+    self.assertGreater(live[1], 2 * sampling.FEWEST)
+    self.assertGreater(live[-1], 0)
+    self.assertLessEqual(live[-1], sampling.FEWEST)
+    np.testing.assert_array_equal(out.tokens, whole.tokens)
+    np.testing.assert_array_equal(out.mask, whole.mask)
+    np.testing.assert_allclose(out.log_prob, whole.log_prob, atol=1e-6)
+
+  def test_a_loop_is_as_wide_as_what_is_left(self):
+    model, widths = t5_test.tiny_model(), []
+
+    def decode(params, cache, tokens):
+      jax.debug.callback(lambda: widths.append(len(tokens)))
+      return model.decode(params, cache, tokens)
+
+    batch = {
+      name: jnp.tile(x, (12, *[1] * (x.ndim - 1)))[: 4 * sampling.FEWEST]
+      for name, x in t5_test.tiny_batch().items()
+    }
+    out = play(
+      model._replace(decode=decode),
+      {"policy": model.init(jax.random.key(0))},
+      [opponents.LEARNER],
+      batch,
+      eos_ids=tuple(range(0, model.vocab_size, 3)),
+    )
+    jax.effects_barrier()
+    live = [*np.asarray(out.mask)[:, 0].sum(0)]
+    steps = [[w for w in (8, 16, 32) if w >= n][0] for n in live if n]
+    self.assertEqual(sorted(widths, reverse=True), steps)
+    self.assertLen(set(steps), 3)
 
 
 class DistributionTest(parameterized.TestCase):

@@ -29,14 +29,14 @@ class DecoderCache(NamedTuple):
   Attributes:
     fed: int32 scalar t, how many tokens each row has been fed.
     prompt: bool[B·L, P], the slots of the prompt that are seen.
-    keys: [N, B·L, G, P + R, K], rotated.
-    values: [N, B·L, G, P + R, K].
+    keys: [N, B·L, G, P + R, K], rotated; or a list of N.
+    values: [N, B·L, G, P + R, K]; or a list of N.
   """
 
   fed: jax.Array
   prompt: jax.Array
-  keys: jax.Array
-  values: jax.Array
+  keys: jax.Array | list[jax.Array]
+  values: jax.Array | list[jax.Array]
 
 
 class Block(nn.Module):
@@ -208,7 +208,7 @@ class Decoder(nn.Module):
     return cache, jnp.repeat(last, lanes_per_prompt)
 
   def decode(self, cache, tokens):
-    start, size = cache.prompt.shape[1], cache.keys.shape[3]
+    start, size = cache.prompt.shape[1], cache.keys[0].shape[2]
     slots = jnp.arange(size)[None]
     lengths = jnp.sum(cache.prompt, axis=1, keepdims=True)
     where = lengths + cache.fed
@@ -217,9 +217,17 @@ class Decoder(nn.Module):
     seen = prompt | ((slots >= start) & (stands <= where))
     shared = (where, stands, seen, start + cache.fed)
     carry = (self._embed(tokens[:, None]), cache.keys, cache.values)
-    (x, keys, values), _ = self.layers.one_position(
-      carry, decoder_config.layer_data(self.config), shared
-    )
+    data = decoder_config.layer_data(self.config)
+    if isinstance(cache.keys, list):
+      x, keys, values = layers.one_by_one(
+        Block(self.config, parent=None),
+        self.get_variable("params", "layers"),
+        carry,
+        layers.apart(data),
+        shared,
+      )
+    else:
+      (x, keys, values), _ = self.layers.one_position(carry, data, shared)
     cache = cache._replace(fed=cache.fed + 1, keys=keys, values=values)
     return self.logits(x[:, 0], None), cache
 
@@ -294,6 +302,19 @@ class Decoder(nn.Module):
     )
 
 
+def _apart(params, cache):
+  params = params | {"layers": layers.apart(params["layers"])}
+  return params, cache._replace(
+    keys=list(cache.keys), values=list(cache.values)
+  )
+
+
+def _take(cache, prompts, lanes_per_prompt):
+  rows = layers.rows_of(prompts, lanes_per_prompt)
+  keys, values = layers.take_rows((cache.keys, cache.values), rows)
+  return cache._replace(prompt=cache.prompt[rows], keys=keys, values=values)
+
+
 def _justify(prompts, prompt_mask):
   """Prompts from slot 0 on; an empty one counts as the one token 0."""
   tokens, mask = arrays.left_justify(prompts, prompt_mask)
@@ -311,4 +332,6 @@ def make_decoder(
   Raises: ValueError for an architecture that cannot be.
   """
   decoder_config.check_config(config)
-  return language_model.from_module(Decoder(config), one_sequence=True)
+  return language_model.from_module(
+    Decoder(config), one_sequence=True, apart=_apart, take=_take
+  )

@@ -43,6 +43,10 @@ class LanguageModel(NamedTuple):
     one_sequence: whether the end of a prompt may as well be read as the
       beginning of its responses.
     row_parts: parts that the rows of a program are split into over devices.
+    apart: (params, cache of `prefill`) -> both as `decode` reads them fastest
+      in a loop, made once before it; None where that is as they are.
+    take: (cache, prompts int[n], lanes_per_prompt) -> the cache of these
+      prompts' rows alone; None where rows cannot be left behind.
   """
 
   init: Callable[[jax.Array], Params]
@@ -60,6 +64,8 @@ class LanguageModel(NamedTuple):
   vocab_size: int
   one_sequence: bool
   row_parts: int = 1
+  apart: Callable[[Params, Cache], tuple[Params, Cache]] | None = None
+  take: Callable[[Cache, jax.Array, int], Cache] | None = None
 
   def response_logits(self, params: Params, *batch: jax.Array) -> jax.Array:
     """`logits` of all `response_states`, f32[B·K, R, V]."""
@@ -70,7 +76,13 @@ class LanguageModel(NamedTuple):
     return self.logits(params, self.next_states(params, *batch), None)
 
 
-def from_module(module: nn.Module, *, one_sequence: bool) -> LanguageModel:
+def from_module(
+  module: nn.Module,
+  *,
+  one_sequence: bool,
+  apart: Callable[[Params, Cache], tuple[Params, Cache]],
+  take: Callable[[Cache, jax.Array, int], Cache],
+) -> LanguageModel:
   """The seam of a linen module whose methods are named as it is.
 
   Its field `config` is a named tuple that has `vocab_size` and the fields of
@@ -99,6 +111,8 @@ def from_module(module: nn.Module, *, one_sequence: bool) -> LanguageModel:
     logits=logits,
     vocab_size=module.config.vocab_size,
     one_sequence=one_sequence,
+    apart=apart,
+    take=take,
   )
 
 

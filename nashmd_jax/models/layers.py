@@ -5,7 +5,7 @@ any other. Nothing here knows which architecture it is part of.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flax import linen as nn
 import jax
@@ -99,6 +99,49 @@ def scan_layers(
     length=depth,
     methods=list(methods),
   )
+
+
+def apart(tree: Any) -> list[Any]:
+  """What is stacked on a leading axis of depth, as one tree a layer.
+
+  A loop that reads a layer out of a stack copies it each time.
+  """
+  depth = len(jax.tree.leaves(tree)[0])
+  return [jax.tree.map(lambda x, i=i: x[i], tree) for i in range(depth)]
+
+
+def one_by_one(
+  block: nn.Module,
+  weights: Sequence[Any],
+  carry: Any,
+  per_layer: Sequence[Any],
+  shared: Any,
+) -> Any:
+  """The method "one_position" of `scan_layers`, of layers that lie apart.
+
+  Args:
+    block: without a parent.
+    weights: parameters of each layer.
+    carry, shared: of the method.
+    per_layer: of each layer.
+  Returns: the last carry.
+  """
+  for params, of_layer in zip(weights, per_layer, strict=True):
+    carry, _ = block.apply(
+      {"params": params}, carry, of_layer, shared, method="one_position"
+    )
+  return carry
+
+
+def take_rows(caches: Any, rows: jax.Array) -> Any:
+  """Some rows of arrays [B, G, S, K], stacked or not."""
+  return jax.tree.map(lambda x: jnp.take(x, rows, axis=-4), caches)
+
+
+def rows_of(prompts: jax.Array, lanes_per_prompt: int) -> jax.Array:
+  """Rows int[n·L] of the prompts int[n], which have L rows each."""
+  lanes = jnp.arange(lanes_per_prompt)[None]
+  return (prompts[:, None] * lanes_per_prompt + lanes).reshape(-1)
 
 
 class RMSNorm(nn.Module):
@@ -234,17 +277,25 @@ def cache_layout(x: jax.Array) -> jax.Array:
 
 
 def write_cache(
-  cache: jax.Array, layer: jax.Array, new: jax.Array, slot: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+  cache: jax.Array | list[jax.Array],
+  layer: jax.Array,
+  new: jax.Array,
+  slot: jax.Array,
+) -> tuple[jax.Array | list[jax.Array], jax.Array]:
   """Puts one position of one layer into a cache, in place where it can.
 
   Args:
-    cache: [N, B, G, S, K], the carry of a scan over layers.
-    layer: int scalar below N.
+    cache: [N, B, G, S, K], the carry of a scan over layers; or a list of N.
+    layer: int scalar below N, a number of Python's for a list.
     new: [B, 1, G, K].
     slot: int scalar below S.
   Returns: the cache, and the layer of it [B, G, S, K].
   """
+  if isinstance(cache, list):
+    one = cache[layer]
+    new = cache_layout(new).astype(one.dtype)
+    one = lax.dynamic_update_slice(one, new, (0, 0, slot, 0))
+    return [*cache[:layer], one, *cache[layer + 1 :]], one
   new = cache_layout(new)[None].astype(cache.dtype)
   cache = lax.dynamic_update_slice(cache, new, (layer, 0, 0, slot, 0))
   return cache, lax.dynamic_index_in_dim(cache, layer, keepdims=False)

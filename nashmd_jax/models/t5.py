@@ -61,17 +61,18 @@ class T5Cache(NamedTuple):
 
   Attributes:
     fed: int32 scalar, how many tokens each row has been fed.
-    cross: keys and values of the prompts, each [N, B, H, P, K].
+    cross: keys and values of the prompts, each [N, B, H, P, K]; or a list of
+      N of both.
     prompt_mask: bool[B, P].
-    keys: of what was fed so far, [N, B·L, H, R, K].
+    keys: of what was fed so far, [N, B·L, H, R, K]; or a list of N.
     values: likewise.
   """
 
   fed: jax.Array
-  cross: tuple[jax.Array, jax.Array]
+  cross: tuple[jax.Array, jax.Array] | list[tuple[jax.Array, jax.Array]]
   prompt_mask: jax.Array
-  keys: jax.Array
-  values: jax.Array
+  keys: jax.Array | list[jax.Array]
+  values: jax.Array | list[jax.Array]
 
 
 def _attention(config: T5Config) -> layers.Attention:
@@ -270,15 +271,24 @@ class T5(nn.Module):
     return cache, jnp.full((rows,), START_ID, jnp.int32)
 
   def decode(self, cache, tokens):
-    slots = jnp.arange(cache.keys.shape[3])
+    slots = jnp.arange(cache.keys[0].shape[2])
     bias = self.decoder_bias(cache.fed[None], slots)
     seen = (slots <= cache.fed)[None, None, None]
     carry = (self._embed(tokens[:, None]), cache.keys, cache.values)
-    (x, keys, values), _ = self.decoder.one_position(
-      carry,
-      (jnp.arange(self.config.decoder_layers), cache.cross),
-      (cache.fed, cache.prompt_mask, bias, seen),
-    )
+    shared = (cache.fed, cache.prompt_mask, bias, seen)
+    if isinstance(cache.keys, list):
+      x, keys, values = layers.one_by_one(
+        DecoderBlock(self.config, parent=None),
+        self.get_variable("params", "decoder"),
+        carry,
+        list(enumerate(cache.cross)),
+        shared,
+      )
+    else:
+      numbers = jnp.arange(self.config.decoder_layers)
+      (x, keys, values), _ = self.decoder.one_position(
+        carry, (numbers, cache.cross), shared
+      )
     cache = cache._replace(fed=cache.fed + 1, keys=keys, values=values)
     return self.logits(x[:, 0], None), cache
 
@@ -314,10 +324,32 @@ class T5(nn.Module):
     )
 
 
+def _apart(params, cache):
+  params = params | {"decoder": layers.apart(params["decoder"])}
+  return params, cache._replace(
+    cross=layers.apart(cache.cross),
+    keys=list(cache.keys),
+    values=list(cache.values),
+  )
+
+
+def _take(cache, prompts, lanes_per_prompt):
+  rows = layers.rows_of(prompts, lanes_per_prompt)
+  keys, values = layers.take_rows((cache.keys, cache.values), rows)
+  return cache._replace(
+    cross=layers.take_rows(cache.cross, prompts),
+    prompt_mask=cache.prompt_mask[prompts],
+    keys=keys,
+    values=values,
+  )
+
+
 def make_t5(config: T5Config) -> language_model.LanguageModel:
   """A T5 v1.1 as a LanguageModel.
 
   Raises: ValueError for a setting of the numerics that does not exist.
   """
   layers.check_numerics(config.numerics)
-  return language_model.from_module(T5(config), one_sequence=False)
+  return language_model.from_module(
+    T5(config), one_sequence=False, apart=_apart, take=_take
+  )
