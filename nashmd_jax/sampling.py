@@ -19,8 +19,6 @@ from nashmd_jax.models import language_model
 
 # Prompts of the narrowest loop. Below, a step costs what its parameters cost.
 FEWEST = 8
-# Numbers of a set whose layers are worth compiling one by one.
-LARGE = 2**20
 
 Lane = Mapping[str, float | jax.Array]
 Choose = Callable[[jax.Array, jax.Array], jax.Array]
@@ -214,10 +212,10 @@ def _apart(model, params_by_name, state: Decoding):
   """Parameters of the sets that are used, and the state, for the loop."""
   params_by_name, caches = dict(params_by_name), dict(state.caches)
   for name, cache in state.caches.items():
-    params = params_by_name[name]
-    numbers = sum(x.size for x in jax.tree.leaves(params))
-    if model.apart is not None and numbers >= LARGE:
-      params_by_name[name], caches[name] = model.apart(params, cache)
+    if model.apart is not None:
+      params_by_name[name], caches[name] = model.apart(
+        params_by_name[name], cache
+      )
   return params_by_name, state._replace(caches=caches)
 
 

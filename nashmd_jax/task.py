@@ -22,7 +22,6 @@ from nashmd_jax import (
 from nashmd_jax.data import batches, records
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.hub import pretrained
-from nashmd_jax.models import attention
 from nashmd_jax.models import lora as lora_lib
 from nashmd_jax.training import checkpoints, distributed, sharding
 from nashmd_jax.training import metrics as metrics_lib
@@ -153,22 +152,18 @@ def make_models(
 
   Args:
     configs: by field.
-    devices: that the models run on; they decide on the attention kernel.
+    devices: that the models run on; they decide on the numerics left to them.
   """
-  platform = devices.mesh.devices.flat[0].platform
+  places = devices.mesh.devices.flat
   made = {}
   for name, config in configs.items():
-    kernel = attention.on_devices(config.attention, platform=platform)
-    model = models.make_model(config._replace(attention=kernel))
+    model = models.make_model(models.on_devices(config, places))
     mapped = {
       part: sharding.on_mesh(getattr(model, part), devices)
       for part in ("prefill", "decode", "response_states", "next_states")
     }
     parts = devices.mesh.shape["data"] if devices.mode == "jit" else 1
-    # Elsewhere the compiler reads a layer where it lies in a stack.
-    alone = platform == "cpu" and devices.mesh.size == 1
-    apart = model.apart if alone else None
-    made[name] = model._replace(row_parts=parts, apart=apart, **mapped)
+    made[name] = model._replace(row_parts=parts, **mapped)
   return made
 
 

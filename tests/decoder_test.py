@@ -187,7 +187,7 @@ class LayerDataTest(absltest.TestCase):
     )
 
   def test_norm_with_an_offset_starts_at_one(self):
-    numerics = layers.Numerics("float32", "float32", "none", "auto")
+    numerics = layers.Numerics("float32", "float32", "none", "auto", "scan")
     norm = layers.RMSNorm(2, 0.0, 1.0, numerics)
     x = jnp.array([[3.0, 4.0]])
     params = norm.init(jax.random.key(0), x)

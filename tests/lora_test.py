@@ -55,7 +55,7 @@ class LoraTest(parameterized.TestCase):
     matrix = jax.random.normal(keys[1], shape)
     a = jax.random.normal(keys[2], (*shape[:inputs], RANK))
     b = jax.random.normal(keys[3], (RANK, *shape[inputs:]))
-    got = lora.project(equation, x, lora.Adapted(matrix, a, b, 0.5))
+    got = lora.project(x, lora.Adapted(matrix, a, b, 0.5), inputs)
     total = matrix + 0.5 * jnp.tensordot(a, b, 1)
     np.testing.assert_allclose(
       got, jnp.einsum(equation, x, total), rtol=1e-4, atol=1e-4

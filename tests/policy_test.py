@@ -8,17 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from nashmd_jax import models, policy
-from nashmd_jax.models import lora
+from nashmd_jax.models import layers, lora
 from tests import decoder_test, t5_test
 
 FAMILIES = ("t5", *decoder_test.CASES)
 EACH = 3
 
 
-def tiny_model(family: str) -> models.LanguageModel:
+def tiny_model(family: str, **changes) -> models.LanguageModel:
   if family == "t5":
-    return t5_test.tiny_model()
-  return decoder_test.tiny_model(family)
+    return t5_test.tiny_model(**changes)
+  return decoder_test.tiny_model(family, **changes)
 
 
 class DecodeTest(parameterized.TestCase):
@@ -34,7 +34,7 @@ class DecodeTest(parameterized.TestCase):
     return jnp.stack(found)
 
   def start(self, family, *, adapted):
-    batch, model = t5_test.tiny_batch(), tiny_model(family)
+    batch, model = t5_test.tiny_batch(), tiny_model(family, loop="unroll")
     params = model.init(jax.random.key(0))
     if adapted:
       keys = jax.random.split(jax.random.key(1))
@@ -71,6 +71,59 @@ class DecodeTest(parameterized.TestCase):
     cache = model.take(cache, prompts, self.LANES)
     got, _ = model.decode(params, cache, responses[rows, 1])
     np.testing.assert_allclose(got, whole[1, rows], atol=5e-6)
+
+
+class LoopTest(parameterized.TestCase):
+  @parameterized.product(family=FAMILIES, remat=["none", "full"])
+  def test_layers_written_out_are_the_same(self, family, remat):
+    batch = t5_test.tiny_batch()
+
+    def value(model):
+      def loss(params):
+        logits = model.response_logits(params, *batch.values())
+        return jnp.sum(jnp.sin(logits)), logits
+
+      slopes, logits = jax.jit(jax.grad(loss, has_aux=True))(params)
+      return logits, slopes
+
+    both = [tiny_model(family, loop=x, remat=remat) for x in ("scan", "unroll")]
+    params = both[0].init(jax.random.key(0))
+    jax.tree.map(
+      np.testing.assert_array_equal, params, both[1].init(jax.random.key(0))
+    )
+    (expected, slopes), (got, others) = map(value, both)
+    np.testing.assert_allclose(got, expected, atol=5e-6)
+    jax.tree.map(
+      lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=2e-4),
+      others,
+      slopes,
+    )
+
+  @parameterized.parameters(
+    ("auto", "cpu", 1, layers.LARGE, "unroll"),
+    ("auto", "cpu", 1, layers.LARGE - 1, "scan"),
+    ("auto", "cpu", 8, layers.LARGE, "scan"),
+    ("auto", "tpu", 1, layers.LARGE, "scan"),
+    ("unroll", "tpu", 8, 1, "unroll"),
+    ("scan", "cpu", 1, layers.LARGE, "scan"),
+  )
+  def test_it_is_the_devices_that_decide(
+    self, requested, platform, devices, numbers, expected
+  ):
+    got = layers.loop_on(
+      requested, platform=platform, devices=devices, numbers=numbers
+    )
+    self.assertEqual(got, expected)
+
+  def test_a_task_asks_for_the_loop_of_its_devices(self):
+    config = models.make_config(
+      family="llama", **decoder_test.SIZES | {"vocab_size": 2**17}
+    )
+    one = models.on_devices(config, jax.devices()[:1])
+    self.assertEqual(one.loop, "unroll")
+    self.assertEqual(models.on_devices(config, jax.devices()).loop, "scan")
+    self.assertIsNotNone(models.make_model(one).apart)
+    self.assertIsNone(models.make_model(config).apart)
 
 
 class SharedPromptTest(parameterized.TestCase):

@@ -20,9 +20,10 @@ SIZES = dict(
 )
 
 
-def tiny_model() -> models.LanguageModel:
+def tiny_model(**changes) -> models.LanguageModel:
   """A T5 of a few thousand parameters; other tests use it too."""
-  return models.make_language_model(family="t5", vocab_size=VOCAB, **SIZES)
+  sizes = SIZES | {"vocab_size": VOCAB} | changes
+  return models.make_language_model(family="t5", **sizes)
 
 
 def tiny_batch(rows: int = 4, prompt: int = 9, response: int = 6):

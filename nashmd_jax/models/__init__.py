@@ -5,6 +5,7 @@ from nashmd_jax.models.families import (
   make_config,
   make_language_model,
   make_model,
+  on_devices,
 )
 from nashmd_jax.models.language_model import LanguageModel
 
@@ -14,4 +15,5 @@ __all__ = [
   "make_config",
   "make_language_model",
   "make_model",
+  "on_devices",
 ]

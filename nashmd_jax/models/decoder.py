@@ -173,7 +173,7 @@ class Decoder(nn.Module):
       Block,
       config.num_layers,
       ("all_positions", "prompt", "after_prompt", "one_position"),
-      config.remat,
+      config.numerics,
     )(config)
     self.final_norm = layers.RMSNorm(
       config.width, config.norm_epsilon, config.norm_offset, config.numerics
@@ -333,5 +333,8 @@ def make_decoder(
   """
   decoder_config.check_config(config)
   return language_model.from_module(
-    Decoder(config), one_sequence=True, apart=_apart, take=_take
+    Decoder(config),
+    one_sequence=True,
+    apart=_apart if config.loop == "unroll" else None,
+    take=_take,
   )

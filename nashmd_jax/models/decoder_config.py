@@ -42,7 +42,7 @@ class DecoderConfig(NamedTuple):
     logit_soft_cap: the same for logits.
     scaled_embedding: whether embeddings are multiplied by √D.
     tied: whether the head is the embedding.
-    dtype, param_dtype, remat, attention: see `layers.Numerics`.
+    dtype, param_dtype, remat, attention, loop: see `layers.Numerics`.
   """
 
   vocab_size: int
@@ -76,11 +76,12 @@ class DecoderConfig(NamedTuple):
   param_dtype: str = "float32"
   remat: str = "none"
   attention: str = "auto"
+  loop: str = "auto"
 
   @property
   def numerics(self) -> layers.Numerics:
     return layers.Numerics(
-      self.dtype, self.param_dtype, self.remat, self.attention
+      *(getattr(self, name) for name in layers.Numerics._fields)
     )
 
 

@@ -1,6 +1,17 @@
 """The config and the model of a family by its name."""
 
-from nashmd_jax.models import decoder, decoder_config, language_model, t5
+from collections.abc import Sequence
+
+import jax
+
+from nashmd_jax.models import (
+  attention,
+  decoder,
+  decoder_config,
+  language_model,
+  layers,
+  t5,
+)
 
 FAMILIES = ("t5", *decoder_config.FAMILIES)
 Config = t5.T5Config | decoder_config.DecoderConfig
@@ -42,6 +53,21 @@ def make_model(
   if isinstance(config, t5.T5Config):
     return t5.make_t5(config)
   return decoder.make_decoder(config)
+
+
+def on_devices(config: Config, devices: Sequence[jax.Device]) -> Config:
+  """The architecture with the numerics that "auto" stands for on devices."""
+  platform = devices[0].platform
+  shapes = jax.eval_shape(make_model(config).init, jax.random.key(0))
+  return config._replace(
+    attention=attention.on_devices(config.attention, platform=platform),
+    loop=layers.loop_on(
+      config.loop,
+      platform=platform,
+      devices=len(devices),
+      numbers=sum(x.size for x in jax.tree.leaves(shapes)),
+    ),
+  )
 
 
 def make_language_model(

@@ -80,7 +80,7 @@ def from_module(
   module: nn.Module,
   *,
   one_sequence: bool,
-  apart: Callable[[Params, Cache], tuple[Params, Cache]],
+  apart: Callable[[Params, Cache], tuple[Params, Cache]] | None,
   take: Callable[[Cache, jax.Array, int], Cache],
 ) -> LanguageModel:
   """The seam of a linen module whose methods are named as it is.

@@ -16,6 +16,9 @@ import numpy as np
 from nashmd_jax.models import attention, lora
 
 DTYPES = ("float32", "bfloat16")
+LOOPS = ("auto", "scan", "unroll")
+# Numbers of a model whose layers are worth compiling one by one on a CPU.
+LARGE = 2**20
 REMAT = {
   "none": None,
   "full": jax.checkpoint_policies.nothing_saveable,
@@ -36,12 +39,33 @@ class Numerics(NamedTuple):
     remat: what the backward pass computes again: "none", "full" (every
       layer), or "dots" (all but the matrix products with parameters).
     attention: "auto", a platform, or the kernel to prefer; see `attention`.
+    loop: over the layers, as it is compiled: "scan", which compiles a layer
+      once, "unroll", which copies none out of its stack, or "auto"; see
+      `loop_on`.
   """
 
   dtype: str
   param_dtype: str
   remat: str
   attention: str
+  loop: str
+
+
+def loop_on(
+  requested: str, *, platform: str, devices: int, numbers: int
+) -> str:
+  """The loop over layers that a model asks for on given devices.
+
+  Args:
+    requested: one of `LOOPS`.
+    platform: of the devices, such as "cpu".
+    devices: how many.
+    numbers: that the model has.
+  """
+  if requested != "auto":
+    return requested
+  large = platform == "cpu" and devices == 1 and numbers >= LARGE
+  return "unroll" if large else "scan"
 
 
 def check_numerics(numerics: Numerics) -> None:
@@ -51,6 +75,7 @@ def check_numerics(numerics: Numerics) -> None:
     "param_dtype": DTYPES,
     "remat": tuple(REMAT),
     "attention": (*attention.ORDER, *attention.KERNELS),
+    "loop": LOOPS,
   }
   for name, allowed in choices.items():
     value = getattr(numerics, name)
@@ -72,7 +97,10 @@ def fan_in_init(scale: float = 1.0, in_axes: int = 1):
 
 
 def scan_layers(
-  block: type[nn.Module], depth: int, methods: Sequence[str], remat: str
+  block: type[nn.Module],
+  depth: int,
+  methods: Sequence[str],
+  numerics: Numerics,
 ) -> type[nn.Module]:
   """The block repeated, its parameters stacked on a leading axis of depth.
 
@@ -82,13 +110,14 @@ def scan_layers(
       return as `out` is stacked along it.
     depth: N.
     methods: of the block.
-    remat: a key of `REMAT`, for all but "one_position", which does not train.
+    numerics: how; `remat` is of all but "one_position", which does not train.
   """
-  if remat != "none":
+  unroll = numerics.loop == "unroll"
+  if numerics.remat != "none":
     block = nn.remat(
       block,
-      policy=REMAT[remat],
-      prevent_cse=False,
+      policy=REMAT[numerics.remat],
+      prevent_cse=unroll,
       methods=[name for name in methods if name != "one_position"],
     )
   return nn.scan(
@@ -97,6 +126,7 @@ def scan_layers(
     split_rngs={"params": True},
     in_axes=(0, nn.broadcast),
     length=depth,
+    unroll=depth if unroll else 1,
     methods=list(methods),
   )
 
@@ -204,18 +234,18 @@ class Attention(nn.Module):
 
   def queries(self, x: jax.Array) -> jax.Array:
     """[B, T, D] -> [B, T, H, K]."""
-    queries = lora.project("btd,dhk->bthk", x, self.query)
+    queries = lora.project(x, self.query)
     return self._plus(queries, "query_bias")
 
   def keys_values(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """[B, S, D] -> keys and values, each [B, S, G, K]."""
-    keys = lora.project("bsd,dgk->bsgk", x, self.key)
-    values = lora.project("bsd,dgk->bsgk", x, self.value)
+    keys = lora.project(x, self.key)
+    values = lora.project(x, self.value)
     return self._plus(keys, "key_bias"), self._plus(values, "value_bias")
 
   def output(self, mixed: jax.Array) -> jax.Array:
     """What the heads have read, [B, T, H, K] -> [B, T, D]."""
-    return lora.project("bthk,hkd->btd", mixed, self.out)
+    return lora.project(mixed, self.out, inputs=2)
 
   def _plus(self, x, name):
     if not self.biases:
@@ -238,9 +268,9 @@ class GatedMlp(nn.Module):
     gate = self.param("gate", init, into, dtype)
     up = self.param("up", init, into, dtype)
     down = self.param("down", init, back, dtype)
-    gate = ACTIVATIONS[self.activation](lora.project("btd,df->btf", x, gate))
-    hidden = gate * lora.project("btd,df->btf", x, up)
-    return lora.project("btf,fd->btd", hidden, down)
+    gate = ACTIVATIONS[self.activation](lora.project(x, gate))
+    hidden = gate * lora.project(x, up)
+    return lora.project(hidden, down)
 
 
 def embed(table: jax.Array, tokens: jax.Array, dtype: str) -> jax.Array:
@@ -263,9 +293,13 @@ def head_logits(
   wide = jnp.promote_types(x.dtype, jnp.float32)
   if tokens is not None:
     head = jnp.take(head, jnp.array(tokens), axis=1)
-  logits = jnp.einsum(
-    "...d,dv->...v", x, head.astype(x.dtype), preferred_element_type=wide
+  # Of two matrices, as in `lora.project`.
+  flat = jnp.matmul(
+    x.reshape(-1, x.shape[-1]),
+    head.astype(x.dtype),
+    preferred_element_type=wide,
   )
+  logits = flat.reshape(*x.shape[:-1], -1)
   if soft_cap is not None:
     logits = soft_cap * jnp.tanh(logits / soft_cap)
   return logits

@@ -46,26 +46,27 @@ class Adapted(struct.PyTreeNode):
   scale: float = struct.field(pytree_node=False)
 
 
-def project(equation: str, x: jax.Array, weight: jax.Array | Adapted):
-  """einsum of x and a matrix, in the dtype of x.
+def project(x: jax.Array, weight: jax.Array | Adapted, inputs: int = 1):
+  """x [rows…, in…] times a matrix [in…, out…], in the dtype of x.
 
   Args:
-    equation: "btd,dhk->bthk" and the like.
     x: activations.
     weight: the matrix, or the matrix with its adapter.
+    inputs: how many axes are summed over.
+  Returns: [rows…, out…].
   """
   if not isinstance(weight, Adapted):
-    return jnp.einsum(equation, x, weight.astype(x.dtype))
-  left, right = equation.split(",")
-  axes, out = right.split("->")
-  contracted = "".join(axis for axis in axes if axis in left)
-  kept = "".join(axis for axis in axes if axis not in left)
-  rows = "".join(axis for axis in left if axis not in contracted)
-  a, b = weight.a.astype(x.dtype), weight.b.astype(x.dtype)
-  low = jnp.einsum(f"{left},{contracted}r->{rows}r", x, a)
-  added = jnp.einsum(f"{rows}r,r{kept}->{out}", low, b)
+    return _product(x, weight, inputs)
+  added = _product(_product(x, weight.a, inputs), weight.b, 1)
   matrix = jax.lax.stop_gradient(weight.matrix)
-  return project(equation, x, matrix) + weight.scale * added
+  return _product(x, matrix, inputs) + weight.scale * added
+
+
+def _product(x, weight, inputs):
+  """Of two matrices: with more axes its gradient copies them in between."""
+  size = math.prod(weight.shape[:inputs])
+  flat = x.reshape(-1, size) @ weight.astype(x.dtype).reshape(size, -1)
+  return flat.reshape(*x.shape[: x.ndim - inputs], *weight.shape[inputs:])
 
 
 def init_lora(

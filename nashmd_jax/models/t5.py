@@ -31,7 +31,7 @@ class T5Config(NamedTuple):
     num_buckets: of relative positions.
     max_distance: tokens; all beyond share a bucket.
     norm_epsilon: under the root of every norm.
-    dtype, param_dtype, remat, attention: see `layers.Numerics`.
+    dtype, param_dtype, remat, attention, loop: see `layers.Numerics`.
   """
 
   vocab_size: int
@@ -48,11 +48,12 @@ class T5Config(NamedTuple):
   param_dtype: str = "float32"
   remat: str = "none"
   attention: str = "auto"
+  loop: str = "auto"
 
   @property
   def numerics(self) -> layers.Numerics:
     return layers.Numerics(
-      self.dtype, self.param_dtype, self.remat, self.attention
+      *(getattr(self, name) for name in layers.Numerics._fields)
     )
 
 
@@ -225,13 +226,13 @@ class T5(nn.Module):
       dtype,
     )
     self.encoder = layers.scan_layers(
-      EncoderBlock, config.encoder_layers, ("all_positions",), config.remat
+      EncoderBlock, config.encoder_layers, ("all_positions",), config.numerics
     )(config)
     self.decoder = layers.scan_layers(
       DecoderBlock,
       config.decoder_layers,
       ("all_positions", "cross_keys_values", "one_position"),
-      config.remat,
+      config.numerics,
     )(config)
     self.encoder_bias = RelativeBias(config, bidirectional=True)
     self.decoder_bias = RelativeBias(config, bidirectional=False)
@@ -351,5 +352,8 @@ def make_t5(config: T5Config) -> language_model.LanguageModel:
   """
   layers.check_numerics(config.numerics)
   return language_model.from_module(
-    T5(config), one_sequence=False, apart=_apart, take=_take
+    T5(config),
+    one_sequence=False,
+    apart=_apart if config.loop == "unroll" else None,
+    take=_take,
   )
