@@ -19,6 +19,14 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 from absl import flags
 import jax
+import pytest
 
 flags.FLAGS.mark_as_parsed()
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs():
+  """Compiled programs keep memory maps, of which a process may have 65,530."""
+  yield
+  jax.clear_caches()
