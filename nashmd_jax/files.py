@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 from typing import Any
 
 from nashmd_jax import mistakes
@@ -25,6 +26,23 @@ def save_json(path: pathlib.Path, value: Any) -> None:
   save_text(path, json.dumps(value, indent=1) + "\n")
 
 
+def reason(error: BaseException) -> str:
+  """Why a disk refused, in a few words.
+
+  Args:
+    error: an OSError, or what a library made of one.
+  """
+  seen = error
+  while seen is not None:
+    number = re.search(r"os_error_code='(\d+)'", str(seen))
+    if number:
+      return os.strerror(int(number[1]))
+    if isinstance(seen, OSError) and seen.strerror:
+      return seen.strerror
+    seen = seen.__cause__ or seen.__context__
+  return mistakes.brief(error) or type(error).__name__
+
+
 def digest(value: Any) -> str:
   """A hash of a value as JSON."""
   text = json.dumps(value, sort_keys=True, default=float)
@@ -39,8 +57,9 @@ def read_bytes(path: pathlib.Path) -> bytes:
   try:
     return path.read_bytes()
   except OSError as error:
-    reason = error.strerror or mistakes.brief(error)
-    raise mistakes.Mistake(f"{path}: cannot be read ({reason})") from None
+    raise mistakes.Mistake(
+      f"{path}: cannot be read ({reason(error)})"
+    ) from None
 
 
 def load_json(path: pathlib.Path) -> Any:

@@ -1,8 +1,9 @@
 """What a user got wrong, as a type of its own, and all of it at once.
 
 Raised where input is read: flags, configs, files, folders. The program answers
-a Mistake with its sentence and exit status 2; any other error is its own
-fault and keeps its traceback.
+a Mistake with its sentence and exit status 2. What a disk or another machine
+failed to do is a Fault: a sentence too, and status 1. Any other error is the
+program's own and keeps its traceback.
 """
 
 from collections.abc import Iterator
@@ -24,6 +25,13 @@ class Mistake(ValueError):
     """Takes one sentence for each mistake."""
     super().__init__("\n".join(sentences))
     self.sentences = sentences
+
+
+class Fault(RuntimeError):
+  """What failed outside of the program, such as a full disk, in one sentence.
+
+  The same command goes on once its cause is gone.
+  """
 
 
 def quote(value: Any) -> str:

@@ -113,7 +113,9 @@ def numbers(tree) -> int:
 def saved_shapes(folder: pathlib.Path) -> Mapping[str, dict[str, tuple]]:
   """Shapes of all arrays in the last checkpoint of a stage, by their path."""
   with checkpoints.make_checkpointer(folder, save_every=1) as checkpointer:
-    held = checkpointer.checkpointables_metadata(checkpointer.latest).metadata
+    held = checkpointer.orbax.checkpointables_metadata(
+      checkpointer.latest
+    ).metadata
   del held["data"]
   return {
     name: {

@@ -136,7 +136,7 @@ class StagesTest(parameterized.TestCase):
     folder = self.workdir / job
     with checkpoints.make_checkpointer(folder, save_every=1) as checkpointer:
       like = jax.tree.map(jnp.zeros_like, self.ends[job].params)
-      held = checkpointer.load_checkpointables(step, {"params": like})
+      held = checkpointer.orbax.load_checkpointables(step, {"params": like})
     return jax.device_get(held["params"])
 
   def test_a_resumed_run_is_the_uncut_one(self):

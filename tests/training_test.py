@@ -151,7 +151,7 @@ class LoopTest(parameterized.TestCase):
     with checkpoints.make_checkpointer(
       pathlib.Path(folder), save_every=4
     ) as checkpointer:
-      held = checkpointer.load_checkpointables(checkpointer.latest, like)
+      held = checkpointer.orbax.load_checkpointables(checkpointer.latest, like)
     held["data"] = next(like["data"])
     self.assertEqual(int(held["optimizer"]["step"]), 12)
     return held
@@ -236,7 +236,7 @@ class CheckpointTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, "run that stage first"):
       checkpoints.load_params(folder / "absent", {})
     train(folder, 2)
-    with self.assertRaisesRegex(ValueError, "do not fit the model"):
+    with self.assertRaisesRegex(ValueError, "does not fit the model"):
       checkpoints.load_params(folder, {"w": jnp.zeros(9)})
 
 

@@ -174,8 +174,7 @@ def train(
 def _check_finite(name, step, row, checkpointer) -> None:
   for key in ("loss", "grad_norm"):
     if not np.isfinite(row[key]):
-      latest = checkpointer.latest
-      good = "none" if latest is None else f"step {latest.step}"
+      good = checkpoints.step_name(checkpointer.latest)
       raise FloatingPointError(
         f"{name}: {key} is {row[key]} in the steps up to {step}; the last good "
         f"checkpoint is {good} in {checkpointer.directory}"
