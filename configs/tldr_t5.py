@@ -217,6 +217,7 @@ def stage(
       "train": {
         "steps": steps,
         "micro_batches": 1,
+        "nonfinite_steps": 3,
         "log_every": 20,
         "eval_every": 500,
         "save_every": 500,

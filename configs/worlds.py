@@ -116,6 +116,7 @@ def neural_config(variant: str) -> ml_collections.ConfigDict:
     "train": {
       "steps": 1500,
       "micro_batches": 1,
+      "nonfinite_steps": 3,
       "log_every": 50,
       "eval_every": 250,
       "save_every": 500,

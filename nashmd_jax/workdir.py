@@ -27,6 +27,8 @@ CONFIG, KEY, DONE, FAILED = (
   "failed.json",
 )
 WAIT_SECONDS = 1.0
+# Settings that say when a job stops, and nothing of what it gives.
+STOPPING = (".train.nonfinite_steps",)
 
 Key = Mapping[str, Any]
 
@@ -67,7 +69,7 @@ def make_key(
     needs: keys of the jobs that it reads, by their names.
   """
   key = {
-    "settings": plain(dict(sorted(settings.items()))),
+    "settings": plain(dict(sorted(_telling(settings).items()))),
     "facts": plain(dict(sorted(facts.items()))),
     "needs": {job: needs[job]["hash"] for job in sorted(needs)},
   }
@@ -127,12 +129,16 @@ def check_settings(
     path = workdir / job / KEY
     if path.exists():
       old = files.load_json(path)
-      changed = differences(old, {**old, "settings": plain(mine)})
+      changed = differences(old, {**old, "settings": plain(_telling(mine))})
       if changed:
         findings.sentences.append(
           f"{workdir / job}: was made with other settings, {'; '.join(changed)}"
         )
   findings.tell()
+
+
+def _telling(settings: Mapping[str, Any]) -> dict[str, Any]:
+  return {k: v for k, v in settings.items() if not k.endswith(STOPPING)}
 
 
 def plain(value: Any) -> Any:

@@ -96,6 +96,7 @@ def train(folder, steps: int, made=None, **changes) -> dict[str, float]:
     seed=0,
     updates_per_rollout=1,
     micro_batches=1,
+    nonfinite_steps=3,
     log_every=2,
     eval_every=4,
     save_every=4,

@@ -54,7 +54,7 @@ class StepTest(parameterized.TestCase):
       found.append(metrics)
     np.testing.assert_allclose(three.params["w"], now.params["w"], rtol=1e-6)
     summed = jax.tree.map(lambda *parts: sum(parts), *found)
-    self.assertEqual(set(out), {"loss", "error", "grad_norm"})
+    self.assertEqual(set(out), {"loss", "error", "grad_norm", "left_out"})
     for name, mean in summed.items():
       np.testing.assert_allclose(out[name], mean, rtol=1e-6)
     self.assertEqual(int(three.step), 1)
@@ -62,6 +62,34 @@ class StepTest(parameterized.TestCase):
     np.testing.assert_allclose(
       three.followers["ema"]["w"], 0.1 * three.params["w"], rtol=1e-5
     )
+
+  @parameterized.product(of=["loss", "gradient"], updates=[1, 2])
+  def test_an_update_that_is_not_finite_changes_nothing(self, of, updates):
+    def bad(params, sets, rows, rng):
+      mean, extra = training_test.loss(params, sets, rows, rng)
+      if of == "loss":
+        return mean._replace(total=mean.total + jnp.inf), extra
+      # sqrt(0) is 0, and its slope is not finite.
+      zero = jnp.sqrt(jnp.sum(params["w"] * 0))
+      return mean._replace(total=mean.total + zero), extra
+
+    tx = training_test.adamw()
+    experiment = training_test.least_squares()
+    batch = next(training_test.make_batches())
+    one = make_programs(tx, experiment, updates_per_rollout=updates).step
+    before, _ = one(training_test.start(tx), batch)
+    experiment = experiment._replace(loss=bad)
+    bad_one = make_programs(tx, experiment, updates_per_rollout=updates).step
+    after, out = bad_one(before, batch)
+    self.assertEqual(int(after.step), int(before.step) + 1)
+    for a, b in zip(
+      *(jax.tree.leaves(x._replace(step=0)) for x in (before, after)),
+      strict=True,
+    ):
+      np.testing.assert_array_equal(a, b)
+    left_out = out.pop("left_out")
+    self.assertEqual((left_out.total, left_out.count), (updates, updates))
+    self.assertEqual({float(x) for x in jax.tree.leaves(out)}, {0.0})
 
   def test_no_two_sets_share_memory(self):
     params = {"w": jnp.ones(8)}

@@ -1,4 +1,4 @@
-"""The loop: resumes bit for bit, stops on NaN, writes what was measured.
+"""The loop: resumes bit for bit, leaves out NaN, writes what was measured.
 
 The experiment is least squares, so that the update is known by hand; steps of
 it are in step_test.
@@ -13,6 +13,7 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from nashmd_jax import arrays
 from nashmd_jax.training import (
@@ -114,20 +115,21 @@ def adamw(**changes):
   return optimizer.make_optimizer(**(kwargs | changes))
 
 
-def train(folder, steps, experiment=None, **changes):
+def train(folder, steps, experiment=None, optimizer=None, **changes):
   kwargs = dict(
     devices=devices(),
     name="test",
     seed=0,
     updates_per_rollout=1,
     micro_batches=1,
+    nonfinite_steps=3,
     log_every=2,
     eval_every=4,
     save_every=4,
   )
   return loop.train(
     experiment or least_squares(),
-    adamw(),
+    optimizer or adamw(),
     folder=pathlib.Path(folder),
     steps=steps,
     **(kwargs | changes),
@@ -195,9 +197,65 @@ class LoopTest(parameterized.TestCase):
     folder = pathlib.Path(self.create_tempdir().full_path)
     with self.assertRaisesRegex(
       FloatingPointError,
-      r"test: (loss|grad_norm) is nan .* last good checkpoint is ",
+      r"test: loss or gradient was not finite in 3 steps in a row, .* step \d+ "
+      r"on the examples \[\d+, .*\], and the last good checkpoint is ",
     ):
       train(folder, 100, least_squares(poison_from=12.0))
+    self.assertTrue(np.isfinite(self.saved(folder)["w"]).all())
+
+  def damaged_batches(self, *bad: int):
+    """Batches of which some hold what makes the loss NaN, by their number."""
+
+    def damage(number, batch):
+      return {**batch, "y": batch["y"] + np.where(number in bad, np.nan, 0)}
+
+    def make():
+      made = rows().batch(16).map_with_index(damage)
+      return iter(made.to_iter_dataset())
+
+    return least_squares()._replace(batches=make)
+
+  def test_a_bad_batch_is_left_out_and_that_is_said(self):
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    train(folder, 12, self.damaged_batches(4, 5, 7, 8))
+    found = metrics.load_metrics(folder / "metrics.jsonl")
+    self.assertEqual(
+      {row["step"]: row["left_out"] for row in found if "left_out" in row},
+      {6: 1.0, 8: 0.5, 10: 0.5},
+    )
+    bad = [row["step"] for row in found if not np.isfinite(row["loss"])]
+    self.assertEqual(bad, [6])
+    self.assertEqual(
+      int(self.ended(folder)["optimizer"]["state"][1][0].count), 8
+    )
+
+  def test_as_many_in_a_row_as_are_allowed_stop_it(self):
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    with self.assertRaisesRegex(
+      FloatingPointError, "in 3 steps in a row, .* step 8 on .* is step 4"
+    ):
+      train(folder, 12, self.damaged_batches(5, 6, 7))
+    other = folder / "other"
+    with self.assertRaisesRegex(FloatingPointError, "in 1 steps in a row"):
+      train(other, 12, self.damaged_batches(5), nonfinite_steps=1)
+
+  def test_an_update_that_ruins_the_state_is_never_saved(self):
+    folder = pathlib.Path(self.create_tempdir().full_path)
+
+    def ruin(updates, state, params=None):
+      del params
+      late = state > 5
+      return jax.tree.map(
+        lambda x: jnp.where(late, jnp.nan, x), updates
+      ), state + 1
+
+    tx = optax.chain(
+      adamw(), optax.GradientTransformation(lambda _: jnp.int32(0), ruin)
+    )
+    with self.assertRaisesRegex(
+      FloatingPointError, "step 8 left .* the last good checkpoint is step 4"
+    ):
+      train(folder, 12, optimizer=tx)
     self.assertTrue(np.isfinite(self.saved(folder)["w"]).all())
 
   @parameterized.parameters(
@@ -206,10 +264,16 @@ class LoopTest(parameterized.TestCase):
     (dict(steps=-1), "train.steps: got -1"),
     (dict(log_every=0), "train.log_every: got 0"),
     (dict(micro_batches=0), "train.micro_batches: got 0"),
+    (dict(nonfinite_steps=0), "train.nonfinite_steps: got 0"),
   )
   def test_settings_that_cannot_work(self, changes, message):
     kwargs = dict(
-      steps=8, micro_batches=1, log_every=2, eval_every=4, save_every=4
+      steps=8,
+      micro_batches=1,
+      nonfinite_steps=3,
+      log_every=2,
+      eval_every=4,
+      save_every=4,
     )
     loop.check_intervals(**kwargs)
     with self.assertRaisesRegex(ValueError, message):

@@ -47,6 +47,15 @@ class KeyTest(parameterized.TestCase):
     }  # fmt: skip
     self.assertLen(hashes, 5)
 
+  def test_when_a_job_stops_is_no_part_of_what_it_gives(self):
+    stops = {"sft.train.nonfinite_steps": 3}
+    self.assertEqual(key()["hash"], key(**stops)["hash"])
+    place = self.finished("run", "sft", key())
+    settings = {"sft": SETTINGS | stops}
+    workdir.check_settings(place, settings)
+    with self.assertRaisesRegex(mistakes.Mistake, "seed was 0 and is now 1"):
+      workdir.check_settings(place, {"sft": settings["sft"] | {"seed": 1}})
+
   def test_differences_are_named(self):
     sft, other = key(), key(seed=1)
     old = workdir.make_key({"beta": 0.1, "gone": 1}, FACTS, {"sft": sft})

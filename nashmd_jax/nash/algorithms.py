@@ -72,7 +72,7 @@ WHOLE = ("log_probs", "ref_log_probs")
 KL = "token_kl"
 EVERY = ("mask", "tokens", "kl_coef", KL, *SAMPLED, *WHOLE)
 # What the step reports itself.
-TAKEN = {"loss", "grad_norm", "ended"}
+TAKEN = {"loss", "grad_norm", "left_out", "ended"}
 OF_ROWS = {
   "mask": "responses_mask",
   "tokens": "responses",

@@ -24,6 +24,7 @@ DATA = {"batch_size", "eval_examples"}
 TRAIN = {
   "steps",
   "micro_batches",
+  "nonfinite_steps",
   "log_every",
   "eval_every",
   "save_every",
@@ -197,6 +198,7 @@ def clipping(
     max_grad_norm: where it is clipped.
   """
   norms = np.array([row["grad_norm"] for row in rows])
+  norms = norms[np.isfinite(norms)]
   if not len(norms) or np.mean(norms > max_grad_norm) < ALWAYS:
     return None
   return (

@@ -24,6 +24,7 @@ from nashmd_jax.training import state as state_lib
 
 FOLDER, DAMAGED = "checkpoints", "damaged"
 FLOATS = "real floating"
+PATIENCE = 5.0  # seconds that a failing run waits for a save
 preservation = ocp.training.preservation_policies
 
 
@@ -79,6 +80,15 @@ class Checkpointer:
         f"({files.reason(error)}); the last whole one is "
         f"{step_name(self.latest)}, from which the same command goes on"
       )
+
+  def last_good(self) -> str:
+    """The newest whole checkpoint, in words, once what is being saved is."""
+    if self._behind is not None:
+      self._behind.join(PATIENCE)
+    return (
+      f"the last good checkpoint is {step_name(self.latest)} in "
+      f"{self.directory}"
+    )
 
   def wait(self) -> None:
     """Waits until what is being saved is whole.
@@ -189,8 +199,7 @@ def save(
   if not is_finite(state):
     raise FloatingPointError(
       f"the update of step {step} left parameters or moments that are not "
-      f"finite; the last good checkpoint is {step_name(checkpointer.latest)} "
-      f"in {checkpointer.directory}"
+      f"finite; {checkpointer.last_good()}"
     )
   checkpointer.begin(
     step,

@@ -8,10 +8,15 @@ import time
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 
-from nashmd_jax.training import checkpoints, distributed, programs, sharding
+from nashmd_jax.training import (
+  checkpoints,
+  distributed,
+  finite,
+  programs,
+  sharding,
+)
 from nashmd_jax.training import metrics as metrics_lib
 from nashmd_jax.training import state as state_lib
 from nashmd_jax.training import step as step_lib
@@ -36,6 +41,7 @@ def check_intervals(
   *,
   steps: int,
   micro_batches: int,
+  nonfinite_steps: int,
   log_every: int,
   eval_every: int,
   save_every: int,
@@ -48,7 +54,11 @@ def check_intervals(
   """
   if steps < 0:
     raise ValueError(f"train.steps: got {steps}, expected 0 or more")
-  counts = {"micro_batches": micro_batches, "log_every": log_every}
+  counts = {
+    "micro_batches": micro_batches,
+    "nonfinite_steps": nonfinite_steps,
+    "log_every": log_every,
+  }
   for key, value in counts.items():
     if value < 1:
       raise ValueError(f"train.{key}: got {value}, expected 1 or more")
@@ -71,6 +81,7 @@ def train(
   updates_per_rollout: int,
   steps: int,
   micro_batches: int,
+  nonfinite_steps: int,
   log_every: int,
   eval_every: int,
   save_every: int,
@@ -85,17 +96,20 @@ def train(
     updates_per_rollout: see `step.make_programs`; a step is one rollout.
     steps: in all; 0 saves the start as it is.
     micro_batches: see `step.make_programs`.
+    nonfinite_steps: steps in a row whose loss or gradient is not finite, at
+      which the run stops; each of them changes nothing.
     log_every: steps that one row of metrics is the mean of.
     eval_every: steps between evaluations; the last step is always evaluated.
     save_every: steps between checkpoints; the last step is always saved.
   Returns: the metrics of the last evaluation, prefixed with "eval/".
-  Raises: ValueError for settings that cannot work; FloatingPointError when
-    the loss or its gradient is not finite, before anything of it is saved;
-    Preempted after SIGTERM to any process, with the last whole row saved.
+  Raises: ValueError for settings that cannot work; FloatingPointError after
+    `nonfinite_steps`, or for a state to save that is not finite; Preempted
+    after SIGTERM to any process, with the last whole row saved.
   """
   check_intervals(
     steps=steps,
     micro_batches=micro_batches,
+    nonfinite_steps=nonfinite_steps,
     log_every=log_every,
     eval_every=eval_every,
     save_every=save_every,
@@ -138,6 +152,7 @@ def train(
     progress = stack.enter_context(
       metrics_lib.Progress(name, start=start, total=steps, unit="step")
     )
+    watch = finite.Watch(name, checkpointer, nonfinite_steps=nonfinite_steps)
     window, evaluation, batch = [], {}, None
     for step in range(start + 1, steps + 1):
       batch = next(batches) if batch is None else batch
@@ -150,13 +165,13 @@ def train(
       if step == start + 1:
         seconds = time.monotonic() - began
         progress.begin(step, f"compiled its step in {seconds:.0f} s")
+      watch.note(step, batch)
       window.append(metrics)
       batch = following
       if within:
         continue
-      row = metrics_lib.means(window)
+      row = watch.row(window)
       window = []
-      _check_finite(name, step, row, checkpointer)
       if last or step % eval_every == 0:
         evaluation = evaluate()
         row |= evaluation
@@ -169,13 +184,3 @@ def train(
     if not steps and not start:
       checkpoints.save(checkpointer, 0, state, batches, now=True)
     return evaluation or evaluate()
-
-
-def _check_finite(name, step, row, checkpointer) -> None:
-  for key in ("loss", "grad_norm"):
-    if not np.isfinite(row[key]):
-      good = checkpoints.step_name(checkpointer.latest)
-      raise FloatingPointError(
-        f"{name}: {key} is {row[key]} in the steps up to {step}; the last good "
-        f"checkpoint is {good} in {checkpointer.directory}"
-      )

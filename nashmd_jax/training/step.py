@@ -25,6 +25,8 @@ Batch = Mapping[str, jax.Array]
 Params = Any
 Sets = Mapping[str, Params]
 Mean = arrays.Mean
+# The metric that counts the updates that changed nothing.
+LEFT_OUT = "left_out"
 Metrics = Mapping[str, Mean]
 
 
@@ -107,6 +109,9 @@ def make_programs(
 ) -> Programs:
   """The step of an experiment: one rollout, its updates, its followers.
 
+  An update whose loss or gradient is not finite changes nothing; a step of
+  none but such updates leaves the followers too.
+
   Args:
     experiment: gives rollout and loss.
     optimizer: of the trained parameters.
@@ -142,29 +147,49 @@ def make_programs(
       trained, metrics = lax.scan(one, trained, keys)
       metrics = jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics)
     params, opt_state = trained
-    step = state.step + 1
-    return state._replace(
-      step=step,
-      params=params,
-      opt_state=opt_state,
-      followers={
-        name: follower.update(state.followers[name], params, step, follow_rng)
-        for name, follower in experiment.followers.items()
-      },
-    ), metrics
+    moved = state._replace(
+      step=state.step + 1, params=params, opt_state=opt_state
+    )
+    followers = _kept_if(
+      metrics[LEFT_OUT].total < metrics[LEFT_OUT].count,
+      _follow(experiment.followers, moved, follow_rng),
+      state.followers,
+    )
+    return moved._replace(followers=followers), metrics
 
   return Programs(rollout, updates)
 
 
+def _follow(followers, state, rng) -> dict[str, Any]:
+  """The sets that follow a state whose policy has moved."""
+  return {
+    name: one.update(state.followers[name], state.params, state.step, rng)
+    for name, one in followers.items()
+  }
+
+
 def _update(gradient, optimizer, sets, rows, trained, rng):
-  """One optimizer step of (params, opt_state), and its metrics."""
+  """One optimizer step of (params, opt_state), and its metrics.
+
+  Where loss or gradient is not finite nothing changes, and the metrics are of
+  nothing but `LEFT_OUT`, the updates left out of all.
+  """
   params, opt_state = trained
   grads, loss, metrics = gradient(params, sets, rows, rng)
   updates, opt_state = optimizer.update(grads, opt_state, params)
   norm = optax.tree.norm(grads)
   one = jnp.ones_like(norm)
   metrics = {"loss": loss, **metrics, "grad_norm": Mean(norm, one)}
-  return (optax.apply_updates(params, updates), opt_state), metrics
+  finite = jnp.isfinite(loss.total) & jnp.isfinite(norm)
+  updated = (optax.apply_updates(params, updates), opt_state)
+  nothing = jax.tree.map(jnp.zeros_like, metrics)
+  metrics = _kept_if(finite, metrics, nothing)
+  left_out = Mean(1 - finite.astype(one.dtype), one)
+  return _kept_if(finite, updated, trained), {**metrics, LEFT_OUT: left_out}
+
+
+def _kept_if(kept: jax.Array, new: Any, old: Any) -> Any:
+  return jax.tree.map(lambda a, b: jnp.where(kept, a, b), new, old)
 
 
 def make_gradient(loss, *, micro_batches: int, reduce: Callable[[Any], Any]):
