@@ -6,6 +6,7 @@ leaves the same file as an uninterrupted one: a metric whose name ends in
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+import functools
 import json
 import pathlib
 import sys
@@ -14,10 +15,10 @@ from typing import TypeVar
 
 import jax
 import numpy as np
-import tensorboardX
 import tqdm
 
-from nashmd_jax import arrays, files
+from nashmd_jax import arrays, files, mistakes
+from nashmd_jax.training import distributed, events
 
 SECONDS, PER_TOKEN = "_seconds", "nats_per_token"
 EVERY = 10  # seconds between lines of progress
@@ -36,17 +37,15 @@ class MetricWriter:
     Args:
       folder: of the stage.
       start_step: step that the run continues from, 0 for a new one.
+    Raises: Mistake for rows of before that are damaged.
     """
-    self._active = jax.process_index() == 0
+    self._active = distributed.is_first()
+    path = folder / "metrics.jsonl"
+    distributed.on_first(functools.partial(_drop_after, path, start_step))
     if not self._active:
       return
-    path = folder / "metrics.jsonl"
-    kept = [row for row in load_metrics(path) if row["step"] <= start_step]
-    files.save_text(path, "".join(json.dumps(row) + "\n" for row in kept))
     self._file = path.open("a", encoding="utf-8")
-    self._events = tensorboardX.SummaryWriter(
-      str(folder / "events"), purge_step=start_step + 1, write_to_disk=True
-    )
+    self._events = events.Events(folder / "events", start_step=start_step)
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
     """Appends one row; it is on disk when this returns."""
@@ -59,8 +58,7 @@ class MetricWriter:
     }
     self._file.write(json.dumps(row) + "\n")
     self._file.flush()
-    for name, value in scalars.items():
-      self._events.add_scalar(name, float(value), step)
+    self._events.write(step, scalars)
 
   def __enter__(self):
     return self
@@ -90,15 +88,34 @@ def means(rows: Sequence[Mapping[str, arrays.Mean]]) -> dict[str, float]:
   }
 
 
+def _drop_after(path: pathlib.Path, step: int) -> None:
+  """Drops the rows after a step, and a last one cut short."""
+  kept = [row for row in load_metrics(path) if row["step"] <= step]
+  files.save_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+
+
 def load_metrics(path: pathlib.Path) -> list[dict[str, float]]:
-  """The whole rows of a `metrics.jsonl`; a last row cut short is left out."""
-  rows = []
-  if path.is_file():
-    for line in path.read_text(encoding="utf-8").splitlines():
-      try:
-        rows.append(json.loads(line))
-      except json.JSONDecodeError:
+  """The rows of a `metrics.jsonl`; a last one cut short is left out.
+
+  Raises: Mistake for any other line that is no row.
+  """
+  if not path.is_file():
+    return []
+  rows, lines = [], files.read_bytes(path).splitlines()
+  for number, line in enumerate(lines, start=1):
+    try:
+      row = json.loads(line)
+      if not isinstance(row["step"], int):
+        raise TypeError("its step is no number")
+      rows.append(row)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+      if number == len(lines):
         break
+      raise mistakes.Mistake(
+        f"{path}, line {number}: is no row of metrics "
+        f"({mistakes.brief(error)}), but {len(lines) - number} more follow; "
+        f"mend it, or delete {path.parent} to train it anew"
+      ) from None
   return rows
 
 
