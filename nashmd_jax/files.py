@@ -1,5 +1,7 @@
 """Files that appear whole or not at all."""
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -9,16 +11,44 @@ from typing import Any
 
 from nashmd_jax import mistakes
 
+# What a disk answers that is full, over quota, read-only, broken or gone.
+REFUSALS = {
+  errno.ENOSPC,
+  errno.EDQUOT,
+  errno.EFBIG,
+  errno.EROFS,
+  errno.EACCES,
+  errno.EPERM,
+  errno.EIO,
+  errno.ESTALE,
+  errno.ENODEV,
+  errno.ENOTCONN,
+}
+# The same of a database of SQLite.
+SQLITE = ("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_IOERR", "SQLITE_CANTOPEN")
+
 
 def save_text(path: pathlib.Path, text: str) -> None:
   """Writes a file under another name first, so that no half of it is seen."""
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(path.name + ".partial")
-  with partial.open("w", encoding="utf-8") as file:
-    file.write(text)
-    file.flush()
-    os.fsync(file.fileno())
-  partial.replace(path)
+  with removed_if_not_whole(partial):
+    with partial.open("w", encoding="utf-8") as file:
+      file.write(text)
+      file.flush()
+      os.fsync(file.fileno())
+    partial.replace(path)
+
+
+@contextlib.contextmanager
+def removed_if_not_whole(partial):
+  """Removes a file if writing it fails."""
+  try:
+    yield
+  except BaseException:
+    with contextlib.suppress(OSError):
+      partial.unlink(missing_ok=True)
+    raise
 
 
 def save_json(path: pathlib.Path, value: Any) -> None:
@@ -32,15 +62,41 @@ def reason(error: BaseException) -> str:
   Args:
     error: an OSError, or what a library made of one.
   """
-  seen = error
-  while seen is not None:
-    number = re.search(r"os_error_code='(\d+)'", str(seen))
-    if number:
-      return os.strerror(int(number[1]))
-    if isinstance(seen, OSError) and seen.strerror:
-      return seen.strerror
-    seen = seen.__cause__ or seen.__context__
-  return mistakes.brief(error) or type(error).__name__
+  number, _ = _refusal(error)
+  return os.strerror(number) if number else mistakes.brief(error)
+
+
+def disk_fault(error: BaseException, workdir: pathlib.Path) -> str | None:
+  """A sentence for an error that a disk is to blame for; None for another.
+
+  Args:
+    error: as it was raised, perhaps out of a library.
+    workdir: that was written to.
+  """
+  number, path = _refusal(error)
+  what = os.strerror(number) if number in REFUSALS else None
+  if getattr(error, "sqlite_errorname", "").startswith(SQLITE):
+    what = mistakes.brief(error)
+  if not workdir.is_dir():
+    what, path = "it has vanished", None
+  if what is None:
+    return None
+  return (
+    f"{path or workdir}: cannot be written or read "
+    f"({what}); mend that, and the same command goes on"
+  )
+
+
+def _refusal(error: BaseException | None) -> tuple[int | None, str | None]:
+  """The number of the OSError at the root of an error, and its file."""
+  while error is not None:
+    found = re.search(r"os_error_code='(\d+)'", str(error))  # of tensorstore
+    if found:
+      return int(found[1]), None
+    if isinstance(error, OSError) and error.errno:
+      return error.errno, error.filename
+    error = error.__cause__ or error.__context__
+  return None, None
 
 
 def digest(value: Any) -> str:

@@ -1,6 +1,6 @@
 """Runs the jobs of a pipeline in a workdir, each once for what it reads."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import functools
 import pathlib
@@ -50,6 +50,20 @@ def claim(config: Config, place: Place, further: Callable[[], None]) -> None:
       f"{place.workdir}: not every process sees what process 0 wrote there; "
       "choose a --workdir that all hosts share"
     )
+
+
+@contextlib.contextmanager
+def on_disk(workdir: pathlib.Path) -> Iterator[None]:
+  """Turns an error that a disk is to blame for into a Fault."""
+  try:
+    yield
+  except (mistakes.Mistake, mistakes.Fault):
+    raise
+  except Exception as error:
+    told = files.disk_fault(error, workdir)
+    if told is None:
+      raise
+    raise mistakes.Fault(told) from error
 
 
 def run(
@@ -169,7 +183,8 @@ def _run_job(config, workdir, stage: pipeline_lib.Stage, job, key) -> None:
     results = distributed.on_first(work) if stage.alone else work()
   except Exception as error:
     if distributed.is_first():
-      workdir_lib.fail(workdir, job, error)
+      with contextlib.suppress(OSError):  # which would stand before the cause
+        workdir_lib.fail(workdir, job, error)
     raise
   seconds = time.monotonic() - began
   distributed.on_first(

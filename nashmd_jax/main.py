@@ -113,7 +113,8 @@ def run(
     cache = str(place.workdir / "xla_cache")
     jax.config.update("jax_compilation_cache_dir", cache)
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-  jobs.run(pipeline, config, place, None if stage == "all" else stage)
+  with jobs.on_disk(place.workdir):
+    jobs.run(pipeline, config, place, None if stage == "all" else stage)
 
 
 def run_sweep(
@@ -251,7 +252,7 @@ def main(argv: list[str]) -> None:
     for sentence in error.sentences:
       print(f"nashmd_jax: {' '.join(sentence.split())}", file=sys.stderr)
     status = 2
-  except FloatingPointError as error:
+  except (FloatingPointError, mistakes.Fault) as error:
     print(f"nashmd_jax: {error}", file=sys.stderr)
     status = 1
   except Exception:

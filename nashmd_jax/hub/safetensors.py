@@ -14,7 +14,7 @@ from etils import epath
 import jax.numpy as jnp
 import numpy as np
 
-from nashmd_jax import mistakes
+from nashmd_jax import files, mistakes
 from nashmd_jax.training import distributed
 
 MAX_HEADER = 100_000_000
@@ -171,7 +171,8 @@ def save_bytes(path: epath.Path, pieces: Iterable[bytes]) -> None:
       pass
     return
   partial = path.parent / (path.name + ".partial")
-  with partial.open("wb") as file:
-    for piece in pieces:
-      file.write(piece)
-  partial.replace(path)
+  with files.removed_if_not_whole(partial):
+    with partial.open("wb") as file:
+      for piece in pieces:
+        file.write(piece)
+    partial.replace(path)

@@ -7,7 +7,10 @@ nothing is read whose checksums differ: see `checksums`.
 
 from collections.abc import Mapping
 import contextlib
+import errno
 import functools
+import logging
+import os
 import pathlib
 import threading
 from typing import Any
@@ -40,6 +43,7 @@ class Checkpointer:
 
   def __init__(self, directory: pathlib.Path, *, save_every: int):
     """Opens a folder of whole checkpoints; see `make_checkpointer`."""
+    logging.getLogger("absl").addFilter(_is_not_of_orbax)
     self.directory, self.save_every = directory, save_every
     self.orbax = ocp.training.Checkpointer(
       directory,
@@ -53,9 +57,15 @@ class Checkpointer:
   def begin(self, step: int, pieces: Mapping[str, Any]) -> None:
     """Copies the pieces; they are written, and summed up, behind."""
     self.wait()
-    response = self.orbax.save_checkpointables_async(
-      step, dict(pieces), force=True, custom_metadata=checksums.promise()
-    )
+    try:
+      if not self.directory.is_dir():  # orbax would make it anew
+        raise FileNotFoundError(errno.ENOENT, "gone", str(self.directory))
+      response = self.orbax.save_checkpointables_async(
+        step, dict(pieces), force=True, custom_metadata=checksums.promise()
+      )
+    except Exception as error:  # orbax raises many kinds
+      self._error = error
+      self.check()
     self._behind = threading.Thread(
       target=self._complete, args=(step, response), daemon=True
     )
@@ -76,19 +86,16 @@ class Checkpointer:
     if self._error is not None:
       error, self._error = self._error, None
       raise mistakes.Fault(
-        f"{self.directory}: a checkpoint could not be saved "
-        f"({files.reason(error)}); the last whole one is "
-        f"{step_name(self.latest)}, from which the same command goes on"
-      )
+        f"a checkpoint could not be saved ({files.reason(error)}); mend that, "
+        f"and the same command goes on: {self.last_good()}"
+      ) from error
 
   def last_good(self) -> str:
     """The newest whole checkpoint, in words, once what is being saved is."""
     if self._behind is not None:
       self._behind.join(PATIENCE)
-    return (
-      f"the last good checkpoint is {step_name(self.latest)} in "
-      f"{self.directory}"
-    )
+    step = "none" if self.latest is None else f"step {self.latest}"
+    return f"the last good checkpoint is {step} in {self.directory}"
 
   def wait(self) -> None:
     """Waits until what is being saved is whole.
@@ -111,9 +118,9 @@ class Checkpointer:
         self.orbax.close()
 
 
-def step_name(step: int | None) -> str:
-  """How a sentence names the step of a checkpoint."""
-  return "none" if step is None else f"step {step}"
+def _is_not_of_orbax(record: logging.LogRecord) -> bool:
+  """False for what orbax logs of a save that fails: long, and told here."""
+  return f"{os.sep}orbax{os.sep}" not in record.pathname
 
 
 def make_checkpointer(folder: pathlib.Path, *, save_every: int) -> Checkpointer:

@@ -45,6 +45,7 @@ class Preempted(BaseException):
 KINDS = {
   "Preempted": Preempted,
   "Mistake": mistakes.Mistake,
+  "Fault": mistakes.Fault,
   "ValueError": ValueError,
   "RuntimeError": RuntimeError,
 }
@@ -226,6 +227,8 @@ def on_first(work: Callable[[], Any]) -> Any:
 
 def _told(error: BaseException) -> tuple[str, Sequence[str]]:
   """The name of the first of `KINDS` that an error is, and its sentences."""
+  if isinstance(error, OSError):
+    return "Fault", [str(error)]
   kinds = (name for name, one in KINDS.items() if isinstance(error, one))
   told = isinstance(error, mistakes.Mistake)
   return next(kinds, "RuntimeError"), error.sentences if told else [str(error)]

@@ -6,8 +6,11 @@ leaves the same file as an uninterrupted one: a metric whose name ends in
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+import contextlib
+import errno
 import functools
 import json
+import os
 import pathlib
 import sys
 import time
@@ -44,7 +47,7 @@ class MetricWriter:
     distributed.on_first(functools.partial(_drop_after, path, start_step))
     if not self._active:
       return
-    self._file = path.open("a", encoding="utf-8")
+    self._path, self._file = path, path.open("ab", buffering=0)
     self._events = events.Events(folder / "events", start_step=start_step)
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
@@ -56,15 +59,27 @@ class MetricWriter:
       for name, value in sorted(scalars.items())
       if not name.endswith(SECONDS)
     }
-    self._file.write(json.dumps(row) + "\n")
-    self._file.flush()
+    self._append((json.dumps(row) + "\n").encode())
     self._events.write(step, scalars)
+
+  def _append(self, line: bytes) -> None:
+    """Adds a whole line, or nothing of it."""
+    end = self._file.seek(0, os.SEEK_END)
+    try:
+      while line:
+        line = line[self._file.write(line) :]
+      if not os.fstat(self._file.fileno()).st_nlink:
+        raise FileNotFoundError(errno.ESTALE, "it has vanished")
+    except OSError as error:
+      with contextlib.suppress(OSError):
+        self._file.truncate(end)
+      raise OSError(error.errno, error.strerror, str(self._path)) from error
 
   def __enter__(self):
     return self
 
   def __exit__(self, *error) -> None:
-    """Flushes and closes both files."""
+    """Closes both files."""
     if self._active:
       self._file.close()
       self._events.close()
