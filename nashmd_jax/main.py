@@ -4,8 +4,9 @@
 
 Every stage has its folder in the workdir, is skipped when finished and goes
 on from its last checkpoint when it was cut off. Exit status: 0 done, 1 the
-run failed, 2 a mistake in flags, config, data or workdir, 75 saved on SIGTERM:
-start it again. The same command on every host makes one run of them all.
+run failed, 2 a mistake in flags, config, data or workdir, 75 saved on SIGTERM
+and 130 on SIGINT: start it again. The same command on every host makes one run
+of them all.
 """
 
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from nashmd_jax import workdir as workdir_lib
 from nashmd_jax.capacity import pod_check
 from nashmd_jax.stages import games, text
 from nashmd_jax.sweeps import collect, hyper, trials
-from nashmd_jax.training import distributed
+from nashmd_jax.training import distributed, ending
 from nashmd_jax.worlds import stage as worlds
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -245,15 +246,15 @@ def main(argv: list[str]) -> None:
         stack.enter_context(contextlib.redirect_stdout(nowhere))
       _run_or_sweep(_workdir())
     status = 0
-  except distributed.Preempted as stopped:
-    print(f"nashmd_jax: {stopped}; start it again to go on", file=sys.stderr)
-    status = distributed.EXIT_PREEMPTED
+  except ending.Preempted as stopped:
+    ending.tell(f"{stopped}; start it again to go on")
+    status = ending.status()
   except mistakes.Mistake as error:
     for sentence in error.sentences:
       print(f"nashmd_jax: {' '.join(sentence.split())}", file=sys.stderr)
     status = 2
   except (FloatingPointError, mistakes.Fault) as error:
-    print(f"nashmd_jax: {error}", file=sys.stderr)
+    ending.tell(str(error))
     status = 1
   except Exception:
     distributed.fail()
@@ -293,7 +294,8 @@ def _workdir() -> pathlib.Path:
 
 def cli() -> None:
   """The command `nashmd`."""
-  app.run(main, flags_parser=_parse)
+  with ending.in_time():
+    app.run(main, flags_parser=_parse)
 
 
 if __name__ == "__main__":

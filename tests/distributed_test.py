@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from nashmd_jax import mistakes
-from nashmd_jax.training import checkpoints, distributed, sharding
+from nashmd_jax.training import checkpoints, distributed, ending, sharding
 from tests import least_squares, process_run, processes
 
 # At 0.05 s a step no run is over before its signal comes.
@@ -92,7 +92,7 @@ class SigtermTest(parameterized.TestCase):
     self.assertEqual(processes.wait(started)[0], [-signal.SIGTERM])
 
   def test_host_work_is_interrupted_and_left_alone_otherwise(self):
-    before = signal.signal(signal.SIGTERM, distributed._on_sigterm)
+    before = signal.signal(signal.SIGTERM, ending._on_signal)
     try:
       self.assertEqual(distributed.on_first(lambda: [1]), [1])
       with self.assertRaises(distributed.Preempted):
@@ -102,13 +102,13 @@ class SigtermTest(parameterized.TestCase):
         distributed.on_first(lambda: self.fail("started after SIGTERM"))
     finally:
       signal.signal(signal.SIGTERM, before)
-      distributed._Sigterm.came = False
+      ending._Asked.number = 0
     distributed.stop_if_asked()
 
   def test_nobody_else_handles_signals(self):
     # The runner of sweeps trains nothing: its trials are other processes.
-    package = pathlib.Path(distributed.__file__).parents[1]
-    own = (pathlib.Path(distributed.__file__), package / "sweeps" / "run.py")
+    package = pathlib.Path(ending.__file__).parents[1]
+    own = (pathlib.Path(ending.__file__), package / "sweeps" / "run.py")
     for path in package.rglob("*.py"):
       if path not in own:
         self.assertNotRegex(path.read_text(), r"import signal|signal\.signal")

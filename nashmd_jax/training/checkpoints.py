@@ -13,6 +13,7 @@ import logging
 import os
 import pathlib
 import threading
+import time
 from typing import Any
 
 import grain
@@ -22,12 +23,12 @@ from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import v1 as ocp
 
 from nashmd_jax import files, mistakes
-from nashmd_jax.training import checksums, distributed
+from nashmd_jax.training import checksums, distributed, ending
 from nashmd_jax.training import state as state_lib
 
 FOLDER, DAMAGED = "checkpoints", "damaged"
 FLOATS = "real floating"
-PATIENCE = 5.0  # seconds that a failing run waits for a save
+PATIENCE = 3.0  # seconds that a failing run waits for what is behind it
 preservation = ocp.training.preservation_policies
 
 
@@ -53,6 +54,7 @@ class Checkpointer:
     self.latest = _newest(directory)
     self._behind: threading.Thread | None = None
     self._error: BaseException | None = None
+    self._until: float | None = None
 
   def begin(self, step: int, pieces: Mapping[str, Any]) -> None:
     """Copies the pieces; they are written, and summed up, behind."""
@@ -92,10 +94,16 @@ class Checkpointer:
 
   def last_good(self) -> str:
     """The newest whole checkpoint, in words, once what is being saved is."""
-    if self._behind is not None:
-      self._behind.join(PATIENCE)
+    self._outlast(self._behind)
     step = "none" if self.latest is None else f"step {self.latest}"
     return f"the last good checkpoint is {step} in {self.directory}"
+
+  def _outlast(self, thread: threading.Thread | None) -> None:
+    """Waits for a thread of a run that fails, in all at most `PATIENCE`."""
+    if self._until is None:
+      self._until = time.monotonic() + PATIENCE
+    if thread is not None:
+      thread.join(max(0.0, self._until - time.monotonic()))
 
   def wait(self) -> None:
     """Waits until what is being saved is whole.
@@ -109,13 +117,29 @@ class Checkpointer:
   def __enter__(self):
     return self
 
-  def __exit__(self, *error) -> None:
-    """Waits for what is being saved."""
-    try:
-      self.wait()
-    finally:
-      with contextlib.suppress(Exception):  # told of before
-        self.orbax.close()
+  def __exit__(self, kind, error, trace) -> None:
+    """Waits until all processes have saved; in a run that fails, not for long.
+
+    What is saved when a run fails may be what it fails of, and may wait for
+    processes that have ended.
+    """
+    if kind is None or issubclass(kind, ending.Preempted):
+      if self._behind is not None:
+        self._behind.join()
+      failed = distributed.anywhere(self._error is not None)
+      self.check()
+      if failed:
+        raise mistakes.Fault("another process could not save a checkpoint")
+      self._close()
+      return
+    self._outlast(self._behind)
+    closing = threading.Thread(target=self._close, daemon=True)
+    closing.start()
+    self._outlast(closing)
+
+  def _close(self) -> None:
+    with contextlib.suppress(Exception):  # it was told of
+      self.orbax.close()
 
 
 def _is_not_of_orbax(record: logging.LogRecord) -> bool:

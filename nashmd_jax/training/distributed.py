@@ -1,4 +1,4 @@
-"""Processes: start-up, SIGTERM, and what one of them does for all.
+"""Processes: start-up, agreeing to stop, and what one of them does for all.
 
 The same command runs on every host; JAX finds the others by itself on TPU
 slices, GKE, SLURM and Open MPI. Host-side work that must happen once, such as
@@ -9,10 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 import json
 import os
 import pathlib
-import signal
-import sys
+import time
 import traceback
-from typing import Any, NoReturn
+from typing import Any
 import uuid
 
 import jax
@@ -20,8 +19,9 @@ from jax.experimental import multihost_utils
 import numpy as np
 
 from nashmd_jax import mistakes
+from nashmd_jax.training import ending
 
-EXIT_PREEMPTED = 75
+Preempted, EXIT_PREEMPTED = ending.Preempted, ending.PREEMPTED
 EXPLICIT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 COUNTS = (
   "JAX_NUM_PROCESSES",
@@ -32,18 +32,12 @@ COUNTS = (
 )
 MEMBERS = ("JAX_COORDINATOR_ADDRESS", "JAX_PROCESS_ID", "JOB_COMPLETION_INDEX")
 SHUTDOWN_SECONDS = 60
-
-
-class Preempted(BaseException):
-  """SIGTERM came and everything worth keeping is saved: start the run again.
-
-  No `Exception`, so that no library takes it for a fault of its own.
-  """
+ALONE = 2.0  # seconds that a process waits for others to end as it does
 
 
 # What `on_first` tells the other processes of an error, the first that it is.
 KINDS = {
-  "Preempted": Preempted,
+  "Preempted": ending.Preempted,
   "Mistake": mistakes.Mistake,
   "Fault": mistakes.Fault,
   "ValueError": ValueError,
@@ -51,15 +45,8 @@ KINDS = {
 }
 
 
-class _Sigterm:
-  """Whether SIGTERM came, and whether it may interrupt what runs now."""
-
-  came = False
-  interrupts = False
-
-
 def start() -> None:
-  """Joins the processes of this run; from here on SIGTERM asks for a save.
+  """Joins the processes of this run; from here on signals ask for a save.
 
   To be called before any use of a device. Explicit members set the three
   variables of `EXPLICIT`; otherwise JAX looks for its cluster. One process
@@ -73,6 +60,7 @@ def start() -> None:
   Raises: Mistake if this process seems to be one of several that JAX cannot
     find: each would train the whole run by itself.
   """
+  ending.listen()
   jax.config.update("jax_enable_preemption_service", False)
   given = [os.environ.get(name) for name in EXPLICIT]
   if all(given):
@@ -95,7 +83,7 @@ def start() -> None:
           f"{', '.join(EXPLICIT)}"
         ) from None
   jax.devices()  # a runtime that handles SIGTERM itself does so by now
-  signal.signal(signal.SIGTERM, _on_sigterm)
+  ending.listen()
 
 
 def membership(environ: Mapping[str, str]) -> str | None:
@@ -113,34 +101,34 @@ def finish(status: int) -> None:
   """Ends the run in all processes together, with one exit status.
 
   Several processes leave within milliseconds of one another, before an engine
-  that kills the rest of a job when one task ends can take one for failed.
+  that kills the rest of a job when one task ends can take one for failed. What
+  one met alone the others do not end with: it waits for them, process 0 until
+  they have seen that it is over, as its end would be theirs.
 
   Raises: SystemExit in a run of one process, if the status is not 0.
   """
   several = jax.process_count() > 1
+  if several:
+    alone = status not in (0, *ending.STATUS.values())
+    seconds = ALONE if alone and not is_first() else ending.SECONDS
+    ending.end_within(seconds, status)
   jax.distributed.shutdown()
   if several:
-    _leave(status)
+    ending.leave(status)
   if status:
     raise SystemExit(status)
 
 
 def fail() -> None:
-  """To be called for a fault of the program: one of several leaves at once.
+  """To be called for a fault of the program: one of several leaves.
 
   The others would wait for it, and it, at the end of Python, for the others;
-  as it is the engine sees the failure and stops them.
+  see `finish`.
   """
   if jax.process_count() > 1:
     traceback.print_exc()
-    print(f"process {jax.process_index()} failed", file=sys.stderr)
-    _leave(1)
-
-
-def _leave(status: int) -> NoReturn:
-  sys.stdout.flush()
-  sys.stderr.flush()
-  os._exit(status)
+    time.sleep(ending.SECONDS if is_first() else 0)
+    ending.leave(1, f"process {jax.process_index()} failed")
 
 
 def is_first() -> bool:
@@ -154,9 +142,13 @@ def anywhere(flag: bool) -> bool:
   All processes must ask at the same place. It is one small collective, and
   nothing at all in a run of one process.
   """
+  return bool(_largest(int(flag)))
+
+
+def _largest(number: int) -> int:
   if jax.process_count() == 1:
-    return flag
-  return bool(np.any(multihost_utils.process_allgather(np.int32(flag))))
+    return number
+  return int(np.max(multihost_utils.process_allgather(np.int32(number))))
 
 
 def all_see(folder: pathlib.Path) -> bool:
@@ -180,14 +172,17 @@ def all_see(folder: pathlib.Path) -> bool:
 
 
 def must_stop() -> bool:
-  """Whether SIGTERM has come to any process, see `anywhere`."""
-  return anywhere(_Sigterm.came)
+  """Whether a signal has come to any process, see `anywhere`."""
+  number = _largest(ending.asked())
+  if number:
+    ending.agree(number)
+  return bool(number)
 
 
 def stop_if_asked() -> None:
-  """Raises Preempted in all processes if SIGTERM has come to any."""
+  """Raises Preempted in all processes if a signal has come to any."""
   if must_stop():
-    raise Preempted("stopped on SIGTERM")
+    raise ending.Preempted(ending.said())
 
 
 def to_host(array: Any) -> np.ndarray:
@@ -200,8 +195,8 @@ def to_host(array: Any) -> np.ndarray:
 def on_first(work: Callable[[], Any]) -> Any:
   """Does host-only work in process 0 while the others wait for its result.
 
-  SIGTERM to process 0 interrupts the work, which therefore leaves files
-  whole or not at all.
+  A signal to process 0 interrupts the work, which therefore leaves files whole
+  or not at all.
 
   Args:
     work: touches no array that other processes share; its result is JSON.
@@ -209,11 +204,11 @@ def on_first(work: Callable[[], Any]) -> Any:
     sentences, a RuntimeError for anything else.
   """
   if jax.process_count() == 1:
-    return _interruptible(work)
+    return ending.interruptible(work)
   raised, outcome = None, {}
   if is_first():
     try:
-      outcome = {"value": _interruptible(work)}
+      outcome = {"value": ending.interruptible(work)}
     except BaseException as error:  # the others must hear of any end
       raised, outcome = error, {"error": _told(error)}
   outcome = _broadcast(outcome)
@@ -232,24 +227,6 @@ def _told(error: BaseException) -> tuple[str, Sequence[str]]:
   kinds = (name for name, one in KINDS.items() if isinstance(error, one))
   told = isinstance(error, mistakes.Mistake)
   return next(kinds, "RuntimeError"), error.sentences if told else [str(error)]
-
-
-def _on_sigterm(number, frame) -> None:
-  del number, frame
-  _Sigterm.came = True
-  if _Sigterm.interrupts:
-    _Sigterm.interrupts = False
-    raise Preempted("stopped on SIGTERM")
-
-
-def _interruptible(work: Callable[[], Any]) -> Any:
-  _Sigterm.interrupts = True
-  try:
-    if _Sigterm.came:
-      raise Preempted("stopped on SIGTERM")
-    return work()
-  finally:
-    _Sigterm.interrupts = False
 
 
 def _broadcast(value: Any) -> Any:

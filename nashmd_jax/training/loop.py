@@ -13,6 +13,7 @@ import optax
 from nashmd_jax.training import (
   checkpoints,
   distributed,
+  ending,
   finite,
   programs,
   sharding,
@@ -104,7 +105,7 @@ def train(
   Returns: the metrics of the last evaluation, prefixed with "eval/".
   Raises: ValueError for settings that cannot work; FloatingPointError after
     `nonfinite_steps`, or for a state to save that is not finite; Preempted
-    after SIGTERM to any process, with the last whole row saved.
+    after a signal to any process, with the last whole row saved.
   """
   check_intervals(
     steps=steps,
@@ -139,6 +140,7 @@ def train(
     return {f"eval/{key}": float(value) for key, value in scores.items()}
 
   with contextlib.ExitStack() as stack:
+    hold = stack.enter_context(ending.holding())
     checkpointer = stack.enter_context(
       checkpoints.make_checkpointer(folder, save_every=save_every)
     )
@@ -163,6 +165,7 @@ def train(
       began = time.monotonic()
       state, metrics = take_step(state, batch, following)
       if step == start + 1:
+        hold()
         seconds = time.monotonic() - began
         progress.begin(step, f"compiled its step in {seconds:.0f} s")
       watch.note(step, batch)
