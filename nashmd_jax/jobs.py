@@ -7,11 +7,12 @@ import pathlib
 import time
 from typing import NamedTuple
 
-from nashmd_jax import files, mistakes
+from nashmd_jax import files, mistakes, owner
 from nashmd_jax import pipeline as pipeline_lib
 from nashmd_jax import workdir as workdir_lib
-from nashmd_jax.training import distributed
+from nashmd_jax.training import distributed, ending
 
+BEHIND = 1.0  # seconds for an end in order, once another process has failed
 Config = pipeline_lib.Config
 Keys = Mapping[str, workdir_lib.Key]
 
@@ -30,26 +31,55 @@ class Place(NamedTuple):
   store: pathlib.Path | None = None
 
 
-def claim(config: Config, place: Place, further: Callable[[], None]) -> None:
-  """Makes the workdir, or knows it again, in all processes.
+@contextlib.contextmanager
+def claimed(
+  config: Config, place: Place, further: Callable[[], None]
+) -> Iterator[None]:
+  """Makes the workdir, or knows it again, and owns it to the end of the block.
 
   Args:
     config: of the run.
     place: where it is.
     further: what process 0 does besides.
-  Raises: Mistake for a folder that is no workdir, or that hosts do not share.
+  Raises: Mistake for a folder that is no workdir, that another run is at work
+    in, or that hosts do not share.
   """
+  workdir, mine = place.workdir, []
 
   def work():
-    workdir_lib.claim(place.workdir, pipeline_lib.plain(config))
+    workdir_lib.claim(workdir, pipeline_lib.plain(config))
+    mine.append(owner.take(workdir, lost=_end, waits=_say))
     further()
+    return mine[0].token
 
-  distributed.on_first(work)
-  if not distributed.all_see(place.workdir):
-    raise mistakes.Mistake(
-      f"{place.workdir}: not every process sees what process 0 wrote there; "
-      "choose a --workdir that all hosts share"
-    )
+  try:
+    token = distributed.on_first(work)
+    if not distributed.all_see(workdir):
+      raise mistakes.Mistake(
+        f"{workdir}: not every process sees what process 0 wrote there; "
+        "choose a --workdir that all hosts share"
+      )
+    if not distributed.is_first():
+      mine.append(owner.join(workdir, token, lost=_end))
+    ending.at_last(mine[0].leave)
+    yield
+  except Exception as error:
+    if mine and mine[0].is_over():  # from which all else follows
+      raise mistakes.Fault(f"{workdir}: {owner.OVER}") from error
+    raise
+  finally:
+    for one in mine:
+      one.leave()
+
+
+def _say(sentence: str) -> None:
+  print(sentence, flush=True)
+
+
+def _end(sentence: str) -> None:
+  """Ends this process, which its run or its workdir has left behind."""
+  code = ending.status() if ending.asked() else 1
+  ending.end_within(BEHIND, code, sentence)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ of them all.
 
 from collections.abc import Sequence
 import contextlib
+import functools
 import os
 import pathlib
 import re
@@ -109,12 +110,15 @@ def run(
   if stage == CHECK:
     print(f"nothing is wrong with it; jobs: {', '.join(pipeline.jobs(config))}")
     return
-  jobs.claim(config, place, lambda: trial and trials.claim(trial))
-  if jax.config.jax_compilation_cache_dir is None:
-    cache = str(place.workdir / "xla_cache")
-    jax.config.update("jax_compilation_cache_dir", cache)
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-  with jobs.on_disk(place.workdir):
+  further = functools.partial(trials.claim, trial) if trial else lambda: None
+  with (
+    jobs.on_disk(place.workdir),
+    jobs.claimed(config, place, further),
+  ):
+    if jax.config.jax_compilation_cache_dir is None:
+      cache = str(place.workdir / "xla_cache")
+      jax.config.update("jax_compilation_cache_dir", cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jobs.run(pipeline, config, place, None if stage == "all" else stage)
 
 

@@ -18,7 +18,7 @@ import time
 import traceback
 from typing import Any
 
-from nashmd_jax import files, mistakes
+from nashmd_jax import files, mistakes, owner
 
 CONFIG, KEY, DONE, FAILED = (
   "config.json",
@@ -27,6 +27,7 @@ CONFIG, KEY, DONE, FAILED = (
   "failed.json",
 )
 WAIT_SECONDS = 1.0
+NO_WORK = {f"{CONFIG}.partial", owner.NAME}
 # Settings that say when a job stops, and nothing of what it gives.
 STOPPING = (".train.nonfinite_steps",)
 
@@ -41,7 +42,7 @@ def claim(workdir: pathlib.Path, config: Any) -> None:
   path = workdir / CONFIG
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    found = {one.name for one in workdir.iterdir()} - {f"{CONFIG}.partial"}
+    found = {one.name for one in workdir.iterdir()} - NO_WORK
     if found and CONFIG not in found:
       raise mistakes.Mistake(
         f"{workdir}: is not empty and holds no {CONFIG}; choose another "

@@ -13,6 +13,7 @@ LAYERS = {
   "arrays": 0,
   "mistakes": 0,
   "outside": 1,
+  "owner": 1,
   "files": 1,
   "pipeline": 1,
   "games": 1,

@@ -12,7 +12,7 @@ from absl.testing import absltest, parameterized
 import jax
 import numpy as np
 
-from nashmd_jax import mistakes
+from nashmd_jax import mistakes, owner
 from nashmd_jax.training import checkpoints, distributed, ending, sharding
 from tests import least_squares, process_run, processes
 
@@ -83,6 +83,56 @@ class SigtermTest(parameterized.TestCase):
     self.assertEqual(processes.run(command(parts, 0.0), devices=4)[0], [0])
     for a, b in zip(ended(whole), ended(parts), strict=True):
       np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+  def test_a_second_process_is_refused_and_the_first_saves_on_sigint(self):
+    folder = self.root / "owned"
+    (first,) = processes.spawn(command(folder, 0.1), processes=1, devices=1)
+    self.assertEqual(first.stdout.readline(), "up\n")
+    statuses, _, (error,) = processes.run(command(folder, 0.0))
+    self.assertEqual(statuses, [2])
+    self.assertRegex(
+      error, rf"process {first.pid} on \S+ is at work here, since \d+ s; wait"
+    )
+    self.assertTrue((folder / owner.NAME).exists())
+    rows = folder / "metrics.jsonl"
+    while not rows.exists() or not rows.read_text():
+      time.sleep(0.1)
+    first.send_signal(signal.SIGINT)
+    statuses, (out,), (error,) = processes.wait([first])
+    self.assertEqual(statuses, [130])
+    self.assertRegex(out, r"test: saved at step \d+\n$")
+    self.assertNotIn("Traceback", error)
+    self.assertFalse((folder / owner.NAME).exists())
+
+  def test_a_killed_run_is_started_again_as_it_is(self):
+    folder = self.root / "killed"
+    (first,) = processes.spawn(command(folder, 0.1), processes=1, devices=1)
+    while not (folder / "checkpoints" / "20").exists():
+      time.sleep(0.1)
+    first.kill()
+    processes.wait([first])
+    self.assertTrue((folder / owner.NAME).exists())
+    self.assertEqual(processes.run(command(folder, 0.0))[0], [0])
+    for a, b in zip(ended(self.whole), ended(folder), strict=True):
+      np.testing.assert_array_equal(a, b)
+
+  @parameterized.parameters(
+    ("1 disk", [1, 1], "could not be saved .No space left on device"),
+    ("0 error", [1, 1], "RuntimeError: a fault of the program"),
+    ("1 mistake", [1, 2], "a mistake of the user"),
+  )
+  def test_what_befalls_one_process_ends_all(self, fault, statuses, said):
+    folder = self.create_tempdir().full_path
+    started = processes.spawn(
+      [*command(folder, 0.05), fault], processes=2, devices=1
+    )
+    # They would wait for each other for minutes, in collectives or in orbax.
+    found, _, errors = processes.wait(started, seconds=90)
+    self.assertEqual(found, statuses, msg=errors)
+    one = int(fault[0])
+    self.assertRegex(errors[one], said)
+    self.assertIn("another process of this run has failed", errors[1 - one])
+    self.assertNotIn("Traceback", errors[1 - one])
 
   def test_before_the_run_is_up_the_status_is_that_of_the_signal(self):
     folder = self.create_tempdir().full_path
