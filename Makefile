@@ -8,7 +8,7 @@ MODELS := .venv-models/bin
 TPU := .venv-tpu/bin
 
 .PHONY: demo showcase sweep games certify judges models real scale seams \
-  bench test test-slow slurm lint format lock clean
+  bench bench-peers test test-slow slurm lint format lock clean
 
 demo: WORKDIR ?= out/demo
 demo: .venv/ready
@@ -25,8 +25,12 @@ sweep: .venv/ready
 games: .venv/ready
 	$(BIN)/python -m figures.games
 
+# FLAGS=--only=decode,step for some groups. What has no environment is skipped
+# and said to be; `make bench-peers` sets all of them up.
 bench: .venv/ready
-	$(BIN)/python -m figures.bench
+	$(BIN)/python -m figures.bench $(FLAGS)
+
+bench-peers: .venv-models/ready .venv-trl/ready .venv-tunix/ready
 
 models: .venv-models/ready
 	$(MODELS)/python -m figures.models
@@ -69,6 +73,8 @@ format: .venv/ready
 .venv/ready: requirements.lock
 .venv-models/ready: requirements-models.lock
 .venv-tpu/ready: requirements-tpu.lock
+.venv-trl/ready: requirements-trl.lock
+.venv-tunix/ready: requirements-tunix.lock
 
 %/ready:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -98,6 +104,20 @@ lock: .venv/ready
 	  --constraint requirements.lock --python-version 3.11 --no-header \
 	  --no-annotate -q >> requirements-tpu.lock.new
 	mv requirements-tpu.lock.new requirements-tpu.lock
+	printf '%s\n' '# Exact versions of a peer in `make bench`: trl, with the torch of the other.' \
+	  '# Made by `make lock` from setup.py; CUDA comes with torch where it needs it.' \
+	  > requirements-trl.lock.new
+	$(BIN)/uv pip compile setup.py --extra trl --universal \
+	  --constraint requirements-models.lock --python-version 3.11 --no-header \
+	  --no-annotate -q | grep -Ev '^(nvidia|cuda|triton)' \
+	  >> requirements-trl.lock.new
+	mv requirements-trl.lock.new requirements-trl.lock
+	printf '%s\n' '# Exact versions of a peer in `make bench`: tunix, which wants its own.' \
+	  '# Made by `make lock` from setup.py.' > requirements-tunix.lock.new
+	$(BIN)/uv pip compile setup.py --extra tunix --universal \
+	  --python-version 3.11 --no-header --no-annotate -q \
+	  >> requirements-tunix.lock.new
+	mv requirements-tunix.lock.new requirements-tunix.lock
 
 clean:
-	rm -rf .venv .venv-models .venv-tpu out
+	rm -rf .venv .venv-models .venv-tpu .venv-trl .venv-tunix out

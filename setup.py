@@ -42,7 +42,11 @@ EXTRAS = {
     "torch": "what transformers computes with, in `make models`",
     "transformers": "the other side of every model, in `make models`",
   },
-  "bench": {"pytest-benchmark": "times functions against one another"},
+  "trl": {
+    "requests": "imported by its trainer, not declared there",
+    "trl==1.13.0": "another Nash-MD trainer, in `make bench`",
+  },
+  "tunix": {"google-tunix==0.1.7": "another sampler, in `make bench`"},
   "gcs": {"gcsfs": "data and models at gs:// addresses"},
   "tpu": {"jax[tpu]": "libtpu"},
   "cuda": {"jax[cuda13]": "CUDA, cuDNN and NCCL"},
