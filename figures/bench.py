@@ -6,7 +6,7 @@ CPU seconds are compared, for they do not tell of what else runs. FLAGS of
 """
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 import contextlib
 import os
 import pathlib
@@ -25,7 +25,7 @@ from figures import (
 
 OUT = pathlib.Path("out") / "bench.json"
 Crews = Mapping[int, bench_turns.Crew]
-Measure = Callable[[Crews], list[rows.Row]]
+Measure = Callable[[Crews], Iterable[rows.Row]]
 GROUPS: dict[str, Measure] = {
   "limits": bench_limits.limit_rows,
   "decode": bench_peers.decode_rows,
@@ -39,12 +39,12 @@ GROUPS: dict[str, Measure] = {
 }
 
 
-def measured(name: str, measure: Measure, crews: Crews) -> list[rows.Row]:
-  """The rows of a group; one that does not hold if a worker fails."""
+def measured(name: str, measure: Measure, crews: Crews) -> Iterator[rows.Row]:
+  """The rows of a group; one that does not hold where a worker fails."""
   try:
-    return measure(crews)
+    yield from measure(crews)
   except bench_worker.Failed as failure:
-    return [rows.row(f"{name}: {failure}", None, "≥", 0)]
+    yield rows.row(f"{name}: {failure}", None, "≥", 0)
 
 
 def main() -> int:
@@ -65,8 +65,9 @@ def main() -> int:
       crews[1].ask("ours", "write", size=size)
     for name, measure in GROUPS.items():
       if name in chosen:
-        print(f"bench: {name}", flush=True)
-        found += measured(name, measure, crews)
+        for row in measured(name, measure, crews):
+          found.append(row)
+          print(f"{name}: {row['claim']}: {row['figure']}", flush=True)
   return rows.report(OUT, found)
 
 

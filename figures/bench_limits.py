@@ -3,7 +3,7 @@
 What is measured beside them is worth what these are worth.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from figures import bench_sizes, bench_turns, rows
@@ -38,9 +38,8 @@ def measure(crew: bench_turns.Crew) -> Limits:
   )
 
 
-def limit_rows(crews: Crews) -> list[rows.Row]:
+def limit_rows(crews: Crews) -> Iterator[rows.Row]:
   """Products, reading, and the products of a token by themselves."""
-  found = []
   for threads, crew in crews.items():
     limits, on = measure(crew), f"{threads} thread{'s' * (threads > 1)}"
     claims = {
@@ -53,8 +52,8 @@ def limit_rows(crews: Crews) -> list[rows.Row]:
         took = turns.median("", "cpu" if threads == 1 else "wall") / TIMES
         claim = f"NumPy, the products of a token, {size}, B {batch}, {on}, ms"
         claims[claim] = took * 1e3
-    found += [rows.row(claim, one, ">", 0) for claim, one in claims.items()]
-  return found
+    for claim, one in claims.items():
+      yield rows.row(claim, one, ">", 0)
 
 
 def products(size: str, batch: int):

@@ -142,7 +142,7 @@ def make_batch(task: task_lib.Task, prompts: Sequence[Sequence[int]]):
 
 
 def write(size: str) -> Callable[[], None]:
-  """The folders of a size, with random weights, where they are absent.
+  """The folders of a size, with random weights, where they are not yet.
 
   Embeddings are small beside what the layers add, so that greedy text does
   not repeat one token; the last norm makes up for it.
@@ -153,7 +153,9 @@ def write(size: str) -> Callable[[], None]:
     init = jax.jit(models.make_model(made).init)
     for number, name in enumerate(bench_sizes.SETS):
       place = bench_sizes.folder(size, name)
-      if (place / folders.CONFIG).exists():
+      if (place / folders.CONFIG).exists() and (
+        folders.load_config(place) == made
+      ):
         continue
       params = init(jax.random.key(number))
       params["embedding"] *= 0.1

@@ -1,6 +1,6 @@
 """Rows of `make bench` of ours alone, against the machine and ourselves."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 import statistics
 
 from figures import bench_limits, bench_peers, bench_sizes, bench_turns, rows
@@ -10,10 +10,11 @@ Work = bench_sizes.Work
 SHORT = 16
 
 
-def token_rows(crews: Crews) -> list[rows.Row]:
+def token_rows(crews: Crews) -> Iterator[rows.Row]:
   """One token of decode against what the machine can do."""
   limits = bench_limits.measure(crews[1])
-  return [token_row(crews[1], batch, limits) for batch in bench_limits.BATCHES]
+  for batch in bench_limits.BATCHES:
+    yield token_row(crews[1], batch, limits)
 
 
 def token_row(
@@ -47,7 +48,7 @@ def token_row(
   return rows.row(claim, token / alone, "≤", 1.5)
 
 
-def rollout_rows(crews: Crews) -> list[rows.Row]:
+def rollout_rows(crews: Crews) -> Iterator[rows.Row]:
   """y and y′ in one loop, against apart and against plain sampling."""
   crew = crews[1]
   work = Work("30M", 64, 8)
@@ -62,25 +63,23 @@ def rollout_rows(crews: Crews) -> list[rows.Row]:
   )
   seconds = {name: f"{turns.median(name):.3g}" for name in turns.took["cpu"]}
   fused = f"{seconds['fused']} CPU s"
-  return [
-    rows.row(
-      f"rollout, {work}: y, then y′ by policy and reference, three decodes, "
-      f"{seconds['separate']} / all in one loop, {fused}",
-      turns.ratio("separate", "fused"),
-      "≥",
-      1.3,
-    ),
-    rows.row(
-      f"rollout, {work}: y and y′ of the mixture, {fused} / plain sampling of "
-      f"2B rows, {seconds['plain']}",
-      turns.ratio("fused", "plain"),
-      "≤",
-      1.7,
-    ),
-  ]
+  yield rows.row(
+    f"rollout, {work}: y, then y′ by policy and reference, three decodes, "
+    f"{seconds['separate']} / all in one loop, {fused}",
+    turns.ratio("separate", "fused"),
+    "≥",
+    1.3,
+  )
+  yield rows.row(
+    f"rollout, {work}: y and y′ of the mixture, {fused} / plain sampling of "
+    f"2B rows, {seconds['plain']}",
+    turns.ratio("fused", "plain"),
+    "≤",
+    1.7,
+  )
 
 
-def ends_rows(crews: Crews) -> list[rows.Row]:
+def ends_rows(crews: Crews) -> Iterator[rows.Row]:
   """Responses that end early, against those that do not."""
   crew = crews[1]
   work = Work("30M", 64, 32)
@@ -97,10 +96,10 @@ def ends_rows(crews: Crews) -> list[rows.Row]:
     f"{turns.median('full'):.3g} CPU s / responses that fill {share:.0%} of "
     f"it on average, {turns.median('ended'):.3g}"
   )
-  return [rows.row(claim, turns.ratio("full", "ended"), "≥", 1.8)]
+  yield rows.row(claim, turns.ratio("full", "ended"), "≥", 1.8)
 
 
-def gradient_rows(crews: Crews) -> list[rows.Row]:
+def gradient_rows(crews: Crews) -> Iterator[rows.Row]:
   """Forward and backward, beside NumPy's product in turn with it."""
   crew = crews[1]
   work = Work("30M", 128, 8)
@@ -118,10 +117,10 @@ def gradient_rows(crews: Crews) -> list[rows.Row]:
     f"GFLOP/s of its products, counted in the traced program / NumPy's product "
     f"in turn, {pace['product']:.0f}"
   )
-  return [rows.row(claim, pace["gradient"] / pace["product"], "≥", 0.7)]
+  yield rows.row(claim, pace["gradient"] / pace["product"], "≥", 0.7)
 
 
-def memory_rows(crews: Crews) -> list[rows.Row]:
+def memory_rows(crews: Crews) -> Iterator[rows.Row]:
   """What the compiler sets aside for the update."""
   crew = crews[1]
   gave = crew.ask("alone", "memory", batch=32)["gave"]
@@ -132,4 +131,4 @@ def memory_rows(crews: Crews) -> list[rows.Row]:
     f"compiler: {chunked / 2**30:.2f} GiB / with all logits at once, "
     f"{whole / 2**30:.2f}"
   )
-  return [rows.row(claim, chunked / whole, "≤", 0.25)]
+  yield rows.row(claim, chunked / whole, "≤", 0.25)

@@ -4,12 +4,13 @@ Both sides read the same folders, and write the same most probable tokens
 before anything is timed. CPU seconds of one thread decide.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import json
 from typing import Any
 
 import numpy as np
 
-from figures import bench_sizes, bench_turns, rows
+from figures import bench_limits, bench_sizes, bench_turns, rows
 from tests import real_data
 
 Crews = Mapping[int, bench_turns.Crew]
@@ -80,24 +81,34 @@ def ratio_row(
   return rows.row(claim, found[1].ratio(peer, OURS), "≥", bar)
 
 
-def decode_rows(crews: Crews) -> list[rows.Row]:
+def decode_rows(crews: Crews) -> Iterator[rows.Row]:
   """Sampling from one lane; the best of the peers counts."""
-  if skipped := absent("torch", "decode"):
-    return skipped
-  found = verified_rows(crews[1])
-  found += absent("tunix", "decode")
+  yield from absent("torch", "decode")
+  if not bench_turns.SIDES["torch"].present:
+    return
+  yield from verified_rows(crews[1])
+  yield from absent("tunix", "decode")
   for work, bar in DECODE.items():
-    turns = {
-      threads: crew.turns(_decoders(given(work), work.size))
-      for threads, crew in crews.items()
-    }
-    peers = [name for name in turns[1].took["cpu"] if name != OURS]
+    works = _decoders(given(work), work.size)
+    turns = _measured(crews, works, bar)
+    peers = [name for name in works if name != OURS]
     best = min(peers, key=turns[1].median)
-    found += [
-      ratio_row(f"decode, {work}", turns, peer, bar if peer == best else 0)
-      for peer in peers
-    ]
-  return [*found, *real_rows(crews)]
+    for peer in peers:
+      yield ratio_row(
+        f"decode, {work}", turns, peer, bar if peer == best else 0
+      )
+  yield from real_rows(crews)
+
+
+def _measured(
+  crews: Crews, works: bench_turns.Works, bar: float
+) -> dict[int, bench_turns.Turns]:
+  """By number of threads; on one alone where nothing must hold."""
+  return {
+    threads: crew.turns(works)
+    for threads, crew in crews.items()
+    if bar or threads == 1
+  }
 
 
 def _decoders(folder: Mapping[str, Any], size: str | None):
@@ -112,25 +123,24 @@ def _decoders(folder: Mapping[str, Any], size: str | None):
   return works
 
 
-def real_rows(crews: Crews) -> list[rows.Row]:
+def real_rows(crews: Crews) -> Iterator[rows.Row]:
   """A released folder, where it is present."""
-  place = real_data.MODELS / REAL
-  if not (place / "config.json").exists():
-    return [rows.row(f"decode, {REAL}: skipped, no {place}", 0.0, "≥", 0)]
-  folder = {
-    "policy": str(place),
-    "reference": str(place),
-    "prompts": bench_sizes.prompts(Work(REAL, 64, 8), 49_152),
-  }
-  works = _decoders(folder, None)
-  turns = {threads: crew.turns(works) for threads, crew in crews.items()}
+  place = (real_data.MODELS / REAL).absolute()
   what = f"decode, {REAL}, P 64, B 8"
-  return [ratio_row(what, turns, "transformers", 0)]
+  if not (place / "config.json").exists():
+    yield rows.row(f"{what}: skipped, {place} is absent", 0.0, "≥", 0)
+    return
+  vocab_size = json.loads((place / "config.json").read_text())["vocab_size"]
+  folder = {
+    **{name: str(place) for name in bench_sizes.SETS},
+    "prompts": bench_sizes.prompts(Work(REAL, 64, 8), vocab_size),
+  }
+  turns = _measured(crews, _decoders(folder, None), 0)
+  yield ratio_row(what, turns, "transformers", 0)
 
 
-def verified_rows(crew: bench_turns.Crew) -> list[rows.Row]:
+def verified_rows(crew: bench_turns.Crew) -> Iterator[rows.Row]:
   """What both sides must have in common before they are timed."""
-  found = []
   for size in bench_sizes.SIZES:
     work = given(Work(size, 64, 8))
     ours = crew.ask(
@@ -142,34 +152,38 @@ def verified_rows(crew: bench_turns.Crew) -> list[rows.Row]:
       greedy=True,
     )["gave"]
     own, other = np.moveaxis(np.array(ours), 1, 0)
-    generated = crew.ask(
-      "torch",
-      "decode",
-      **work,
-      new_tokens=bench_sizes.NEW_TOKENS,
-      greedy=True,
-    )["gave"]
-    differ, win_prob = np.sum(own != generated), []
+    differ = sum(
+      np.sum(own != theirs) for theirs in _generated(crew, work, size)
+    )
+    win_prob = []
     for how in ("apart", "together"):
       theirs = crew.ask("torch", "write", **work, how=how)["gave"]
       differ += np.sum(own != theirs["own"]) + np.sum(other != theirs["other"])
       win_prob.append(theirs["win_prob"])
     claim = (
-      f"verified, {size}: greedy tokens of ours that torch has otherwise, y "
-      f"and y′ (y′ differs from y in {np.mean(own != other):.0%})"
+      f"verified, {size}: greedy tokens of ours that a peer has otherwise, y "
+      f"and y′ of {own.size} (y′ differs from y in {np.mean(own != other):.0%})"
     )
-    found.append(rows.row(claim, float(differ), "=", 0))
+    yield rows.row(claim, float(differ), "=", 0)
     judged = crew.ask("ours", "judged", own=own.tolist(), other=other.tolist())[
       "gave"
     ]
     error = float(np.abs(np.array(win_prob) - judged).max())
     claim = f"verified, {size}: the largest difference of a win probability"
-    found.append(rows.row(claim, error, "≤", 1e-5))
+    yield rows.row(claim, error, "≤", 1e-5)
     crew.forget()
-  return [*found, *learnt_rows(crew)]
+  yield from learnt_rows(crew)
 
 
-def learnt_rows(crew: bench_turns.Crew) -> list[rows.Row]:
+def _generated(crew, work: Mapping[str, Any], size: str):
+  """What the decoders of the peers write, greedily."""
+  sizes = {**work, "new_tokens": bench_sizes.NEW_TOKENS, "greedy": True}
+  yield crew.ask("torch", "decode", **sizes)["gave"]
+  if bench_turns.SIDES["tunix"].present:
+    yield crew.ask("tunix", "decode", **sizes, size=size)["gave"]
+
+
+def learnt_rows(crew: bench_turns.Crew) -> Iterator[rows.Row]:
   """Loss and gradient of the same responses."""
   work = given(Work("5M", 64, 8))
   ours = crew.ask("ours", "learn", **work)["gave"]
@@ -181,41 +195,68 @@ def learnt_rows(crew: bench_turns.Crew) -> list[rows.Row]:
     win_prob=ours["win_prob"],
   )["gave"]
   crew.forget()
-  return [
-    rows.row(
+  for key, name in (("loss", "loss"), ("grad_norm", "gradient's norm")):
+    yield rows.row(
       f"verified, 5M: relative difference of the {name} of a step from torch's",
       abs(ours[key] / theirs[key] - 1),
       "≤",
       1e-4,
     )
-    for key, name in (("loss", "loss"), ("grad_norm", "gradient's norm"))
-  ]
 
 
-def step_rows(crews: Crews) -> list[rows.Row]:
+def step_rows(crews: Crews) -> Iterator[rows.Row]:
   """A step: y of the policy, y′ of the mixture, the judge, the update."""
-  found = absent("torch", "step")
-  for work, bar in {} if found else STEP.items():
+  yield from absent("torch", "step")
+  limits = bench_limits.measure(crews[1])
+  for work, bar in STEP.items():
     sizes = given(work)
-    works = {
-      OURS: ("ours", "step", sizes),
-      APART: ("torch", "step", {**sizes, "how": "apart"}),
-      TOGETHER: ("torch", "step", {**sizes, "how": "together"}),
-    }
-    turns = {threads: crew.turns(works) for threads, crew in crews.items()}
-    what = f"Nash-MD step, {work}"
-    found.append(ratio_row(what, turns, APART, bar))
-    found.append(ratio_row(what, turns, TOGETHER, 0))
-  return [*found, *trl_rows(crews)]
+    works = {OURS: ("ours", "step", sizes)}
+    if bench_turns.SIDES["torch"].present:
+      works[APART] = ("torch", "step", {**sizes, "how": "apart"})
+      if work.batch == 8:
+        works[TOGETHER] = ("torch", "step", {**sizes, "how": "together"})
+    turns, what = _measured(crews, works, bar), f"Nash-MD step, {work}"
+    if APART in works:
+      yield ratio_row(what, turns, APART, bar)
+    if TOGETHER in works:
+      yield ratio_row(what, turns, TOGETHER, 0)
+    yield share_row(crews[1], work, limits, turns[1].median(OURS))
+  yield from trl_rows(crews)
 
 
-def trl_rows(crews: Crews) -> list[rows.Row]:
+def share_row(
+  crew: bench_turns.Crew,
+  work: Work,
+  limits: bench_limits.Limits,
+  seconds: float,
+) -> rows.Row:
+  """What a step's products, or reading for a token, take at the limit."""
+  parts = crew.ask("alone", "costs", **given(work))["gave"]
+  crew.forget()
+  least = {
+    name: max(part["flops"] / limits.flops, part["bytes"] / limits.read)
+    for name, part in parts.items()
+  }
+  least["decode"] *= bench_sizes.NEW_TOKENS
+  total = sum(least.values())
+  told = ", ".join(f"{name} {one:.2f}" for name, one in least.items())
+  claim = (
+    f"Nash-MD step, {work}: {total:.2f} s at NumPy's product "
+    f"({limits.flops / 1e9:.0f} GFLOP/s) and reading "
+    f"({limits.read / 1e9:.1f} GB/s) on one core, of {seconds:.2f} CPU s "
+    f"({told}); share"
+  )
+  return rows.row(claim, total / seconds, ">", 0)
+
+
+def trl_rows(crews: Crews) -> Iterator[rows.Row]:
   """The same step by TRL's trainer as it is shipped; it keeps no caches."""
-  found = absent("trl", "step")
-  for work, bar in {} if found else TRL.items():
+  yield from absent("trl", "step")
+  if not bench_turns.SIDES["trl"].present:
+    return
+  title = bench_turns.SIDES["trl"].title
+  for work, bar in TRL.items():
     sizes = given(work)
-    title = bench_turns.SIDES["trl"].title
     works = {OURS: ("ours", "step", sizes), title: ("trl", "step", sizes)}
     turns = {1: crews[1].turns(works)}
-    found.append(ratio_row(f"Nash-MD step, {work}", turns, title, bar))
-  return found
+    yield ratio_row(f"Nash-MD step, {work}", turns, title, bar)

@@ -10,6 +10,8 @@ from typing import NamedTuple
 MODELS = pathlib.Path("out") / "bench" / "models"
 NEW_TOKENS = 64
 TEMPERATURE = 1.0
+# Tunix computes with no other, whatever its config says.
+ROPE_BASE = 1_000_000.0
 # Of the step.
 MIXTURE, KL_COEF = 0.125, 0.05
 LEARNING_RATE, WEIGHT_DECAY, BETAS, MAX_NORM = 1e-6, 0.1, (0.9, 0.98), 1.0
@@ -28,7 +30,7 @@ def decoder(vocab_size: int, width: int, layers: int) -> dict:
     "num_kv_heads": width // 64,
     "head_dim": 64,
     "mlp_dim": 3 * width,
-    "rope_base": 10_000.0,
+    "rope_base": ROPE_BASE,
     "tied": True,
   }
 

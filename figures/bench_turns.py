@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from figures import bench_worker
 
-# Rounds: at least, at most, and for how many seconds more are begun.
-LEAST, MOST, SECONDS = 3, 7, 20.0
+# Rounds: at least on one core, which decides, and on more; at most; and for
+# how many seconds more of them are begun.
+LEAST, LEAST_ON_MORE, MOST, SECONDS = 3, 2, 7, 12.0
 
 
 class Side(NamedTuple):
@@ -78,16 +79,19 @@ class Turns(NamedTuple):
     return len(next(iter(self.took["cpu"].values())))
 
 
-def in_turn(asks: Mapping[str, Callable[[], Mapping[str, Any]]]) -> Turns:
-  """Each work in turn, after one round that is not counted.
+def in_turn(
+  asks: Mapping[str, Callable[[], Mapping[str, Any]]], *, least: int
+) -> Turns:
+  """Each work in turn, after one round that makes them and is not counted.
 
   Args:
     asks: by name, () -> what `Worker.ask` returns.
+    least: rounds.
   """
   for ask in asks.values():
     ask()
   began, rounds = time.monotonic(), []
-  while len(rounds) < LEAST or (
+  while len(rounds) < least or (
     len(rounds) < MOST and time.monotonic() - began < SECONDS
   ):
     rounds.append({name: ask() for name, ask in asks.items()})
@@ -134,7 +138,10 @@ class Crew:
     def asking(side, what, sizes):
       return lambda: self.ask(side, what, **sizes)
 
-    found = in_turn({name: asking(*work) for name, work in works.items()})
+    found = in_turn(
+      {name: asking(*work) for name, work in works.items()},
+      least=LEAST if self.threads == 1 else LEAST_ON_MORE,
+    )
     self.forget()
     return found
 

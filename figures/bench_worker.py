@@ -14,6 +14,7 @@ import importlib
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import threading
@@ -82,9 +83,10 @@ class Worker:
       )  # fmt: skip
 
   def ask(self, what: str, **sizes: Any) -> dict[str, Any]:
-    """One piece of work, once; the first time it is also made and warmed up.
+    """One piece of work, once; the first time it is also made.
 
-    Returns: "cpu" and "wall", seconds, and "gave", what the work returned.
+    Returns: "cpu" and "wall", seconds, those of the first time without a
+      meaning, and "gave", what the work returned.
     Raises: Failed with the end of what the worker told.
     """
     patience = threading.Timer(PATIENCE, self._process.kill)
@@ -98,7 +100,8 @@ class Worker:
     finally:
       patience.cancel()
     if not line:
-      told = self._log.read_text().strip().splitlines()[-1:]
+      lines = self._log.read_text().splitlines()
+      told = [line for line in lines if re.match(r"[\w.]+Error", line)][-1:]
       raise Failed(f"{self.name}: {what} failed, {told}; see {self._log}")
     return json.loads(line)
 
@@ -131,11 +134,10 @@ def serve(pieces: Mapping[str, Piece], asked: TextIO, answers: TextIO) -> None:
       gc.collect()
       print("{}", file=answers, flush=True)
       continue
-    if line not in made:
-      made[line] = pieces[what](**request)
-      made[line]()
     gc.collect()
     began, cpu = time.perf_counter(), time.process_time()
+    if line not in made:
+      made[line] = pieces[what](**request)
     gave = made[line]()
     took = {
       "cpu": time.process_time() - cpu,
