@@ -46,7 +46,7 @@ def limit_rows(crews: Crews) -> Iterator[rows.Row]:
       f"NumPy, product of 2048², {on}, GFLOP/s": limits.flops / 1e9,
       f"NumPy, reading 256 MB, {on}, GB/s": limits.read / 1e9,
     }
-    for size in bench_sizes.SIZES:
+    for size in bench_sizes.DECODERS:
       for batch in BATCHES:
         turns = crew.turns({"": products(size, batch)})
         took = turns.median("", "cpu" if threads == 1 else "wall") / TIMES

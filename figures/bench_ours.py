@@ -144,8 +144,8 @@ def make_batch(task: task_lib.Task, prompts: Sequence[Sequence[int]]):
 def write(size: str) -> Callable[[], None]:
   """The folders of a size, with random weights, where they are not yet.
 
-  Embeddings are small beside what the layers add, so that greedy text does
-  not repeat one token; the last norm makes up for it.
+  Tied embeddings are small beside what the layers add, so that greedy text
+  does not repeat one token; the last norm makes up for it.
   """
 
   def run():
@@ -158,8 +158,9 @@ def write(size: str) -> Callable[[], None]:
       ):
         continue
       params = init(jax.random.key(number))
-      params["embedding"] *= 0.1
-      params["final_norm"]["scale"] *= 10.0
+      if size in bench_sizes.DECODERS:
+        params["embedding"] *= 0.1
+        params["final_norm"]["scale"] *= 10.0
       folders.save_pretrained(
         epath.Path(place),
         params,

@@ -23,6 +23,8 @@ DECODE = {
   Work("30M", 64, 32): 0,
   Work("5M", 256, 8): 0,
   Work("30M", 256, 8): 0,
+  Work("T5 5M", 64, 8): 0,
+  Work("T5 30M", 64, 8): 0,
 }
 STEP = {
   Work("5M", 64, 8): 3,
@@ -30,6 +32,8 @@ STEP = {
   Work("30M", 64, 8): 2,
   Work("30M", 64, 32): 2,
   Work("5M", 256, 8): 3,
+  Work("T5 5M", 64, 8): 0,
+  Work("T5 30M", 64, 8): 0,
 }
 TRL = {Work("5M", 64, 8): 20}
 REAL = "smollm2"
@@ -111,14 +115,14 @@ def _measured(
   }
 
 
-def _decoders(folder: Mapping[str, Any], size: str | None):
+def _decoders(folder: Mapping[str, Any], size: str):
   """The works of all that are there."""
   sizes = {**folder, "new_tokens": bench_sizes.NEW_TOKENS}
   works = {
     OURS: ("ours", "decode", {**sizes, "lanes": ["policy"]}),
     "transformers": ("torch", "decode", sizes),
   }
-  if bench_turns.SIDES["tunix"].present and size is not None:
+  if bench_turns.SIDES["tunix"].present and size in bench_sizes.DECODERS:
     works["Tunix 0.1.7"] = ("tunix", "decode", {**sizes, "size": size})
   return works
 
@@ -135,7 +139,7 @@ def real_rows(crews: Crews) -> Iterator[rows.Row]:
     **{name: str(place) for name in bench_sizes.SETS},
     "prompts": bench_sizes.prompts(Work(REAL, 64, 8), vocab_size),
   }
-  turns = _measured(crews, _decoders(folder, None), 0)
+  turns = _measured(crews, _decoders(folder, REAL), 0)
   yield ratio_row(what, turns, "transformers", 0)
 
 
@@ -179,7 +183,7 @@ def _generated(crew, work: Mapping[str, Any], size: str):
   """What the decoders of the peers write, greedily."""
   sizes = {**work, "new_tokens": bench_sizes.NEW_TOKENS, "greedy": True}
   yield crew.ask("torch", "decode", **sizes)["gave"]
-  if bench_turns.SIDES["tunix"].present:
+  if bench_turns.SIDES["tunix"].present and size in bench_sizes.DECODERS:
     yield crew.ask("tunix", "decode", **sizes, size=size)["gave"]
 
 

@@ -35,7 +35,31 @@ def decoder(vocab_size: int, width: int, layers: int) -> dict:
   }
 
 
-SIZES = {"5M": decoder(8192, 256, 4), "30M": decoder(16_384, 512, 6)}
+def encoder_decoder(
+  vocab_size: int, width: int, layers: int, mlp_dim: int
+) -> dict:
+  """Sizes of a T5 v1.1, as many layers on either side."""
+  return {
+    "family": "t5",
+    "vocab_size": vocab_size,
+    "width": width,
+    "encoder_layers": layers,
+    "decoder_layers": layers,
+    "num_heads": width // 64,
+    "head_dim": 64,
+    "mlp_dim": mlp_dim,
+    "num_buckets": 32,
+    "max_distance": 128,
+  }
+
+
+SIZES = {
+  "5M": decoder(8192, 256, 4),
+  "30M": decoder(16_384, 512, 6),
+  "T5 5M": encoder_decoder(8192, 192, 2, 384),
+  "T5 30M": encoder_decoder(16_384, 384, 4, 1024),
+}
+DECODERS = ("5M", "30M")
 SETS = ("policy", "reference")
 
 
@@ -65,7 +89,7 @@ def prompts(work: Work, vocab_size: int) -> list[list[int]]:
 
 
 def matrices(sizes: dict) -> list[tuple[int, int]]:
-  """(inputs, outputs) of every product that one token of a row goes through."""
+  """(inputs, outputs) of what a token of a decoder goes through."""
   width, heads = sizes["width"], sizes["num_heads"] * sizes["head_dim"]
   groups = sizes["num_kv_heads"] * sizes["head_dim"]
   layer = [

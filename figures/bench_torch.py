@@ -12,6 +12,7 @@ import transformers
 
 from figures import bench_sizes
 
+START = 0  # what the decoder of an encoder is fed first
 Tensor = torch.Tensor
 Model = transformers.PreTrainedModel
 
@@ -25,9 +26,11 @@ class Written(NamedTuple):
 
 def load(place: str) -> Model:
   """A folder in float32, with attention as transformers chooses it."""
-  made = transformers.AutoModelForCausalLM.from_pretrained(
-    place, dtype=torch.float32
-  )
+  config = transformers.AutoConfig.from_pretrained(place)
+  auto = transformers.AutoModelForCausalLM
+  if config.is_encoder_decoder:
+    auto = transformers.AutoModelForSeq2SeqLM
+  made = auto.from_pretrained(place, dtype=torch.float32)
   # What is None in a call is taken from here.
   made.generation_config.eos_token_id = None
   return made.eval()
@@ -54,6 +57,7 @@ def decode(
     max_new_tokens=new_tokens,
     eos_token_id=None,
     pad_token_id=0,
+    decoder_start_token_id=START,
   )
 
   @torch.inference_mode()
@@ -63,7 +67,7 @@ def decode(
       attention_mask=torch.ones_like(prompts),
       generation_config=settings,
     )
-    out = out[:, prompts.shape[1] :]
+    out = out[:, -new_tokens:]
     return out.tolist() if greedy else out.numel()
 
   return run
@@ -83,14 +87,23 @@ class Reader:
   """One set of parameters, and its cache of the rows that it has read."""
 
   def __init__(self, model: Model, prompts: Tensor):
-    self._model = model
+    self._model, self._encoded = model, None
     self._cache = transformers.DynamicCache(config=model.config)
+    if model.config.is_encoder_decoder:
+      self._cache = transformers.EncoderDecoderCache(
+        self._cache, transformers.DynamicCache(config=model.config)
+      )
+      self._encoded = model.get_encoder()(prompts)
+      prompts = torch.full((len(prompts), 1), START)
     self.log_probs = self.read(prompts)
 
   def read(self, tokens: Tensor) -> Tensor:
     """log π(· | all that was read), [rows, V], after further tokens."""
+    fed = {"input_ids": tokens, "logits_to_keep": 1}
+    if self._encoded is not None:
+      fed = {"decoder_input_ids": tokens, "encoder_outputs": self._encoded}
     logits = self._model(
-      tokens, past_key_values=self._cache, use_cache=True, logits_to_keep=1
+      **fed, past_key_values=self._cache, use_cache=True
     ).logits[:, -1]
     return (logits / bench_sizes.TEMPERATURE).log_softmax(-1)
 
@@ -98,6 +111,9 @@ class Reader:
     """As many rows of each."""
     self._cache.batch_repeat_interleave(times)
     self.log_probs = self.log_probs.repeat_interleave(times, 0)
+    if self._encoded is not None:
+      states = self._encoded.last_hidden_state.repeat_interleave(times, 0)
+      self._encoded = type(self._encoded)(last_hidden_state=states)
 
 
 @torch.inference_mode()
@@ -158,9 +174,13 @@ def response_log_probs(
   model: Model, prompts: Tensor, responses: Tensor
 ) -> Tensor:
   """log π(y_n | x, y_<n), [B, R]; logits of no other place."""
-  length = responses.shape[1]
-  fed = torch.cat([prompts, responses[:, :-1]], 1)
-  logits = model(fed, use_cache=False, logits_to_keep=length).logits
+  fed, length = responses[:, :-1], responses.shape[1]
+  if model.config.is_encoder_decoder:
+    fed = torch.nn.functional.pad(fed, (1, 0), value=START)
+    logits = model(prompts, decoder_input_ids=fed, use_cache=False).logits
+  else:
+    fed = torch.cat([prompts, fed], 1)
+    logits = model(fed, use_cache=False, logits_to_keep=length).logits
   logits = logits / bench_sizes.TEMPERATURE
   return -torch.nn.functional.cross_entropy(
     logits.flatten(0, 1), responses.flatten(), reduction="none"

@@ -114,7 +114,7 @@ class TurnsTest(absltest.TestCase):
 
 class SizesTest(absltest.TestCase):
   def test_products_are_those_of_the_parameters(self):
-    for sizes in bench_sizes.SIZES.values():
+    for sizes in map(bench_sizes.SIZES.get, bench_sizes.DECODERS):
       made = bench_ours.models.make_config(**sizes)
       shapes = jax.eval_shape(
         bench_ours.models.make_model(made).init, jax.random.key(0)
@@ -170,9 +170,21 @@ class OursTest(absltest.TestCase):
     self.assertEqual(full, 64 * 24)
     self.assertBetween(ended / full, 0.2, 0.45)
 
-  def test_a_gradient_counts_its_products(self):
-    found = bench_alone.gradient(FOLDER, FOLDER, [list(range(3, 12))] * ROWS)()
-    self.assertGreater(found, 0)
+  def test_an_update_counts_thrice_the_products_of_a_reading(self):
+    with mock.patch.object(bench_sizes, "NEW_TOKENS", TOKENS):
+      parts = bench_alone.costs(FOLDER, FOLDER, [[5, 6, 7]] * ROWS)()
+    flops = {name: part["flops"] for name, part in parts.items()}
+    self.assertAlmostEqual(flops["update"] / flops["reference"], 3, places=1)
+    self.assertLess(flops["decode"], flops["reference"])
+    self.assertGreater(parts["decode"]["bytes"], 0)
+
+  def test_a_gradient_counts_six_operations_a_parameter_and_token(self):
+    tokens = list(range(3, 35))
+    found = bench_alone.gradient(FOLDER, FOLDER, [tokens] * ROWS)()
+    config = bench_ours.folders.load_config(FOLDER)
+    products = sum(a * b for a, b in bench_sizes.matrices(config._asdict()))
+    least = 6 * products * ROWS * (len(tokens) - 1)
+    self.assertBetween(found / least, 1.0, 1.3)
 
 
 if __name__ == "__main__":
