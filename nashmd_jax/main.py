@@ -31,6 +31,27 @@ from nashmd_jax.sweeps import collect, hyper, trials
 from nashmd_jax.training import distributed, ending
 from nashmd_jax.worlds import stage as worlds
 
+
+class _OrNone(flags.ArgumentParser):
+  """Reads None as None, and all else as the parser of a type does."""
+
+  def __init__(self, parser: flags.ArgumentParser):
+    self._parser = parser
+
+  def parse(self, argument):
+    return None if argument == "None" else self._parser.parse(argument)
+
+  def flag_type(self):
+    return self._parser.flag_type()
+
+
+for _type, _parser in (
+  (bool, flags.BooleanParser),
+  (int, flags.IntegerParser),
+  (float, flags.FloatParser),
+  (str, flags.ArgumentParser),
+):
+  config_flags.register_flag_parser_for_type(_type, _OrNone(_parser()))
 CONFIG = config_flags.DEFINE_config_file(
   "config", help_string="Config file, such as configs/docstrings.py[:tiny]."
 )
@@ -78,7 +99,7 @@ def pipeline_of(
   Raises: Mistake if it names none, or if the stage is not one of it.
   """
   name = config.pipeline if "pipeline" in config else None
-  if name not in PIPELINES:
+  if not isinstance(name, str) or name not in PIPELINES:
     raise mistakes.Mistake(
       f"config.pipeline: got {name!r}, expected one of {sorted(PIPELINES)}"
     )
@@ -141,6 +162,8 @@ def run_sweep(
     given: settings of the config that the command line has set.
   """
   found = trials.all_trials(config, sweep, given=given, workdir=workdir)
+  for trial in found:
+    _check_settings(trial)
   if (stage in SWEEP_STAGES) != (number is None):
     raise mistakes.Mistake(
       f"--config: is a sweep of {len(found)} trials; give either --trial or "
@@ -159,6 +182,15 @@ def run_sweep(
     _list_trials(found)
   else:
     collect.run([_entry(trial) for trial in found], workdir)
+
+
+def _check_settings(trial: trials.Trial) -> None:
+  """Raises Mistake for what a trial sets and cannot be."""
+  findings = mistakes.Findings()
+  with findings.collect(f"trial {trial.number}"):
+    pipeline = pipeline_of(trial.config, "all")
+    pipeline_lib.check_settings(pipeline, trial.config)
+  findings.tell()
 
 
 def _list_trials(found: Sequence[trials.Trial]) -> None:

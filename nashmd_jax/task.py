@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import functools
-import math
 import pathlib
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from nashmd_jax import (
   arrays,
+  declare,
   mistakes,
   models,
   sampling,
@@ -29,6 +29,19 @@ from nashmd_jax.training import metrics as metrics_lib
 Sets = Mapping[str, Any]
 # The base of adapters by the section of its model.
 BASES = {"model": "base", "judge_model": "judge_base"}
+
+
+LORA = {
+  "rank": declare.whole(
+    "r of low-rank adapters, which are trained in place of the parameters; 0 "
+    "trains the parameters themselves.",
+    least=0,
+  ),
+  "alpha": declare.number("α: adapters count α / r times.", above=0, most=1e6),
+  "targets": declare.several(
+    declare.text("The matrices that are adapted, such as query and value."),
+  ),
+}
 
 
 class Lora(NamedTuple):
@@ -176,11 +189,9 @@ def check_lora(
     made: the architecture.
     rank, alpha, targets: see `Lora`.
   """
-  if rank < 0 or not 0 < alpha < math.inf:
-    raise mistakes.Mistake(
-      f"lora: got rank {rank} and alpha {alpha}, expected a rank of 0 (none) "
-      "or more and an alpha above 0"
-    )
+  declare.check(
+    LORA, {"rank": rank, "alpha": alpha, "targets": targets}, "lora"
+  )
   if not rank:
     return
   init = models.make_model(made).init

@@ -16,7 +16,7 @@ from etils import epath
 import ml_collections
 import tensorflow_datasets as tfds
 
-from nashmd_jax import files, mistakes, outside
+from nashmd_jax import declare, files, mistakes, outside
 from nashmd_jax.data import (
   card,
   docstrings,
@@ -30,6 +30,31 @@ SPLITS = ("train", "validation", "test")
 JUDGED = ("train", "validation")
 SUMMARISED = ("summary", "unary")
 COMPARED = ("comparison",)
+SETTINGS = {
+  "records": declare.text(
+    "Folder of train.jsonl, validation.jsonl and test.jsonl, here or gs://; "
+    "None: docstrings of the code found on this machine.",
+    optional=True,
+  ),
+  "schema": declare.text(
+    f"Schema of the records: one of {', '.join(tldr.SCHEMAS)}, or your own as "
+    "module:function."
+  ),
+  "comparisons": declare.text(
+    "Folder of train.jsonl and validation.jsonl of comparisons; None: "
+    "simulated raters compare what the policy writes.",
+    optional=True,
+  ),
+  "comparisons_schema": declare.text(
+    "Schema of the comparisons, one as of the records."
+  ),
+  "packages": declare.several(
+    declare.text(
+      "Packages whose docstrings are taken; all that are found if none is "
+      "named."
+    )
+  ),
+}
 Splits = dict[str, list[records.Record]]
 Builder = tfds.core.GeneratorBasedBuilder
 
@@ -59,10 +84,22 @@ def check(config: ml_collections.ConfigDict) -> None:
     file it names the first bad row.
   """
   findings = mistakes.Findings()
+  with findings.collect():
+    check_whose(config.data)
   for own in _own(config.data):
     with findings.collect():
       _check_own(own, findings)
   findings.tell()
+
+
+def check_whose(data: ml_collections.ConfigDict) -> None:
+  """Raises Mistake for comparisons of other texts than the records'."""
+  if data.comparisons is not None and data.records is None:
+    raise mistakes.Mistake(
+      f"data.comparisons: got {mistakes.quote(data.comparisons)} without "
+      "data.records, so that judges would learn from your texts and policies "
+      "write about Python code; give the records too"
+    )
 
 
 def load_summaries(

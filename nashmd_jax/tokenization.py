@@ -11,7 +11,7 @@ import pathlib
 from etils import epath
 import ml_collections
 
-from nashmd_jax import files, mistakes
+from nashmd_jax import declare, files, mistakes
 from nashmd_jax.data import messages, records
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.hub import pretrained, token_files
@@ -20,6 +20,43 @@ from nashmd_jax.training import distributed
 TEXTS = ("prompt", "response")
 # Of `chat.template`: of the model's folder, or of it if it has one.
 FROM_FOLDER = ("folder", "auto")
+SETTINGS = {
+  "file": declare.text(
+    "A tokenizer.json; None: that of the folder of the model, or one that is "
+    "trained.",
+    optional=True,
+  ),
+  "vocab_size": declare.whole(
+    "Tokens at most of a tokenizer that is trained; read by it alone.",
+    least=0,
+    unit="tokens",
+  ),
+  "eos_token": declare.text(
+    "What a response is trained to end in; None: what the folder of the model "
+    "says.",
+    optional=True,
+  ),
+  "bos_token": declare.text(
+    "What stands before every prompt; None: what the folder of the model says.",
+    optional=True,
+  ),
+  "special_tokens": declare.several(
+    declare.text("Further tokens of a tokenizer that is trained.")
+  ),
+}
+CHAT = {
+  "template": declare.text(
+    "How conversations are read: a file of jinja, folder for the template of "
+    "the folder of the model, auto for that if it has one; None: as text.",
+    optional=True,
+  ),
+  "system": declare.text(
+    "The system message before a prompt that is none itself.", optional=True
+  ),
+  "user": declare.text(
+    "The user's message of such a prompt, with {prompt} in it once."
+  ),
+}
 
 
 def load_tokenizer(
@@ -119,6 +156,29 @@ def _template(config, section) -> tuple[str, str] | None:
       f"{section}; name a file of jinja, or set it to None for a base model"
     )
   return found
+
+
+def check_trained(config: ml_collections.ConfigDict) -> None:
+  """Raises Mistake for a tokenizer that is trained and cannot be.
+
+  It is not without an end token, and holds each byte and its special tokens.
+  """
+  given, folder = config.tokenizer, pretrained.given_folder(config, "model")
+  if given.file is not None or folder is not None:
+    return
+  if given.eos_token is None:
+    raise mistakes.Mistake(
+      "tokenizer.eos_token: got None for a tokenizer that is trained; name "
+      "what is to end a response"
+    )
+  specials = {tokenizer_lib.PAD, given.eos_token, *given.special_tokens}
+  least = tokenizer_lib.BYTES + len(specials)
+  if given.vocab_size < least:
+    raise mistakes.Mistake(
+      f"tokenizer.vocab_size: got {given.vocab_size} for a tokenizer that is "
+      f"trained, expected {least} or more: {tokenizer_lib.BYTES} bytes and "
+      f"{len(specials)} special tokens"
+    )
 
 
 def check_chat(config: ml_collections.ConfigDict) -> None:

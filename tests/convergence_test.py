@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nashmd_jax import games
+from nashmd_jax import declare, games, mistakes
 from nashmd_jax.evaluation import game_study
 from tests import games_oracle
 
@@ -153,22 +153,36 @@ class StudyTest(parameterized.TestCase):
       self.assertEqual(rows["onpo"]["kl_coef"], 0.0)
 
   @parameterized.named_parameters(
-    ("game", {"references": {"poker": (1.0,)}}, "got 'poker', expected some"),
-    ("size", {"references": {"dice": (0.5, 0.5)}}, r"shapes \(2,\)"),
-    ("zero", {"references": {"dice": (0.5, 0.5, 0.0)}}, r"reference: .* \[2\]"),
-    ("tau", {"kl_coef": 0.0}, "kl_coef 0.0 .* above 0"),
+    (
+      "game",
+      {"references": {"poker": (0.5, 0.5)}},
+      "got .'poker'., expected some",
+    ),
+    ("size", {"references": {"dice": (0.5, 0.5)}}, r"s.dice: .* \(2,\)"),
+    (
+      "zero",
+      {"references": {"dice": (0.5, 0.5, 0.0)}},
+      r"references.dice: got",
+    ),
+    ("tau", {"kl_coef": 0.0}, "games.kl_coef: got 0.0, .* above 0"),
     ("horizon", {"horizon": 3}, "games.horizon: got 3"),
     ("decay", {"ema_decay": 1.2}, "games.ema_decay: got 1.2"),
     (
       "sizes",
       {"step_sizes": {"smallest": 2.0, "largest": 1.0, "count": 5}},
-      "games.step_sizes: .* 0 < smallest",
+      "games.step_sizes: .* smallest < largest",
     ),
   )
   def test_bad_settings(self, changes, message):
-    game_study.check(**self.SETTINGS)
+    def check(settings):
+      declare.check(game_study.SETTINGS, settings, "games")
+      findings = mistakes.Findings()
+      game_study.check(settings, findings)
+      findings.tell()
+
+    check(self.SETTINGS)
     with self.assertRaisesRegex(ValueError, message):
-      game_study.check(**(self.SETTINGS | changes))
+      check(self.SETTINGS | changes)
 
 
 if __name__ == "__main__":

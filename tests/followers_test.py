@@ -69,8 +69,8 @@ class PastTest(parameterized.TestCase):
 
   @parameterized.parameters(
     (dict(law="recent"), "past.law: got 'recent'"),
-    (dict(size=0), "past: got size 0"),
-    (dict(every=0), "past: got size 3 and every 0"),
+    (dict(size=0), "past.size: got 0"),
+    (dict(every=0), "past.every: got 0"),
   )
   def test_mistakes(self, changes, message):
     kwargs = dict(size=3, every=1, law="uniform")

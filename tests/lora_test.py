@@ -183,10 +183,10 @@ class CheckTest(parameterized.TestCase):
     )
 
   @parameterized.parameters(
-    (dict(rank=-1), "got rank -1 and alpha 1.0, expected"),
-    (dict(alpha=0.0), "got rank 2 and alpha 0.0, expected"),
-    (dict(alpha=float("inf")), "got rank 2 and alpha inf, expected"),
-    (dict(alpha=float("nan")), "got rank 2 and alpha nan, expected"),
+    (dict(rank=-1), "lora.rank: got -1, expected"),
+    (dict(alpha=0.0), "lora.alpha: got 0.0, expected"),
+    (dict(alpha=float("inf")), "lora.alpha: got inf, expected"),
+    (dict(alpha=float("nan")), "lora.alpha: got nan, expected"),
     (dict(targets=()), r"lora.targets: got \(\), expected some of"),
     (dict(targets=("query", "cross_query")), "got .*cross_query.*, expected"),
     (dict(rank=13, targets=("value", "up")), "got 13, expected at most 12, .*"

@@ -3,21 +3,32 @@
 from absl.testing import absltest, parameterized
 
 from configs import docstrings
-from nashmd_jax import mistakes
+from nashmd_jax import declare, mistakes
 from nashmd_jax.nash import settings
-from nashmd_jax.stages import policies
+from nashmd_jax.stages import nash, policies
+
+
+def config_of(changes):
+  """The tiny config with one run, which makes these changes."""
+  config = docstrings.get_config("tiny").unlock()
+  config.nash.runs = {"one": changes}
+  return config.lock()
 
 
 def section(**changes):
-  """The section of a run with these changes, not checked."""
-  config = docstrings.get_config("tiny").unlock()
-  config.nash.runs = {"one": changes}
-  return settings.run_section(config.lock(), "one")
+  """The section of that run, not checked."""
+  return settings.run_section(config_of(changes), "one")
 
 
 def check(**changes):
   """The same, checked: raises all that is wrong with it."""
-  found, findings = section(**changes), mistakes.Findings()
+  findings = mistakes.Findings()
+  made = config_of(changes)
+  findings.sentences += declare.faults(
+    nash.SETTINGS, made.nash.to_dict(), "nash"
+  )
+  findings.tell()
+  found = settings.run_section(made, "one")
   settings.check(found, findings)
   findings.tell()
   return found
@@ -48,32 +59,36 @@ class SectionTest(parameterized.TestCase):
       r"nash.loss: got 'ipo', expected one of \['policy_gradient', ",
     ),
     (dict(loss="dpo", kl_coef=0.0), "nash.kl_coef: got 0 for the loss 'dpo'"),
-    (dict(kl_coef=-1.0), "nash.kl_coef: got -1.0"),
-    (dict(samples=0), "nash.samples: got 0"),
-    (dict(temperature=0.0), "nash.temperature: got 0.0"),
-    (dict(updates_per_rollout=0), "nash: got updates_per_rollout 0"),
-    (dict(updates_per_rollout=2, clip=0.0), "and clip 0.0"),
+    (dict(kl_coef=-1.0), "nash.runs.one.kl_coef: got -1.0"),
+    (dict(samples=0), "nash.runs.one.samples: got 0"),
+    (dict(temperature=0.0), "nash.runs.one.temperature: got 0.0"),
+    (dict(updates_per_rollout=0), "one.updates_per_rollout: got 0"),
+    (dict(updates_per_rollout=2, clip=0.0), "nash.runs.one.clip: got 0.0"),
     (
       dict(updates_per_rollout=2, judge="reward"),
       "what another policy wrote is for 'policy_gradient' on a win_prob",
     ),
-    (dict(deploy="best"), "nash.deploy: got 'best'"),
+    (dict(deploy="best"), "nash.runs.one.deploy: got 'best'"),
     (
       dict(deploy="mixture", opponent="past"),
       "nash.deploy: got 'mixture' for the opponent 'past'",
     ),
     (dict(past={"law": "recent"}), "past.law: got 'recent'"),
     (dict(ema={"decay": 1.0}), "ema.decay: got 1.0"),
-    (dict(lss="ipo"), "nash.runs.one: .* does not fit the keys"),
+    (dict(lss="ipo"), r"nash.runs.one: .* unknown \['lss'\]; expected"),
   )
   def test_mistakes(self, changes, message):
     with self.assertRaisesRegex(ValueError, message):
       check(**changes)
 
-  def test_all_mistakes_are_told_at_once(self):
+  @parameterized.parameters(
+    dict(samples=0, deploy="best", kl_coef=float("nan")),
+    dict(loss="ppo", opponent="me"),
+  )
+  def test_all_mistakes_are_told_at_once(self, **changes):
     with self.assertRaises(mistakes.Mistake) as caught:
-      check(samples=0, deploy="best", loss="ppo")
-    self.assertLen(caught.exception.sentences, 3)
+      check(**changes)
+    self.assertLen(caught.exception.sentences, len(changes))
     for sentence in caught.exception.sentences:
       self.assertStartsWith(sentence, "nash.")
 

@@ -124,7 +124,7 @@ class RatersTest(parameterized.TestCase):
       raters.make_population(
         weights=WEIGHTS | {"brevity": 0.4}, sharpness=SHARPNESS
       )
-    with self.assertRaisesRegex(ValueError, "raters.sharpness: got"):
+    with self.assertRaisesRegex(ValueError, "raters.sharpness: missing"):
       raters.make_population(weights=WEIGHTS, sharpness={"coverage": 1.0})
 
 

@@ -1,13 +1,14 @@
 """Every fault of a served judge's settings, in one go and before anything."""
 
+import inspect
 import os
 import pathlib
 from unittest import mock
 
 from absl.testing import absltest, parameterized
 
-from nashmd_jax import mistakes, pipeline
-from nashmd_jax.judges import served, served_settings
+from nashmd_jax import mistakes
+from nashmd_jax.judges import served, served_settings, table
 from tests import judge_client
 
 GOOD = judge_client.SETTINGS | {"url": "https://judge.example:8000/v1"}
@@ -82,8 +83,11 @@ class CheckTest(parameterized.TestCase):
     self.assertNotIn("secret", told)
 
   def test_a_judge_is_made_of_just_these_and_only_of_good_ones(self):
-    names = pipeline.keywords(served.make_judge)
-    self.assertEqual(names, {*served_settings.Settings._fields, "cache"})
+    names = served_settings.Settings._fields
+    self.assertEqual(set(names), set(served_settings.SETTINGS))
+    made = inspect.signature(served.make_judge).parameters
+    self.assertEqual(set(made), {*names, "cache"})
+    self.assertEqual(set(made), set(table.SETTINGS["served"]))
     cache = pathlib.Path(self.create_tempdir().full_path) / "a.sqlite"
     with self.assertRaises(mistakes.Mistake):
       served.make_judge(cache=cache, **GOOD | {"url": None})

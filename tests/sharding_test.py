@@ -90,7 +90,7 @@ class RuleTest(parameterized.TestCase):
   @parameterized.parameters(
     (dict(mode="xmap"), "devices.mode: got 'xmap'"),
     (dict(frozen_dtype="float16"), "devices.frozen_dtype: got 'float16'"),
-    (dict(model=0), "devices: got model 0"),
+    (dict(model=0), "devices.model: got 0"),
     (dict(mode="pmap", fsdp=True), "devices.mode: pmap keeps every parameter"),
     (dict(model=3), "devices.model: got 3, expected a divisor of the 8"),
   )

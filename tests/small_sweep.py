@@ -5,6 +5,8 @@ import pathlib
 
 PATH = pathlib.Path(__file__).parent.parent / "configs" / "worlds.py"
 
+GAMES = ({"dice": (0.5, 0.3, 0.2)}, {"chess": (0.5, 0.5)})
+
 
 def get_config(variant="good"):
   """configs/worlds.py:games_tiny with two step sizes."""
@@ -23,6 +25,9 @@ def get_hyper(hyper, variant="good"):
     "good": lambda: hyper.values("games.kl_coef", 0.5, 1.0),
     "typo": lambda: [{}, {"games.kl_coeff": 1.0}],
     "negative": lambda: hyper.values("games.kl_coef", 0.5, -1.0),
+    "text": lambda: hyper.values("games.kl_coef", 0.5, "much"),
+    "none": lambda: hyper.values("games.horizon", 400, None),
+    "game": lambda: hyper.values("games.references", *GAMES),
     "twice": lambda: [{}, {"games.kl_coef": 0.1}],
     "broken": lambda: hyper.zipped(
       hyper.values("games.kl_coef", 0.5, 1.0),

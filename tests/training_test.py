@@ -22,6 +22,7 @@ from nashmd_jax.training import (
   loop,
   metrics,
   optimizer,
+  settings,
   sharding,
   state,
   step,
@@ -275,9 +276,9 @@ class LoopTest(parameterized.TestCase):
       eval_every=4,
       save_every=4,
     )
-    loop.check_intervals(**kwargs)
+    settings.check_train(**kwargs)
     with self.assertRaisesRegex(ValueError, message):
-      loop.check_intervals(**(kwargs | changes))
+      settings.check_train(**(kwargs | changes))
 
   def test_a_row_is_the_mean_over_steps_weighted_by_their_counts(self):
     rows = [

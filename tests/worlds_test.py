@@ -35,18 +35,20 @@ class CheckTest(parameterized.TestCase):
     ({"opponent": "past"}, "nash.opponent: no exact answer .*'past'"),
     ({"opponent": "interpolation"}, "nash.opponent: no exact answer"),
     ({"opponent": "me"}, "nash.opponent: got 'me'"),
-    ({"mixture": 1.5}, "nash.mixture: got 1.5"),
+    ({"mixture": 1.5}, "bad.mixture: got 1.5"),
     ({"loss": "tests.worlds_test:own_loss"}, "nash.loss: got 'tests.worlds_t"),
     ({"kl_coef": 0.0}, "nash.kl_coef: got 0, expected τ above 0"),
-    ({"samples": 0}, "nash.samples: got 0"),
+    ({"samples": 0}, "bad.samples: got 0"),
     ({"loss": "ppo"}, "nash.loss: got 'ppo'"),
     ({"data": {"batch_size": 6}}, "nash.data.batch_size: .* the 4 prompts"),
-    ({"data": {"batch_size": 0}}, "nash.data.batch_size: got 0"),
+    ({"data": {"batch_size": 0}}, "bad.data.batch_size: got 0"),
     ({"train": {"micro_batches": 3}}, "batch_size: .* of train.micro_batches"),
-    ({"train": {"micro_batches": 0}}, "nash.train.micro_batches: got 0"),
-    ({"train": {"eval_every": 0}}, "nash.train.eval_every: got 0"),
-    ({"optimizer": {"name": "sgd"}}, "nash.optimizer.name: got 'sgd'"),
-    ({"ema": {"decay": 1.0}}, "nash.ema.decay: got 1.0"),
+    ({"train": {"micro_batches": 0}}, "bad.train.micro_batches: got 0"),
+    ({"train": {"eval_every": 0}}, "bad.train.eval_every: got 0"),
+    ({"optimizer": {"name": "sgd"}}, "bad.optimizer.name: got 'sgd'"),
+    ({"train": {"steps": 6}}, "decay_steps: got 4 for 6 updates"),
+    ({"updates_per_rollout": 2}, "decay_steps: got 4 for 8 updates"),
+    ({"ema": {"decay": 1.0}}, "bad.ema.decay: got 1.0"),
   )
   def test_tells_what_is_wrong_with_a_run(self, change, message):
     config = small_worlds.small_config()
@@ -54,7 +56,7 @@ class CheckTest(parameterized.TestCase):
     found = sentences(config)
     self.assertNotEmpty(found)
     for sentence in found:
-      self.assertEndsWith(sentence, "(run bad)")
+      self.assertRegex(sentence, r"^nash\.runs\.bad\.|\(run bad\)$")
     self.assertRegex("\n".join(found), message)
 
   @parameterized.parameters(
@@ -88,10 +90,10 @@ class CheckTest(parameterized.TestCase):
       "world.seed: got -1",
       "devices.run_dtype: got 'int8'",
       "model.family: got 'rnn'",
-      "nash.samples: got 0, expected 1 or more (run a, b)",
-      "nash.kl_coef: got -1.0, expected τ of 0 (no regularisation) or more "
-      "(run a)",
-      "nash.loss: got ''",
+      "nash.runs.a.samples: got 0, expected a whole number of 1 or more",
+      "nash.runs.b.samples: got 0",
+      "nash.runs.a.kl_coef: got -1.0, expected a number of 0 or more",
+      "nash.runs.b.loss: got ''",
     ):
       self.assertIn(message, found)
 

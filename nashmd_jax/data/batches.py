@@ -6,13 +6,13 @@ global index of each row; `record_ids`, the place of its record in the source;
 `real`, false for the copies that fill up a last batch.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
 import numpy as np
 
-from nashmd_jax import mistakes
+from nashmd_jax import declare, mistakes
 from nashmd_jax.data import cuts, messages, records
 from nashmd_jax.data import tokenizer as tokenizer_lib
 
@@ -94,6 +94,34 @@ def _encode_prompt(record, tokenizer, max_prompt, chat) -> Example:
 def _text(record: records.Record, name: str) -> str:
   value = record[name]
   return value.decode() if isinstance(value, bytes) else value
+
+
+LAYOUT = {
+  "prompt_buckets": declare.several(
+    declare.whole(
+      "Lengths that prompts are padded to, ascending; what is longer than the "
+      "last is cut.",
+      least=1,
+      unit="tokens",
+    ),
+    least=1,
+  ),
+  "max_response": declare.whole(
+    "Length that responses are padded and cut to, and at most written in.",
+    least=1,
+    unit="tokens",
+  ),
+}
+
+
+def check_layout(layout: Mapping[str, Any]) -> None:
+  """Raises Mistake unless the buckets ascend."""
+  buckets = list(layout["prompt_buckets"])
+  if buckets != sorted(buckets):
+    raise mistakes.Mistake(
+      f"layout.prompt_buckets: got {mistakes.quote(tuple(buckets))}, expected "
+      "ascending lengths"
+    )
 
 
 def pad_batch(

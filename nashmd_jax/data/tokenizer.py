@@ -12,6 +12,7 @@ import tokenizers
 from nashmd_jax import files, mistakes
 
 PAD = "<pad>"
+BYTES = 256
 # A letter of cuneiform: no text that a tokenizer was made for has it.
 UNHEARD_OF = "\U00012000"
 HIDDEN = "\ue000"  # before the name of a piece that no text is to match

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from nashmd_jax import files, games
+from nashmd_jax import declare, files, games, mistakes
 from nashmd_jax.evaluation import game_plots
 
 DICE = ((2, 4, 9), (1, 6, 8), (3, 5, 7))
@@ -32,46 +32,75 @@ COLUMNS = ("iterations", "queries")
 Row = dict[str, Any]
 
 
-def check(
-  *,
-  references: Mapping[str, tuple[float, ...]],
-  kl_coef: float,
-  target_kl: float,
-  horizon: int,
-  ema_decay: float,
-  step_sizes: Mapping[str, float],
-) -> None:
-  """Raises ValueError for a setting of the study that makes no sense.
+SETTINGS = {
+  "references": {
+    declare.ANY: declare.several(
+      declare.number(
+        f"μ of a game that is played, one of {', '.join(MATRICES)}; a "
+        "probability for each of its responses.",
+        above=0,
+        most=1,
+      ),
+      least=2,
+      repeats=True,
+    )
+  },
+  "kl_coef": declare.number("τ of every game.", above=0, most=1e6),
+  "target_kl": declare.number(
+    "KL to the equilibrium that is to be reached.",
+    above=0,
+    most=1000,
+    unit="nats",
+  ),
+  "horizon": declare.whole(
+    "Iterations after which a run is given up.",
+    least=FIRST_LOOK,
+    unit="iterations",
+  ),
+  "ema_decay": declare.number(
+    "Decay of the opponent of Nash-EMA.", least=0, most=1
+  ),
+  "step_sizes": {
+    "smallest": declare.number(
+      "The smallest of the constant steps tried.", above=0, most=1e6
+    ),
+    "largest": declare.number(
+      "The largest of them, above smallest.", above=0, most=1e6
+    ),
+    "count": declare.whole("Constant steps tried.", least=1, most=10_000),
+  },
+}
 
-  Args:
-    references: μ of each game that is played, by its name in `MATRICES`.
-    kl_coef: τ > 0.
-    target_kl: nats, the KL to reach.
-    horizon: iterations after which a run is given up.
-    ema_decay: of the opponent of Nash-EMA.
-    step_sizes: "smallest", "largest" and "count" of the constant steps tried.
-  """
+
+def check(section: Mapping[str, Any], findings: mistakes.Findings) -> None:
+  """Collects what of a section `games` does not go together."""
+  with findings.collect():
+    check_references(section["references"], section["kl_coef"])
+  with findings.collect():
+    check_step_sizes(section["step_sizes"])
+
+
+def check_references(
+  references: Mapping[str, Sequence[float]], kl_coef: float
+) -> None:
+  """Raises Mistake for games that there are not, or a μ that is not of them."""
+  if not references or not set(references) <= set(MATRICES):
+    raise mistakes.Mistake(
+      f"games.references: got {sorted(references)}, expected some of "
+      f"{sorted(MATRICES)}"
+    )
   for name, reference in references.items():
-    if name not in MATRICES:
-      raise ValueError(
-        f"games.references: got {name!r}, expected some of {sorted(MATRICES)}"
-      )
-    _game(name, reference, kl_coef)
-  if not (kl_coef > 0 and target_kl > 0):
-    raise ValueError(
-      f"games: got kl_coef {kl_coef} and target_kl {target_kl}, expected both "
-      "above 0"
-    )
-  if horizon < FIRST_LOOK:
-    raise ValueError(
-      f"games.horizon: got {horizon}, expected {FIRST_LOOK} or more"
-    )
-  if not 0 <= ema_decay <= 1:
-    raise ValueError(f"games.ema_decay: got {ema_decay}, expected 0 to 1")
-  if not 0 < step_sizes["smallest"] < step_sizes["largest"]:
-    raise ValueError(
-      f"games.step_sizes: got {dict(step_sizes)}, expected 0 < smallest < "
-      "largest"
+    try:
+      _game(name, reference, kl_coef)
+    except ValueError as error:
+      raise mistakes.Mistake(f"games.references.{name}: {error}") from None
+
+
+def check_step_sizes(step_sizes: Mapping[str, float]) -> None:
+  """Raises Mistake unless the step sizes grow."""
+  if not step_sizes["smallest"] < step_sizes["largest"]:
+    raise mistakes.Mistake(
+      f"games.step_sizes: got {dict(step_sizes)}, expected smallest < largest"
     )
 
 
@@ -136,7 +165,7 @@ def study(
 ) -> Iterator[Row]:
   """Yields a row for every game, algorithm and choice of step sizes.
 
-  Args: see `check`. Call it in float64.
+  Args: see `SETTINGS`. Call it in float64.
   Returns: rows of game, algorithm, kl_coef (0 where the algorithm solves the
     game without regularisation), steps, step_size (the first, where it falls),
     iterations and queries until KL stays at target_kl (None: not within the

@@ -12,15 +12,24 @@ from etils import epath
 import jax
 import ml_collections
 
-from nashmd_jax import files, mistakes, models, pipeline
+from nashmd_jax import declare, files, mistakes, models, pipeline
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.hub import architectures, config_json, folders
 from nashmd_jax.models import layers
+from nashmd_jax.models import settings as settings_lib
 from nashmd_jax.training import sharding
 
 RANDOM = "random"
 STAND_IN = "a folder, given later: "  # before what tells two of them apart
 SECTIONS = ("model", "judge_model")
+SETTINGS = {
+  "pretrained": declare.text(
+    "Folder of the model in the Hugging Face layout, here or gs://; random for "
+    "one that the run writes first; None for a random start.",
+    optional=True,
+  ),
+  **settings_lib.SETTINGS,
+}
 _NUMERICS = layers.Numerics._fields
 _ADVICE = (
   "leave out of the config what the folder says, as "

@@ -7,7 +7,7 @@ as an array, of JAX inside jit or of NumPy on the host.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from nashmd_jax import mistakes
+from nashmd_jax import declare
 
 Array = Any
 Combine = Callable[[Array, Array, Array], Array]
@@ -51,6 +51,34 @@ RULES: Mapping[str, Callable[[Array, float], Array]] = {
   "minimum": _minimum,
   "lower": _lower,
 }
+ENSEMBLE = {
+  "members": declare.several(
+    declare.text(
+      "The judges; preference-1 is the preference model trained once more."
+    ),
+    least=2,
+  ),
+  "rule": declare.text(
+    "What of their win probabilities is taken; the last two are pessimistic "
+    "about the learner's response.",
+    one_of=tuple(RULES),
+  ),
+  "deviations": declare.number(
+    "Standard deviations over the members that the rule lower takes off.",
+    least=0,
+    most=1000,
+  ),
+}
+PENALISED = {
+  "judge": declare.text("The judge whose win probabilities are changed."),
+  "log_odds": declare.number(
+    "λ, taken from the longer response for each token, or each word of text, "
+    "that it is longer.",
+    least=0,
+    most=1000,
+    unit="log-odds",
+  ),
+}
 
 
 def ensemble(
@@ -67,27 +95,15 @@ def ensemble(
     deviations: η ≥ 0; read by "lower" alone.
   Raises: Mistake for settings that cannot be.
   """
-  members = tuple(members)
-  if len(members) < 2 or len(set(members)) < len(members):
-    raise mistakes.Mistake(
-      f"judges.ensemble.members: got {members}, expected two judges or more, "
-      "each once; 'preference-1' is the preference model trained once more"
-    )
-  if rule not in RULES:
-    raise mistakes.Mistake(
-      f"judges.ensemble.rule: got {rule!r}, expected one of {sorted(RULES)}"
-    )
-  if not 0 <= deviations < float("inf"):
-    raise mistakes.Mistake(
-      f"judges.ensemble.deviations: got {deviations}, expected 0 or more"
-    )
+  given = {"members": members, "rule": rule, "deviations": deviations}
+  declare.check(ENSEMBLE, given, "judges.ensemble")
   named = {
     "mean": "mean",
     "minimum": "least",
     "lower": f"mean less {deviations:g} standard deviations",
   }[rule]
   return Compound(
-    judges=members,
+    judges=tuple(members),
     combine=lambda said, *sizes: RULES[rule](said, deviations),
     title=lambda titles: f"{named} of {', '.join(titles)}",
     about="Its members learned from the same comparisons: where those are "
@@ -106,10 +122,8 @@ def penalised(*, judge: str, log_odds: float) -> Compound:
       reads text.
   Raises: Mistake for settings that cannot be.
   """
-  if not 0 <= log_odds < float("inf"):
-    raise mistakes.Mistake(
-      f"judges.penalised.log_odds: got {log_odds}, expected 0 or more"
-    )
+  given = {"judge": judge, "log_odds": log_odds}
+  declare.check(PENALISED, given, "judges.penalised")
 
   def combine(said, sizes, other_sizes):
     space = said.__array_namespace__()

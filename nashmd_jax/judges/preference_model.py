@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from nashmd_jax import arrays
+from nashmd_jax import arrays, declare
 from nashmd_jax.models import language_model
 
 Segment = tuple[jax.Array, jax.Array]
@@ -65,6 +65,23 @@ class Template(NamedTuple):
   response: tuple[Piece, ...]
   answers: tuple[int, int]
   barred: tuple[int, ...]
+
+
+TEMPLATE = {
+  "prompt": declare.text(
+    "What the judge reads as its prompt, with a slot in braces for each text.",
+    empty=True,
+  ),
+  "response": declare.text(
+    "What it has read of the response when it answers, with slots too.",
+    empty=True,
+  ),
+  "answers": declare.several(
+    declare.text("The two answers, which differ in their last token alone."),
+    least=2,
+    most=2,
+  ),
+}
 
 
 def make_template(

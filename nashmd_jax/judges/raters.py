@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from nashmd_jax import declare, mistakes
 from nashmd_jax.data import docstrings, records
 
 
@@ -69,26 +70,46 @@ CRITERIA = {
 }
 
 
+SETTINGS = {
+  "weights": {
+    name: declare.number(
+      f"Share of the raters who judge by {name}; the shares sum to 1.",
+      least=0,
+      most=1,
+    )
+    for name in CRITERIA
+  },
+  "sharpness": {
+    name: declare.number(
+      f"How surely those who judge by {name} do, for a unit of it.",
+      above=0,
+      most=1e6,
+      unit="log-odds",
+    )
+    for name in CRITERIA
+  },
+}
+
+
+def check_shares(weights: Mapping[str, float]) -> None:
+  """Raises Mistake unless the shares of the raters sum to 1."""
+  if abs(sum(weights.values()) - 1) > 1e-9:
+    raise mistakes.Mistake(
+      f"raters.weights: got {dict(weights)}, expected shares that sum to 1"
+    )
+
+
 def make_population(
   *, weights: Mapping[str, float], sharpness: Mapping[str, float]
 ) -> dict[str, Rater]:
   """A population from the shares and the sharpness of each criterion.
 
-  Raises: ValueError for unknown criteria, or shares that do not sum to one.
+  Raises: Mistake for unknown criteria, or shares that do not sum to one.
   """
-  for name, given in (("weights", weights), ("sharpness", sharpness)):
-    if set(given) != set(CRITERIA):
-      raise ValueError(
-        f"raters.{name}: got {sorted(given)}, expected {sorted(CRITERIA)}"
-      )
-  if min(weights.values()) < 0 or abs(sum(weights.values()) - 1) > 1e-9:
-    raise ValueError(
-      f"raters.weights: got {dict(weights)}, expected shares that sum to 1"
-    )
-  if not min(sharpness.values()) > 0:
-    raise ValueError(
-      f"raters.sharpness: got {dict(sharpness)}, expected more than 0"
-    )
+  declare.check(
+    SETTINGS, {"weights": weights, "sharpness": sharpness}, "raters"
+  )
+  check_shares(weights)
   return {
     name: Rater(weights[name], sharpness[name], CRITERIA[name])
     for name in CRITERIA

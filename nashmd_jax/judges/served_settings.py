@@ -1,44 +1,92 @@
 """The settings of a served judge, and what is wrong with them."""
 
-from collections.abc import Iterator, Sequence
-import math
-import numbers
+from collections.abc import Sequence
 import os
 import re
-import reprlib
 from typing import Any, NamedTuple
 from urllib import parse
 
-from nashmd_jax import mistakes
+from nashmd_jax import declare, mistakes
 from nashmd_jax.judges import questions
 
 SECTION = "judges.served"
 
 
-class Settings(NamedTuple):
-  """The section `judges.served`.
+LONGEST = 86_400  # seconds that a request may take
+LARGEST = 2**63 - 1  # what the cache counts to
+SETTINGS = {
+  "url": declare.text(
+    "Base address of the server, such as http://localhost:8000/v1.",
+    optional=True,
+  ),
+  "model": declare.text("Name of the model at the server.", optional=True),
+  "form": declare.text(
+    "Whether a question is a chat, or a text that the model continues.",
+    one_of=tuple(questions.FORMS),
+  ),
+  "system": declare.text("The system message of a chat.", optional=True),
+  "prompt": declare.text(
+    "A question, with {prompt}, {first} and {second} in it once each."
+  ),
+  "answers": declare.several(
+    declare.text(
+      "What the model is to write for the first text and for the second."
+    ),
+    least=2,
+    most=2,
+  ),
+  "top_logprobs": declare.whole(
+    "Most probable tokens to ask for, whose probabilities are those of the "
+    "answers; 0 reads the written one alone.",
+    least=0,
+    unit="tokens",
+  ),
+  "max_tokens": declare.whole("Length of an answer.", least=1, unit="tokens"),
+  "orders": declare.text(
+    "Whether each pair is asked about in both orders, whose mean is taken, or "
+    "in one, which the texts themselves decide.",
+    one_of=("both", "one"),
+  ),
+  "timeout_seconds": declare.number(
+    "Time for one request, from connecting to its last byte.",
+    above=0,
+    most=LONGEST,
+    unit="seconds",
+  ),
+  "retries": declare.whole(
+    "Times that a request that fails is tried again.", least=0
+  ),
+  "connections": declare.whole("Requests at a time.", least=1),
+  "per_minute": declare.number(
+    "Most requests a minute; 0 for no limit.", least=0, unit="requests"
+  ),
+  "budget_calls": declare.whole(
+    "Most requests over the life of the cache; 0 for no limit.",
+    least=0,
+    most=LARGEST,
+    unit="requests",
+  ),
+  "budget_tokens": declare.whole(
+    "Most tokens over the life of the cache, prompts included; 0 for no limit.",
+    least=0,
+    most=LARGEST,
+    unit="tokens",
+  ),
+  "most_failed": declare.number(
+    "Share of the pairs of a call that may stay without a judgment.",
+    least=0,
+    most=1,
+  ),
+  "key_variable": declare.text(
+    "Environment variable that holds the API key, if there is one.",
+    optional=True,
+    empty=True,
+  ),
+}
 
-  Attributes:
-    url: base address of the server, such as http://localhost:8000/v1.
-    model: its name at the server.
-    form: "chat", or "completion" for a model that only continues text.
-    system: the system message of a chat, or None.
-    prompt: text of a question, with {prompt}, {first} and {second} once each.
-    answers: what the model is to write for the first text and for the second.
-    top_logprobs: how many of the most probable tokens to ask for, whose
-      probabilities are those of the answers; 0 to read the written one alone.
-    max_tokens: of an answer.
-    orders: "both" to ask about each pair in both orders and take the mean,
-      "one" for one order, which the texts themselves decide.
-    timeout_seconds: of one request, from connecting to its last byte.
-    retries: of a request that fails.
-    connections: requests at a time.
-    per_minute: most requests a minute; 0 for no limit.
-    budget_calls: most requests over the life of the cache; 0 for no limit.
-    budget_tokens: the same of tokens, prompts included.
-    most_failed: share of the pairs of a call that may stay without a judgment.
-    key_variable: environment variable that holds the API key, if any.
-  """
+
+class Settings(NamedTuple):
+  """The section `judges.served` but for its cache; see `SETTINGS`."""
 
   url: str | None
   model: str | None
@@ -60,15 +108,25 @@ class Settings(NamedTuple):
 
 
 def check(**settings: Any) -> None:
-  """Raises Mistake with a sentence for each setting that cannot be.
+  """Raises Mistake with a sentence for each setting that a judge cannot have.
 
   Args:
-    settings: see `Settings`.
+    settings: see `SETTINGS`.
   """
-  given, findings = Settings(**settings), mistakes.Findings()
-  for faults in (_url(given), _texts(given), _numbers(given), _key(given)):
-    for name, told in faults:
-      findings.sentences.append(f"{SECTION}.{name}: {told}")
+  findings = mistakes.Findings()
+  findings.sentences += declare.faults(SETTINGS, settings, SECTION)
+  given = Settings(**settings)
+  for name, find in {
+    "url": _url,
+    "model": _model,
+    "system": _system,
+    "prompt": _prompt,
+    "answers": _answers,
+    "key_variable": _key,
+  }.items():
+    if declare.wrong(SETTINGS[name], settings[name]) is None:
+      told = find(given)
+      findings.sentences += [f"{SECTION}.{name}: {told}"] if told else []
   findings.tell()
 
 
@@ -83,128 +141,78 @@ def wording(settings: Settings) -> questions.Wording:
   return questions.Wording(**chosen | {"answers": tuple(settings.answers)})
 
 
-Faults = Iterator[tuple[str, str]]
-
-
-def _url(given: Settings) -> Faults:
+def _url(given: Settings) -> str | None:
   example = "such as http://localhost:8000/v1"
   if given.url is None:
-    yield "url", f"set it to the base address of a model server, {example}"
-    return
+    return f"set it to the base address of a model server, {example}"
   try:
     parts = parse.urlsplit(given.url)
     whole = parts.scheme in ("http", "https") and parts.hostname
     secret = parts.username is not None or parts.password is not None
     more = parts.query or parts.fragment or (parts.port == 0)
-  except (ValueError, TypeError, AttributeError):
+  except ValueError:
     whole = secret = more = False
   if secret:
-    yield (
-      "url",
+    return (
       f"got one with a user or password, expected a plain one, {example}; the "
-      f"key belongs into the environment variable of {SECTION}.key_variable",
+      f"key belongs into the environment variable of {SECTION}.key_variable"
     )
-  elif not whole or more:
-    yield "url", f"got {_shown(given.url)}, expected a base address, {example}"
+  if not whole or more:
+    return (
+      f"got {mistakes.quote(given.url)}, expected a base address, {example}"
+    )
+  return None
 
 
-def _texts(given: Settings) -> Faults:
-  if not (isinstance(given.model, str) and given.model):
-    yield (
-      "model",
-      f"got {_shown(given.model)}, set it to the name that the server has for "
-      "the model",
-    )
-  for name, allowed in (
-    ("form", tuple(questions.FORMS)),
-    ("orders", ("both", "one")),
-  ):
-    value = getattr(given, name)
-    if value not in allowed:
-      yield name, f"got {_shown(value)}, expected one of {allowed}"
-  if not (given.system is None or isinstance(given.system, str)):
-    yield "system", f"got {_shown(given.system)}, expected a text or None"
-  elif given.system is not None and given.form == "completion":
-    yield (
-      "system",
-      f"a completion has no system message, put it into {SECTION}.prompt",
-    )
-  slots = questions.slots(given.prompt) if _is_text(given.prompt) else ()
+def _model(given: Settings) -> str | None:
+  if given.model is None:
+    return "set it to the name that the server has for the model"
+  return None
+
+
+def _system(given: Settings) -> str | None:
+  if given.system is not None and given.form == "completion":
+    return f"a completion has no system message, put it into {SECTION}.prompt"
+  return None
+
+
+def _prompt(given: Settings) -> str | None:
+  slots = questions.slots(given.prompt)
   if sorted(slots) != sorted(questions.SLOTS):
-    yield (
-      "prompt",
+    return (
       f"has {sorted(slots)} in braces, expected each of "
-      f"{sorted(questions.SLOTS)} once",
+      f"{sorted(questions.SLOTS)} once"
     )
-  if not _can_be_told_apart(given.answers):
-    yield (
-      "answers",
-      f"got {_shown(given.answers)}, expected two texts without spaces around "
-      "them of which neither names the other, such as ('1', '2')",
-    )
+  return None
 
 
-def _is_text(value: Any) -> bool:
-  return isinstance(value, str)
-
-
-def _can_be_told_apart(answers: Any) -> bool:
-  whole = isinstance(answers, tuple | list) and len(answers) == 2
-  if not whole or not all(map(_is_text, answers)):
-    return False
-  return all(
-    one and one == one.strip() and questions.named_answers(one, answers) == [n]
+def _answers(given: Settings) -> str | None:
+  """What is wrong unless neither of the answers names the other."""
+  answers = tuple(given.answers)
+  if all(
+    one == one.strip() and questions.named_answers(one, answers) == [n]
     for n, one in enumerate(answers)
+  ):
+    return None
+  return (
+    f"got {mistakes.quote(answers)}, expected two texts without spaces around "
+    "them of which neither names the other, such as ('1', '2')"
   )
 
 
-def _numbers(given: Settings) -> Faults:
-  for name, least in (
-    ("top_logprobs", 0),
-    ("max_tokens", 1),
-    ("retries", 0),
-    ("connections", 1),
-    ("budget_calls", 0),
-    ("budget_tokens", 0),
-  ):
-    value = getattr(given, name)
-    if not (_is_number(value, numbers.Integral) and value >= least):
-      yield (
-        name,
-        f"got {_shown(value)}, expected a whole number of {least} or more",
-      )
-  for name, holds, expected in (
-    ("timeout_seconds", lambda x: 0 < x < math.inf, "seconds above 0"),
-    ("per_minute", lambda x: 0 <= x < math.inf, "0 for no limit, or more"),
-    ("most_failed", lambda x: 0 <= x <= 1, "a share from 0 to 1"),
-  ):
-    value = getattr(given, name)
-    if not (_is_number(value, numbers.Real) and holds(value)):
-      yield name, f"got {_shown(value)}, expected {expected}"
-
-
-def _is_number(value: Any, kind: type) -> bool:
-  return isinstance(value, kind) and not isinstance(value, bool)
-
-
-def _key(given: Settings) -> Faults:
+def _key(given: Settings) -> str | None:
   """What is found here is never shown: it may be the key itself."""
   name = given.key_variable
-  if name is None or name == "":
-    return
-  if not (_is_text(name) and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)):
-    yield (
-      "key_variable",
+  if not name:
+    return None
+  if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+    return (
       "expected the name of an environment variable, such as OPENAI_API_KEY, "
-      "not what is in it",
+      "not what is in it"
     )
-  elif not re.fullmatch(r"[!-~]*", api_key(given)):
-    yield (
-      "key_variable",
+  if not re.fullmatch(r"[!-~]*", api_key(given)):
+    return (
       f"what the environment variable {name} holds is no API key: it has "
-      "spaces or characters other than ASCII in it",
+      "spaces or characters other than ASCII in it"
     )
-
-
-def _shown(value: Any) -> str:
-  return reprlib.repr(value)
+  return None

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from nashmd_jax import mistakes, outside, pipeline
+from nashmd_jax import declare, mistakes, outside, pipeline
 from nashmd_jax.data import tldr
 from nashmd_jax.judges import (
   brought,
@@ -20,6 +20,7 @@ from nashmd_jax.judges import (
   recorded,
   scorers,
   served,
+  served_settings,
 )
 
 Config = ml_collections.ConfigDict
@@ -226,6 +227,25 @@ SHAPES = {
 }
 
 
+SETTINGS = {
+  "ensemble": compound.ENSEMBLE,
+  "penalised": compound.PENALISED,
+  "recorded": {
+    "file": declare.text(
+      "JSON lines of comparisons that people have made.", optional=True
+    ),
+    "schema": declare.text(
+      "Schema of its rows, one as data.comparisons_schema."
+    ),
+  },
+  "served": {
+    **served_settings.SETTINGS,
+    "cache": declare.text(
+      "File that keeps every answer; None: one in the workdir.", optional=True
+    ),
+  },
+}
+NAMES = f"one of {', '.join(TABLE)}, or your own as module:function"
 STAGES = ("preference", "reward")
 # A judge that is trained, and its number among those trained alike.
 MEMBER = re.compile(r"(\w+)-([1-9]\d*)")

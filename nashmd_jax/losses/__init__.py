@@ -19,7 +19,6 @@ from nashmd_jax.losses.policy_gradient import (
 )
 from nashmd_jax.losses.supervised import (
   bradley_terry_loss,
-  check_targets,
   comparison_targets,
   preference_loss,
   sft_loss,
@@ -27,7 +26,6 @@ from nashmd_jax.losses.supervised import (
 
 __all__ = [
   "bradley_terry_loss",
-  "check_targets",
   "comparison_targets",
   "ipo_loss",
   "leave_one_out",

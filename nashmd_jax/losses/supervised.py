@@ -31,18 +31,6 @@ def sft_loss(*, log_prob: jax.Array, mask: jax.Array) -> tuple[Mean, Metrics]:
 KINDS, TIES = ("soft", "hard"), ("half", "skip")
 
 
-def check_targets(*, kind: str, ties: str, smoothing: float) -> None:
-  """Raises ValueError for arguments of `comparison_targets` that cannot be."""
-  if kind not in KINDS:
-    raise ValueError(f"kind: got {kind!r}, expected one of {KINDS}")
-  if ties not in TIES:
-    raise ValueError(f"ties: got {ties!r}, expected one of {TIES}")
-  if not 0 <= smoothing < 1:
-    raise ValueError(
-      f"smoothing: got {smoothing}, expected a share of 0 or more and below 1"
-    )
-
-
 def comparison_targets(
   prob_a: jax.Array,
   weight: jax.Array,

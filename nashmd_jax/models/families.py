@@ -51,8 +51,19 @@ def make_model(
   Raises: ValueError for an architecture that cannot be.
   """
   if isinstance(config, t5.T5Config):
+    check_buckets(config)
     return t5.make_t5(config)
   return decoder.make_decoder(config)
+
+
+def check_buckets(config: t5.T5Config) -> None:
+  """Raises ValueError for buckets that end before the last of them begins."""
+  exact = config.num_buckets // 2
+  if config.max_distance <= exact:
+    raise ValueError(
+      f"model.max_distance: got {config.max_distance} for {config.num_buckets} "
+      f"num_buckets, expected more than {exact}, up to which they are exact"
+    )
 
 
 def on_devices(config: Config, devices: Sequence[jax.Device]) -> Config:

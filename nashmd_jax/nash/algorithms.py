@@ -22,7 +22,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from nashmd_jax import arrays, losses, mistakes, outside, policy
+from nashmd_jax import arrays, declare, losses, mistakes, outside, policy
 from nashmd_jax.nash import ways
 
 Rows = Mapping[str, jax.Array]
@@ -45,6 +45,37 @@ LOSSES = {
 }
 # Their forms for several updates on one rollout.
 OFF_POLICY = {losses.nash_pg_loss: losses.nash_pg_off_policy_loss}
+SETTINGS = {
+  "loss": declare.text(
+    f"What is learnt from a rollout: one of {', '.join(LOSSES['win_prob'])}, "
+    "on a reward one of the first three; or your own as module:function."
+  ),
+  "updates_per_rollout": declare.whole(
+    "Updates on one rollout; more than 1 is the off-policy form, and "
+    "optimizer.decay_steps counts them all.",
+    least=1,
+    unit="updates",
+  ),
+  "judge_ahead": declare.whole(
+    "1 judges a rollout on the host while the next is written, so that updates "
+    "are on responses that are a step old.",
+    least=0,
+    most=1,
+  ),
+  "clip": declare.number(
+    "ε of the off-policy form, in which a ratio of probabilities counts from "
+    "1 − ε to 1 + ε.",
+    above=0,
+  ),
+  "design": declare.text(
+    "Which pairs of responses a judge is asked about; see docs/judges.md.",
+    one_of=ways.NAMED,
+  ),
+  "orders": declare.text(
+    "Whether a judge is asked about a pair in one order, or in both.",
+    one_of=ways.ORDERS,
+  ),
+}
 
 
 class Algorithm(NamedTuple):
@@ -112,12 +143,6 @@ def make_algorithm(
     off-policy form, or that is not played by that design.
   """
   function = outside.find(loss, LOSSES[scores], setting="nash.loss")
-  if updates_per_rollout < 1 or judge_ahead not in (0, 1) or not clip > 0:
-    raise mistakes.Mistake(
-      f"nash: got updates_per_rollout {updates_per_rollout}, judge_ahead "
-      f"{judge_ahead} and clip {clip}, expected 1 or more, 0 or 1, and a clip "
-      "above 0"
-    )
   if updates_per_rollout > 1 or judge_ahead:
     function = _off_policy(
       function,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from nashmd_jax import mistakes, outside, sampling
+from nashmd_jax import declare, mistakes, outside, sampling
 from nashmd_jax.training import followers
 
 Sets = Mapping[str, Any]
@@ -73,6 +73,28 @@ def _past_policy(sets, rng, mixture):
 MADE = {"interpolation": _interpolation, "past_policy": _past_policy}
 FOLLOWS = {"ema": "ema", "past_policy": "past"}
 KNOWN = {"policy", "reference", *FOLLOWS, *MADE}
+DEPLOYED = {"last": LEARNER, "ema": {"ema": 1.0}, "mixture": None}
+SETTINGS = {
+  "opponent": declare.text(
+    f"Who writes y′: one of {', '.join(LANES)}, or your own as module:function."
+  ),
+  "mixture": declare.number(
+    "β, the weight of a mixture on the reference.", least=0, most=1
+  ),
+  "mixture_end": declare.number(
+    "β from step mixture_steps on, reached linearly.", least=0, most=1
+  ),
+  "mixture_steps": declare.whole(
+    "Steps in which β goes from mixture to mixture_end; 0 keeps it at mixture.",
+    least=0,
+    unit="steps",
+  ),
+}
+DEPLOY = declare.text(
+  "What a trained run answers with: its last policy, the mixture that it "
+  "played in the end, or the moving average.",
+  one_of=tuple(DEPLOYED),
+)
 
 
 def make_opponent(
@@ -96,17 +118,17 @@ def make_opponent(
   Raises: ValueError for an unknown opponent or a β that makes no sense.
   Source: Munos et al., ICML 2024, §7.
   """
+  declare.check(
+    SETTINGS,
+    {
+      "opponent": opponent,
+      "mixture": mixture,
+      "mixture_end": mixture_end,
+      "mixture_steps": mixture_steps,
+    },
+    "nash",
+  )
   write = outside.find(opponent, LANES, setting="nash.opponent")
-  for key, value in (("mixture", mixture), ("mixture_end", mixture_end)):
-    if not 0 <= value <= 1:
-      raise mistakes.Mistake(
-        f"nash.{key}: got {value}, expected a weight on the reference between "
-        "0 (self-play) and 1 (best response)"
-      )
-  if mixture_steps < 0:
-    raise mistakes.Mistake(
-      f"nash.mixture_steps: got {mixture_steps}, expected 0 (constant) or more"
-    )
 
   def weight(step):
     if mixture_steps == 0:
@@ -178,14 +200,9 @@ def deployed_lane(
     this opponent never played.
   Source: Calandriello et al., ICML 2024, prop. 5.2.
   """
-  fixed = {"last": LEARNER, "ema": {"ema": 1.0}}
-  if deploy in fixed:
-    return fixed[deploy]
+  declare.check({"deploy": DEPLOY}, {"deploy": deploy}, "nash")
   if deploy != "mixture":
-    raise mistakes.Mistake(
-      f"nash.deploy: got {deploy!r}, expected one of "
-      f"{sorted([*fixed, 'mixture'])}"
-    )
+    return DEPLOYED[deploy]
   lanes = opponent.lanes(steps)
   played = set(lanes[0][1]) if len(lanes) == 1 else set()
   if not (

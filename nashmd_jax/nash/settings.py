@@ -1,27 +1,58 @@
-"""The settings of play: sections of runs, their keys, and their checks.
+"""The settings of play: sections of runs, and what is checked of them.
 
 A run is the section `nash` with the changes that `nash.runs` makes for it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import ml_collections
 
-from nashmd_jax import mistakes, sampling
+from nashmd_jax import declare, mistakes, pipeline, sampling
 from nashmd_jax.judges import table
 from nashmd_jax.nash import algorithms, opponents
 from nashmd_jax.training import followers
 
 Section = ml_collections.ConfigDict
-OPPONENT = ("opponent", "mixture", "mixture_end", "mixture_steps")
-LOSS = ("loss", "updates_per_rollout", "clip", "design", "orders")
-PLAY = ("judge", "judge_ahead", "samples", "kl_coef", "temperature")
-KEYS = (*OPPONENT, "deploy", *LOSS, *PLAY, "ema", "past")
+OPPONENT = opponents.SETTINGS
+LOSS = {
+  name: one
+  for name, one in algorithms.SETTINGS.items()
+  if name != "judge_ahead"
+}
+TEMPERATURE = declare.number(
+  "Temperature at which responses are drawn; 1 is the model's own.",
+  least=1e-6,
+  most=1e6,
+)
+# What is played, whoever judges.
+PLAY = {
+  "samples": declare.whole(
+    "K, responses of the learner to a prompt, and of each of its opponent's "
+    "lanes.",
+    least=1,
+  ),
+  "kl_coef": declare.number(
+    "τ, the price of a nat of KL to the reference; 0 for none.",
+    least=0,
+    most=1e6,
+  ),
+  "temperature": TEMPERATURE,
+}
+EMA = {"ema": followers.MOVING_AVERAGE}
+SETTINGS = {
+  **OPPONENT,
+  "deploy": opponents.DEPLOY,
+  **algorithms.SETTINGS,
+  **PLAY,
+  "judge": declare.text(f"Whom a run learns from: {table.NAMES}."),
+  **EMA,
+  "past": followers.PAST_POLICIES,
+}
 FOLLOWERS = {"ema": followers.moving_average, "past": followers.past_policies}
 
 
-def chosen(section: Section, keys: Sequence[str]) -> dict[str, Any]:
+def chosen(section: Section, keys: Iterable[str]) -> dict[str, Any]:
   """The named settings of a section."""
   return {key: section[key] for key in keys}
 
@@ -37,14 +68,24 @@ def run_section(config: ml_collections.ConfigDict, name: str) -> Section:
     raise mistakes.Mistake(
       f"nash.runs: no run {name!r} among {sorted(section.runs)}"
     )
-  try:
-    section.update(section.runs[name])
-  except (KeyError, AttributeError, TypeError) as error:
+  own, changes = section.to_dict(), section.runs[name]
+  lacking = sorted(
+    set(pipeline.flat(pipeline.plain(changes))) - set(_names(own)) - {""}
+  )
+  if lacking:
     raise mistakes.Mistake(
-      f"nash.runs.{name}: {dict(section.runs[name])} does not fit the keys of "
-      f"config.nash ({error})"
-    ) from None
+      f"nash.runs.{name}: sets {', '.join(lacking)}, which nash does not have"
+    )
+  section.update(changes)
   return section
+
+
+def _names(section: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+  """The dotted names of a section's settings, and of the sections in it."""
+  for name, value in section.items():
+    yield f"{prefix}{name}"
+    if isinstance(value, Mapping):
+      yield from _names(value, f"{prefix}{name}.")
 
 
 def make_opponent(section: Section) -> opponents.Opponent:
@@ -65,6 +106,19 @@ def deployed_lane(section: Section) -> sampling.Lane:
   """The lane in which a run answers when it is trained."""
   return opponents.deployed_lane(
     make_opponent(section), deploy=section.deploy, steps=section.train.steps
+  )
+
+
+def cut_off(section: Section) -> str | None:
+  """Says where β ends if the steps end before its schedule does."""
+  start, end = section.mixture, section.mixture_end
+  steps, planned = section.train.steps, section.mixture_steps
+  if planned <= steps or start == end:
+    return None
+  last = start + (end - start) * steps / planned
+  return (
+    f"β goes from {start:g} to {last:g}, not to {end:g}: train.steps ({steps}) "
+    f"end before mixture_steps ({planned}) do"
   )
 
 
@@ -108,9 +162,6 @@ def check(section: Section, findings: mistakes.Findings) -> None:
   check_play(section, gives, findings, judge_ahead=section.judge_ahead)
   with findings.collect():
     deployed_lane(section)
-  for name, make in FOLLOWERS.items():
-    with findings.collect("nash", "."):
-      make(**section[name])
 
 
 def check_play(
@@ -129,15 +180,6 @@ def check_play(
     findings: where to.
     judge_ahead: see `algorithms.make_algorithm`.
   """
-  for key, holds, expected in (
-    ("samples", section.samples >= 1, "1 or more"),
-    ("kl_coef", section.kl_coef >= 0, "τ of 0 (no regularisation) or more"),
-    ("temperature", section.temperature > 0, "more than 0"),
-  ):
-    if not holds:
-      findings.sentences.append(
-        f"nash.{key}: got {section[key]}, expected {expected}"
-      )
   if section.loss in ("ipo", "dpo") and section.kl_coef == 0:
     findings.sentences.append(
       f"nash.kl_coef: got 0 for the loss {section.loss!r}, expected τ above 0"
@@ -147,4 +189,4 @@ def check_play(
   with findings.collect():
     algorithm = make_algorithm(section, gives, judge_ahead=judge_ahead)
     lanes = make_opponent(section).lanes(0)
-    algorithm.way.lanes(lanes, max(section.samples, 1))
+    algorithm.way.lanes(lanes, section.samples)

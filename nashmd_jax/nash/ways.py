@@ -252,6 +252,9 @@ DESIGNS = {
   ALONE: {"all": ALONE},
   RECORDED: {"all": RECORDED},
 }
+NAMED = tuple(
+  dict.fromkeys(name for named in DESIGNS.values() for name in named)
+)
 ORDERS = ("one", "both")
 
 

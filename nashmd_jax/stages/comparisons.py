@@ -11,17 +11,42 @@ from typing import Any
 import jax
 import numpy as np
 
-from nashmd_jax import mistakes, pipeline, texts
+from nashmd_jax import declare, mistakes, pipeline, texts
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import records
 from nashmd_jax.judges import raters
-from nashmd_jax.nash import opponents
+from nashmd_jax.nash import opponents, settings
 from nashmd_jax.stages import judging, sft, start, trained
 from nashmd_jax.training import distributed
 
 Config = pipeline.Config
 Comparisons = Mapping[str, list[records.Record]]
 NAME = "comparisons"
+SETTINGS = {
+  "prompts": {
+    split: declare.whole(
+      f"Records of the split {split} that comparisons are drawn of, at most.",
+      least=1,
+      unit="records",
+    )
+    for split in texts.JUDGED
+  },
+  "drawing": {
+    "pairs_per_prompt": declare.whole(
+      "Pairs of candidates of a record.", least=1, unit="comparisons"
+    ),
+    "votes_per_pair": declare.whole(
+      "Simulated raters who vote on a pair.", least=1, unit="votes"
+    ),
+    "samples_per_prompt": declare.whole(
+      "Responses of the policy among the candidates; 0 for those of the data "
+      "alone.",
+      least=0,
+    ),
+    "batch_size": trained.BATCH_SIZE,
+    "temperature": settings.TEMPERATURE,
+  },
+}
 
 
 def draw_comparisons(
@@ -50,16 +75,18 @@ def draw_comparisons(
     temperature: of the samples.
     seed: of samples, pairs and votes: the run's and the split's.
   """
-  samples, _ = task_lib.write_responses(
-    task,
-    sets,
-    [opponents.LEARNER] * samples_per_prompt,
-    source,
-    batch_size=batch_size,
-    temperature=temperature,
-    rng=jax.random.fold_in(jax.random.key(seed[0]), seed[1]),
-    told=f"{NAME}: writing",
-  )
+  samples: list[list[str]] = [[] for _ in source]
+  if samples_per_prompt:
+    samples, _ = task_lib.write_responses(
+      task,
+      sets,
+      [opponents.LEARNER] * samples_per_prompt,
+      source,
+      batch_size=batch_size,
+      temperature=temperature,
+      rng=jax.random.fold_in(jax.random.key(seed[0]), seed[1]),
+      told=f"{NAME}: writing",
+    )
   rng = np.random.default_rng(seed)
   drawn = []
   for row, found in zip(source, _candidates(source, samples, rng), strict=True):
@@ -127,16 +154,7 @@ def check(config: Config, findings: mistakes.Findings) -> None:
   if not STAGE.jobs(config):
     return
   with findings.collect():
-    raters.make_population(**config.raters)
-  pipeline.at_least_one(config, findings, "comparisons.prompts", *texts.JUDGED)
-  counts = ("pairs_per_prompt", "votes_per_pair", "batch_size")
-  pipeline.at_least_one(config, findings, "comparisons.drawing", *counts)
-  with findings.collect():
-    if not config.comparisons.drawing.temperature > 0:
-      raise mistakes.Mistake(
-        "comparisons.drawing.temperature: got "
-        f"{config.comparisons.drawing.temperature}, expected more than 0"
-      )
+    raters.check_shares(config.raters.weights)
 
 
 def _drawn(config: Config) -> bool:
@@ -145,12 +163,7 @@ def _drawn(config: Config) -> bool:
 
 STAGE = pipeline.Stage(
   name=NAME,
-  keys={
-    "raters": pipeline.keywords(raters.make_population),
-    "comparisons": {"prompts", "drawing"},
-    "comparisons.prompts": set(texts.JUDGED),
-    "comparisons.drawing": pipeline.keywords(draw_comparisons) - {"seed"},
-  },
+  settings={"raters": raters.SETTINGS, NAME: SETTINGS},
   check=check,
   jobs=lambda config: [NAME] if _drawn(config) else [],
   needs=lambda config, job: [*start.STAGE.jobs(config), sft.NAME],

@@ -17,6 +17,7 @@ from etils import epath
 import jax
 
 from nashmd_jax import (
+  declare,
   files,
   mistakes,
   models,
@@ -42,6 +43,15 @@ Config = pipeline.Config
 Save = Callable[[epath.Path, Any], None]
 NAME = "export"
 FORMS = ("whole", "peft")
+SETTINGS = {
+  "policies": declare.several(
+    declare.text("What is written as folders: sft, or runs of nash.runs.")
+  ),
+  "form": declare.text(
+    "Whole parameters, or adapters beside the folder that they adapt.",
+    one_of=FORMS,
+  ),
+}
 MIXTURE, ORIGIN = "mixture.json", "origin.json"
 # Of a config.json, what tells how the folder itself was written.
 OURS = (
@@ -211,10 +221,6 @@ def check(config: Config, findings: mistakes.Findings) -> None:
       policies.policy_job(config, name, setting="export.policies")
   with findings.collect():
     form = config.export.form
-    if form not in FORMS:
-      raise mistakes.Mistake(
-        f"export.form: got {form!r}, expected one of {FORMS}"
-      )
     if form == "peft" and not (config.lora.rank and config.model.pretrained):
       raise mistakes.Mistake(
         "export.form: got 'peft', which writes adapters beside the folder that "
@@ -243,7 +249,7 @@ def needs(config: Config, job: str) -> list[str]:
 
 STAGE = pipeline.Stage(
   name=NAME,
-  keys={NAME: {"policies", "form"}},
+  settings={NAME: SETTINGS},
   check=check,
   jobs=lambda config: [NAME] if config.export.policies else [],
   needs=needs,

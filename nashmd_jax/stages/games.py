@@ -7,14 +7,11 @@ from nashmd_jax import mistakes, pipeline
 from nashmd_jax.evaluation import game_study
 
 NAME = "games"
-STEP_SIZES = ("smallest", "largest", "count")
 
 
 def check(config: pipeline.Config, findings: mistakes.Findings) -> None:
   """Collects what would fail later, before anything runs."""
-  pipeline.at_least_one(config, findings, "games.step_sizes", "count")
-  with findings.collect():
-    game_study.check(**config.games)
+  game_study.check(config.games, findings)
 
 
 def run(
@@ -27,10 +24,7 @@ def run(
 
 STAGE = pipeline.Stage(
   name=NAME,
-  keys={
-    NAME: pipeline.keywords(game_study.check),
-    f"{NAME}.step_sizes": set(STEP_SIZES),
-  },
+  settings={NAME: game_study.SETTINGS},
   check=check,
   jobs=lambda config: [NAME],
   needs=lambda config, job: [],
@@ -40,7 +34,7 @@ STAGE = pipeline.Stage(
 )
 PIPELINE = pipeline.Pipeline(
   stages=[STAGE],
-  keys={"pipeline": None},
+  settings={"pipeline": pipeline.NAME},
   check=lambda config, findings: None,
   prepare=lambda config, workdir: {},
   page="games/table.md",

@@ -202,7 +202,7 @@ def lines(results: Mapping[str, Any]) -> list[str]:
 
 STAGE = pipeline.Stage(
   name=NAME,
-  keys={},
+  settings={},
   check=lambda config, findings: None,
   jobs=lambda config: [NAME] if judging.wanted(config) else [],
   needs=lambda config, job: [

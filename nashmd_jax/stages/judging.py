@@ -8,12 +8,10 @@ import jax
 import ml_collections
 import numpy as np
 
-from nashmd_jax import mistakes, outside, pipeline
+from nashmd_jax import mistakes, outside
 from nashmd_jax import task as task_lib
 from nashmd_jax.judges import (
-  compound,
   scorers,
-  served,
   table,
 )
 from nashmd_jax.nash import settings
@@ -21,14 +19,6 @@ from nashmd_jax.stages import judge_templates
 
 Config = ml_collections.ConfigDict
 START = "sft"
-# The config sections of judges that are not trained.
-KEYS = {
-  "judges": {"ensemble", "penalised", "recorded", "served"},
-  "judges.ensemble": pipeline.keywords(compound.ensemble),
-  "judges.penalised": pipeline.keywords(compound.penalised),
-  "judges.recorded": {"file", "schema"},
-  "judges.served": pipeline.keywords(served.make_judge),
-}
 
 
 def chosen(config: Config) -> dict[str, Config]:

@@ -15,7 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nashmd_jax import arrays, mistakes, outside, pipeline, sampling
+from nashmd_jax import (
+  arrays,
+  declare,
+  mistakes,
+  outside,
+  pipeline,
+  sampling,
+)
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import batches, records
 from nashmd_jax.judges import table
@@ -23,10 +30,21 @@ from nashmd_jax.nash import opponents, settings
 from nashmd_jax.nash import play as play_lib
 from nashmd_jax.stages import judging, sft, trained
 from nashmd_jax.training import distributed
+from nashmd_jax.training import settings as training_settings
 from nashmd_jax.training import step as step_lib
 
 Config = pipeline.Config
 NAME = "nash"
+OWN = {
+  **trained.SETTINGS,
+  **settings.SETTINGS,
+  "watch": declare.several(
+    declare.text(
+      "Judges that score the same held-out pairs, and teach nothing."
+    )
+  ),
+}
+SETTINGS = OWN | {"runs": {declare.ANY: declare.Changes(NAME, OWN)}}
 COST = "judge_"  # what begins so is told of the judge on the host
 PAIR = np.arange(1)  # the deployed policy against the reference
 
@@ -273,6 +291,9 @@ def _mean(values: list[np.ndarray]) -> float:
 def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, float]:
   """Trains one of `config.nash.runs` and returns its last evaluation."""
   section = settings.run_section(config, job.split("/")[1])
+  told = settings.cut_off(section)
+  if told:
+    print(f"{job}: {told}")
   task = task_lib.load_task(config, workdir)
   experiment = make_experiment(config, task, section, workdir)
   return trained.train(
@@ -294,7 +315,7 @@ def check(config: Config, findings: mistakes.Findings) -> None:
 
 def _check_run(section: Config, findings: mistakes.Findings) -> None:
   settings.check(section, findings)
-  trained.check(NAME, section, findings)
+  training_settings.check_together(NAME, section, findings)
   if section.judge_ahead and section.train.log_every == 1:
     findings.sentences.append(
       f"nash.judge_ahead: got {section.judge_ahead} with train.log_every 1, "
@@ -354,7 +375,7 @@ def reads(config: Config, job: str) -> dict[str, Any]:
 
 STAGE = pipeline.Stage(
   name=NAME,
-  keys=trained.keys(NAME, (*settings.KEYS, "watch", "runs")),
+  settings={NAME: SETTINGS},
   check=check,
   jobs=lambda config: [
     f"{NAME}/{name}" for name in judging.trained_runs(config)

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from nashmd_jax import mistakes, pipeline, sampling
+from nashmd_jax import declare, mistakes, pipeline, sampling
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import records
 from nashmd_jax.evaluation import selection
@@ -25,8 +25,20 @@ from nashmd_jax.training import metrics as metrics_lib
 Config = pipeline.Config
 START = judging.START
 SALT = 0x7001  # keys of the tournament, apart from those of training steps
-# The keys of a choice.
-CHOSEN = {"policy", "choose", "samples", "judge"}
+SETTINGS = {
+  declare.ANY: {
+    "policy": declare.text(
+      "Who writes the samples: sft, or a run of nash.runs."
+    ),
+    "choose": declare.text(
+      "Which sample is the answer: the one that wins most often, or one drawn "
+      "from the equilibrium of their game.",
+      one_of=tuple(selection.CHOICES),
+    ),
+    "samples": declare.whole("N, responses to a prompt.", least=2),
+    "judge": declare.text(f"Who compares the samples: {table.NAMES}."),
+  }
+}
 # The file of what the records' author wrote stands among the policies'.
 WRITTEN = "written"
 
@@ -195,29 +207,31 @@ def check(config: Config, findings: mistakes.Findings) -> None:
     with findings.collect():
       if name not in section.chosen:
         policy_job(config, name)
+  with findings.collect():
+    check_names(config)
   for name, chosen in section.chosen.items():
-    with findings.collect():
-      if name in (START, WRITTEN, *config.nash.runs):
-        raise mistakes.Mistake(
-          f"tournament.chosen: {name!r} is the name of another policy already; "
-          "give the choice one of its own"
-        )
     with findings.collect():
       policy_job(config, chosen.policy, setting=_setting(name, "policy"))
     with findings.collect():
       table.find(chosen.judge, setting=_setting(name, "judge"))
-    with findings.collect():
-      if not chosen.samples >= 2:
-        raise mistakes.Mistake(
-          f"{_setting(name, 'samples')}: got {chosen.samples}, expected 2 or "
-          "more to choose from"
-        )
-    with findings.collect():
-      if chosen.choose not in selection.CHOICES:
-        raise mistakes.Mistake(
-          f"{_setting(name, 'choose')}: got {chosen.choose!r}, expected one of "
-          f"{sorted(selection.CHOICES)}"
-        )
+
+
+def check_names(config: Config) -> None:
+  """Raises Mistake for runs and choices whose names are another policy's."""
+  findings = mistakes.Findings()
+  taken = {START, WRITTEN}
+  for setting, names in {
+    "nash.runs": config.nash.runs,
+    "tournament.chosen": config.tournament.chosen,
+  }.items():
+    findings.sentences += [
+      f"{setting}: {name!r} is the name of another policy already; give this "
+      "one a name of its own"
+      for name in names
+      if name in taken
+    ]
+    taken |= set(names)
+  findings.tell()
 
 
 def _setting(name: str, key: str) -> str:

@@ -9,16 +9,45 @@ from typing import Any
 import jax
 import numpy as np
 
-from nashmd_jax import losses, mistakes, pipeline
+from nashmd_jax import declare, losses, mistakes, pipeline
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import records
 from nashmd_jax.judges import preference_model, raters, table
+from nashmd_jax.losses import supervised
 from nashmd_jax.stages import comparisons as comparisons_lib
 from nashmd_jax.stages import judge_templates, judging, sft, start, trained
+from nashmd_jax.training import settings
 from nashmd_jax.training import step as step_lib
 
 Config = pipeline.Config
 Comparisons = comparisons_lib.Comparisons
+LABELS = {
+  "kind": declare.text(
+    "What is learnt of a comparison: the stated share, or the side that more "
+    "than half prefer.",
+    one_of=supervised.KINDS,
+  ),
+  "ties": declare.text(
+    "What a share of just ½ is: a target of ½, or nothing to learn from.",
+    one_of=supervised.TIES,
+  ),
+  "smoothing": declare.number(
+    "Share of a target that is replaced by ½.", least=0, below=1
+  ),
+}
+SETTINGS = {
+  **trained.SETTINGS,
+  "start_from_sft": declare.flag(
+    "Whether the judge starts from the fine-tuned policy."
+  ),
+  "template": preference_model.TEMPLATE
+  | {
+    "chat": declare.flag(
+      "Whether the judge is asked in the chat template of its folder."
+    )
+  },
+  "labels": LABELS,
+}
 MEMBER_SEEDS = 1_000_003  # between members, so that no sweep of seeds meets it
 
 
@@ -153,9 +182,7 @@ def cyclic_share(comparisons: Comparisons) -> float:
 def check(kind: str, config: Config, findings: mistakes.Findings) -> None:
   """Collects what is wrong with the section of a judge, and its data's."""
   section = config[kind]
-  trained.check(kind, section, findings)
-  with findings.collect(f"{kind}.labels", "."):
-    losses.check_targets(**section.labels)
+  settings.check_together(kind, section, findings)
   with findings.collect():
     if config.judge_model and section.start_from_sft:
       raise mistakes.Mistake(
@@ -173,15 +200,9 @@ def needs(config: Config, job: str) -> list[str]:
 
 
 def _stage(kind: str) -> pipeline.Stage:
-  made = pipeline.keywords(preference_model.make_template)
-  template = made - {"barred", "around"} | {"chat"}
   return pipeline.Stage(
     name=kind,
-    keys=trained.keys(kind, ("template", "labels", "start_from_sft"))
-    | {
-      f"{kind}.template": template,
-      f"{kind}.labels": pipeline.keywords(losses.comparison_targets),
-    },
+    settings={kind: SETTINGS},
     check=functools.partial(check, kind),
     jobs=functools.partial(_jobs, kind),
     needs=needs,

@@ -31,7 +31,7 @@ def run(
 
 STAGE = pipeline.Stage(
   name=NAME,
-  keys={},
+  settings={},
   check=lambda config, findings: None,
   jobs=lambda config: [NAME],
   needs=lambda config, job: [

@@ -5,6 +5,7 @@ import pathlib
 from nashmd_jax import losses, mistakes, pipeline, policy
 from nashmd_jax import task as task_lib
 from nashmd_jax.stages import start, trained
+from nashmd_jax.training import settings
 from nashmd_jax.training import step as step_lib
 
 NAME = "sft"
@@ -60,7 +61,7 @@ def run(
 
 def check(config: pipeline.Config, findings: mistakes.Findings) -> None:
   """Collects what is wrong with the section, or with leaving the stage out."""
-  trained.check(NAME, config.sft, findings)
+  settings.check_together(NAME, config.sft, findings)
   if not config.sft.train.steps and config.model.pretrained is None:
     findings.sentences.append(
       "sft.train.steps: got 0 with a model that starts at random, which is no "
@@ -70,7 +71,7 @@ def check(config: pipeline.Config, findings: mistakes.Findings) -> None:
 
 STAGE = pipeline.Stage(
   name=NAME,
-  keys=trained.keys(NAME),
+  settings={NAME: trained.SETTINGS},
   check=check,
   jobs=lambda config: [NAME],
   needs=lambda config, job: start.STAGE.jobs(config),

@@ -57,7 +57,7 @@ def _write(config, workdir, path, tokenizer) -> dict[str, str]:
 
 STAGE = pipeline.Stage(
   name="start",
-  keys={},
+  settings={},
   check=lambda config, findings: None,
   jobs=lambda config: ["start"] if wanted(config) else [],
   needs=lambda config, job: [],

@@ -5,7 +5,7 @@ import importlib.util
 import pathlib
 from typing import Any
 
-from nashmd_jax import mistakes, pipeline, texts, tokenization
+from nashmd_jax import declare, mistakes, pipeline, texts, tokenization
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import batches
 from nashmd_jax.data import tokenizer as tokenizer_lib
@@ -35,31 +35,21 @@ PLACES = (
   "model.pretrained",
   "judge_model.pretrained",
 )
-KEYS = {
-  "pipeline": None,
-  "required": None,
-  "seed": None,
-  "data": {
-    "records",
-    "schema",
-    "comparisons",
-    "comparisons_schema",
-    "packages",
-  },
-  "tokenizer": {
-    "file",
-    "vocab_size",
-    "eos_token",
-    "bos_token",
-    "special_tokens",
-  },
-  "chat": {"template", "system", "user"},
-  "layout": pipeline.keywords(batches.pad_batch),
-  "model": None,
-  "judge_model": None,
-  "lora": set(task_lib.Lora._fields),
-  **judging.KEYS,
-  "devices": pipeline.keywords(sharding.check_devices),
+SETTINGS = {
+  "pipeline": pipeline.NAME,
+  "required": declare.several(
+    declare.text("Dotted names of settings that have to be given.")
+  ),
+  "seed": pipeline.SEED,
+  "data": texts.SETTINGS,
+  "tokenizer": tokenization.SETTINGS,
+  "chat": tokenization.CHAT,
+  "layout": batches.LAYOUT,
+  "model": pretrained.SETTINGS,
+  "judge_model": declare.Changes("model", pretrained.SETTINGS),
+  "lora": task_lib.LORA,
+  "judges": table.SETTINGS,
+  "devices": sharding.SETTINGS,
 }
 
 
@@ -72,9 +62,10 @@ def check(config: Config, findings: mistakes.Findings) -> None:
     with findings.collect():
       check_place(given.get(path), path)
   findings.tell()
-  pipeline.at_least_one(config, findings, "layout", "max_response")
   with findings.collect():
-    sharding.check_devices(**config.devices)
+    batches.check_layout(config.layout)
+  with findings.collect():
+    sharding.check_mode(config.devices)
   for section in pretrained.SECTIONS:
     with findings.collect():
       made = pretrained.architecture(config, section, vocab_size=1)
@@ -83,6 +74,8 @@ def check(config: Config, findings: mistakes.Findings) -> None:
     pretrained.check_positions(config, findings)
   with findings.collect():
     texts.check(config)
+  with findings.collect():
+    tokenization.check_trained(config)
   with findings.collect():
     tokenization.check_chat(config)
   judging.check(config, findings)
@@ -206,7 +199,7 @@ PIPELINE = pipeline.Pipeline(
     report.STAGE,
     export.STAGE,
   ],
-  keys=KEYS,
+  settings=SETTINGS,
   check=check,
   prepare=prepare,
   page="report/index.html",

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from nashmd_jax import files, mistakes, pipeline
+from nashmd_jax import declare, files, mistakes, pipeline
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import records
 from nashmd_jax.evaluation import length, win_rates
+from nashmd_jax.judges import table
+from nashmd_jax.nash import settings
 from nashmd_jax.stages import judging, policies, sft, trained
 from nashmd_jax.training import distributed
 from nashmd_jax.training import metrics as metrics_lib
@@ -24,14 +26,24 @@ from nashmd_jax.training import metrics as metrics_lib
 Config = pipeline.Config
 NAME = "tournament"
 START = judging.START
-KEYS = {
-  "policies",
-  "chosen",
-  "judges",
-  "prompts",
-  "batch_size",
-  "temperature",
-  "confidence",
+SETTINGS = {
+  "policies": declare.several(
+    declare.text("Who plays: sft, runs of nash.runs, choices of chosen."),
+    least=1,
+  ),
+  "chosen": policies.SETTINGS,
+  "judges": declare.several(
+    declare.text(f"Who judges, the first above all: each {table.NAMES}."),
+    least=1,
+  ),
+  "prompts": declare.whole(
+    "Held-out records that every policy answers, at most.",
+    least=1,
+    unit="records",
+  ),
+  "batch_size": trained.BATCH_SIZE,
+  "temperature": settings.TEMPERATURE,
+  "confidence": declare.number("Level of the intervals.", above=0, below=1),
 }
 
 
@@ -134,30 +146,12 @@ def check(config: Config, findings: mistakes.Findings) -> None:
   section = config.tournament
   names = list(section.policies)
   with findings.collect():
-    if START not in names or len(set(names)) < len(names):
+    if START not in names:
       raise mistakes.Mistake(
         f"tournament.policies: got {names}, expected {START!r} and others, "
         "each once"
       )
   policies.check(config, findings)
-  with findings.collect():
-    if not section.judges:
-      raise mistakes.Mistake(
-        "tournament.judges: got none, expected one or more judges"
-      )
-  with findings.collect():
-    if not 0 < section.confidence < 1:
-      raise mistakes.Mistake(
-        f"tournament.confidence: got {section.confidence}, expected a level "
-        "between 0 and 1"
-      )
-  with findings.collect():
-    if not section.temperature > 0:
-      raise mistakes.Mistake(
-        f"tournament.temperature: got {section.temperature}, expected more "
-        "than 0"
-      )
-  pipeline.at_least_one(config, findings, NAME, "prompts", "batch_size")
 
 
 def needs(config: Config, job: str) -> list[str]:
@@ -171,7 +165,7 @@ def needs(config: Config, job: str) -> list[str]:
 def reads(config: Config, job: str) -> dict[str, Any]:
   """The settings of the tournament, and the sources of the user's judges."""
   del job
-  own = [f"{NAME}.{key}" for key in sorted(KEYS - {"chosen"})]
+  own = [f"{NAME}.{key}" for key in sorted(set(SETTINGS) - {"chosen"})]
   return {
     **trained.reads(config, "judge_model", *own),
     **policies.reads(config),
@@ -181,7 +175,7 @@ def reads(config: Config, job: str) -> dict[str, Any]:
 
 STAGE = pipeline.Stage(
   name=NAME,
-  keys={NAME: KEYS, f"{NAME}.chosen.*": policies.CHOSEN},
+  settings={NAME: SETTINGS},
   check=check,
   jobs=lambda config: [NAME],
   needs=needs,

@@ -1,6 +1,6 @@
-"""What every trained stage of a run on text has: keys, checks, its training."""
+"""What every trained stage of a run on text has: settings, checks, training."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import functools
 import pathlib
 from typing import Any
@@ -10,24 +10,31 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from nashmd_jax import arrays, mistakes, pipeline
+from nashmd_jax import arrays, declare, pipeline
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import records
 from nashmd_jax.hub import pretrained
-from nashmd_jax.training import loop, optimizer
+from nashmd_jax.training import loop, optimizer, settings
 from nashmd_jax.training import metrics as metrics_lib
 from nashmd_jax.training import step as step_lib
 
 Config = ml_collections.ConfigDict
-KEYS = ("data", "optimizer", "train")
-DATA = {"batch_size", "eval_examples"}
-TRAIN = {
-  "steps",
-  "micro_batches",
-  "nonfinite_steps",
-  "log_every",
-  "eval_every",
-  "save_every",
+BATCH_SIZE = declare.whole(
+  "Prompts or records at a time; a multiple of the parts in which the devices "
+  "share them.",
+  least=1,
+  unit="rows",
+)
+# What every section of a trained stage has.
+SETTINGS = {
+  "data": {
+    "batch_size": BATCH_SIZE,
+    "eval_examples": declare.whole(
+      "Held-out records of an evaluation, at most.", least=1, unit="records"
+    ),
+  },
+  "optimizer": optimizer.SETTINGS,
+  "train": settings.TRAIN,
 }
 # What texts and tokens of a run depend on, and how its models are trained.
 READS = (
@@ -57,44 +64,6 @@ def reads(config: Config, *paths: str) -> dict[str, Any]:
     found |= pretrained.settings(config, "judge_model")
   others = [path for path in paths if path not in pretrained.SECTIONS]
   return found | pipeline.settings(config, *READS, *others)
-
-
-def keys(name: str, further: Iterable[str] = ()) -> dict:
-  """The config sections of a stage; see `pipeline.Stage.keys`."""
-  return {
-    name: {*KEYS, *further},
-    f"{name}.data": DATA,
-    f"{name}.train": TRAIN,
-  }
-
-
-def check(name: str, section: Config, findings: mistakes.Findings) -> None:
-  """Collects what is wrong with a section, a run's changes included.
-
-  Args:
-    name: of the section, for the sentences.
-    section: with the keys of `KEYS`.
-    findings: where to.
-  """
-  with findings.collect():
-    pipeline.check_keys(section, "data", DATA, name)
-    for key in sorted(DATA):
-      if section.data[key] < 1:
-        raise mistakes.Mistake(
-          f"{name}.data.{key}: got {section.data[key]}, expected 1 or more"
-        )
-  with findings.collect():
-    pipeline.check_keys(section, "train", TRAIN, name)
-    with findings.collect(name, "."):
-      loop.check_intervals(**section.train)
-    parts, rows = section.train.micro_batches, section.data.batch_size
-    if parts > 0 and rows % parts:
-      raise mistakes.Mistake(
-        f"{name}.data.batch_size: got {rows}, expected a multiple of "
-        f"train.micro_batches ({parts})"
-      )
-  with findings.collect(name, "."):
-    optimizer.make_optimizer(**section.optimizer)
 
 
 def shares(

@@ -14,6 +14,7 @@ import pathlib
 from typing import Any, NamedTuple
 
 import ml_collections
+import numpy as np
 
 from nashmd_jax import files, mistakes
 from nashmd_jax import workdir as workdir_lib
@@ -87,7 +88,7 @@ def all_trials(
     the same as another.
   """
   trials, seen = [], {}
-  for number, overrides in enumerate(sweep):
+  for number, overrides in enumerate(map(_python, sweep)):
     for name in given:
       if name in overrides:
         raise mistakes.Mistake(
@@ -109,8 +110,11 @@ def override(
 ) -> ml_collections.ConfigDict:
   """A copy of a locked config in which settings have other values.
 
-  Raises: ValueError for a name that the config lacks or a value of another
-    type than the setting has; `where` stands in front of it.
+  A value of another type than the setting has is set all the same, for the
+  check of the config to refuse.
+
+  Raises: ValueError for a name that the config lacks; `where` stands in front
+    of it.
   """
   config = copy.deepcopy(config)
   for name, value in overrides.items():
@@ -125,11 +129,18 @@ def override(
     try:
       section[last] = value
     except TypeError:
-      raise mistakes.Mistake(
-        f"{where}: {name}: got {value!r}, expected "
-        f"{section.get_type(last).__name__} like {section[last]!r}"
-      ) from None
+      with section.ignore_type():
+        section[last] = value
   return config
+
+
+def _python(value: Any) -> Any:
+  """A value, or what a dict or a tuple holds, without NumPy's numbers."""
+  if isinstance(value, dict):
+    return {name: _python(one) for name, one in value.items()}
+  if isinstance(value, tuple | list):
+    return tuple(_python(one) for one in value)
+  return value.item() if isinstance(value, np.generic) else value
 
 
 def _unknown(config: ml_collections.ConfigDict, name: str) -> str:

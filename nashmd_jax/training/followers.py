@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from nashmd_jax import declare
+
 Params = Any
 
 
@@ -47,8 +49,7 @@ def moving_average(*, decay: float) -> Follower:
     decay: in [0, 1).
   Raises: ValueError for a decay outside of it.
   """
-  if not 0 <= decay < 1:
-    raise ValueError(f"ema.decay: got {decay}, expected 0 ≤ decay < 1")
+  declare.check(MOVING_AVERAGE, {"decay": decay}, "ema")
 
   def update(average, params, step, rng):
     del step, rng
@@ -71,12 +72,8 @@ def past_policies(*, size: int, every: int, law: str) -> Follower:
   Raises: ValueError for a law that does not exist or counts below 1.
   Source: Vitter, 1985 (the reservoir).
   """
-  if law not in LAWS:
-    raise ValueError(f"past.law: got {law!r}, expected one of {sorted(LAWS)}")
-  if min(size, every) < 1:
-    raise ValueError(
-      f"past: got size {size} and every {every}, expected 1 or more"
-    )
+  given = {"size": size, "every": every, "law": law}
+  declare.check(PAST_POLICIES, given, "past")
 
   def init(params):
     def slots(leaf):
@@ -113,6 +110,22 @@ def _any_slot(rng, count, size):
 
 
 LAWS = {"uniform": _reservoir, "exponential": _any_slot}
+MOVING_AVERAGE = {
+  "decay": declare.number(
+    "Weight of the moving average on what it was, a step.", least=0, below=1
+  )
+}
+PAST_POLICIES = {
+  "size": declare.whole("Past policies that are kept.", least=1),
+  "every": declare.whole(
+    "Steps from one that is kept to the next.", least=1, unit="steps"
+  ),
+  "law": declare.text(
+    "Which one leaves when there are as many: any of all ever kept with the "
+    "same probability, or any of those kept.",
+    one_of=tuple(LAWS),
+  ),
+}
 
 
 def draw(past: Past, rng: jax.Array) -> Params:

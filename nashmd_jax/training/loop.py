@@ -16,6 +16,7 @@ from nashmd_jax.training import (
   ending,
   finite,
   programs,
+  settings,
   sharding,
 )
 from nashmd_jax.training import metrics as metrics_lib
@@ -36,39 +37,6 @@ def make_first_state(
     return state_lib.init_state(params, frozen, optimizer, experiment.followers)
 
   return make
-
-
-def check_intervals(
-  *,
-  steps: int,
-  micro_batches: int,
-  nonfinite_steps: int,
-  log_every: int,
-  eval_every: int,
-  save_every: int,
-) -> None:
-  """Raises ValueError for settings of `train` that cannot work.
-
-  Evaluations and saves happen where a row of metrics is written, so that no
-  half-filled row is lost when a run is cut off. SIGTERM therefore waits for
-  the end of the row: log_every steps are to take less than the grace time.
-  """
-  if steps < 0:
-    raise ValueError(f"train.steps: got {steps}, expected 0 or more")
-  counts = {
-    "micro_batches": micro_batches,
-    "nonfinite_steps": nonfinite_steps,
-    "log_every": log_every,
-  }
-  for key, value in counts.items():
-    if value < 1:
-      raise ValueError(f"train.{key}: got {value}, expected 1 or more")
-  for key, value in (("save_every", save_every), ("eval_every", eval_every)):
-    if value < 1 or value % log_every:
-      raise ValueError(
-        f"train.{key}: got {value}, expected a multiple of log_every "
-        f"({log_every})"
-      )
 
 
 def train(
@@ -107,7 +75,7 @@ def train(
     `nonfinite_steps`, or for a state to save that is not finite; Preempted
     after a signal to any process, with the last whole row saved.
   """
-  check_intervals(
+  settings.check_train(
     steps=steps,
     micro_batches=micro_batches,
     nonfinite_steps=nonfinite_steps,

@@ -1,7 +1,12 @@
-"""The optax chain, from keyword arguments."""
+"""The optax chain, from keyword arguments, and what these may be."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import optax
+
+from nashmd_jax import declare, mistakes
 
 # Subtrees whose leaves hold all layers along their first axis.
 STACKED = ("encoder", "decoder", "layers")
@@ -28,19 +33,9 @@ def make_optimizer(
     **kwargs: the further arguments of that optimizer, all of them.
   Raises: ValueError for an unknown name or a number that makes no sense.
   """
-  if name not in OPTIMIZERS:
-    raise ValueError(
-      f"optimizer.name: got {name!r}, expected one of {sorted(OPTIMIZERS)}"
-    )
-  positive = {"learning_rate": learning_rate, "max_grad_norm": max_grad_norm}
-  for key, value in positive.items():
-    if not value > 0:
-      raise ValueError(f"optimizer.{key}: got {value}, expected more than 0")
-  if decay_steps and decay_steps <= warmup_steps:
-    raise ValueError(
-      f"optimizer.decay_steps: got {decay_steps}, expected 0 or more than "
-      f"warmup_steps ({warmup_steps})"
-    )
+  shape = {"warmup_steps": warmup_steps, "decay_steps": decay_steps}
+  given = {"learning_rate": learning_rate, "max_grad_norm": max_grad_norm}
+  check(name=name, **shape, **given, **kwargs)
   start = 0.0 if warmup_steps else learning_rate
   if decay_steps:
     schedule = optax.warmup_cosine_decay_schedule(
@@ -50,11 +45,53 @@ def make_optimizer(
     schedule = optax.warmup_constant_schedule(
       start, learning_rate, warmup_steps
     )
-  try:
-    update = OPTIMIZERS[name](schedule, **kwargs)
-  except TypeError as error:
-    raise ValueError(f"optimizer: {error}") from None
+  update = OPTIMIZERS[name](schedule, **kwargs)
   return optax.chain(optax.clip_by_global_norm(max_grad_norm), update)
+
+
+def check(**section: Any) -> None:
+  """Raises Mistake for a section `optimizer` that cannot be."""
+  declare.check(SETTINGS, section, "optimizer")
+  check_own(section)
+  check_warmup(section)
+
+
+def check_own(section: Mapping[str, Any]) -> None:
+  """Raises Mistake unless the settings that differ are the optimizer's own."""
+  name = section["name"]
+  given = {key for key in section if SETTINGS[key].absent}
+  own = set(OWN[name])
+  if given != own:
+    raise mistakes.Mistake(
+      f"optimizer: {name} is given {sorted(given)}, expected {sorted(own)} "
+      "beside what every optimizer has"
+    )
+
+
+def check_warmup(section: Mapping[str, Any]) -> None:
+  """Raises Mistake for a schedule that ends before its warm-up does."""
+  warmup, decay = section["warmup_steps"], section["decay_steps"]
+  if decay and decay <= warmup:
+    raise mistakes.Mistake(
+      f"optimizer.decay_steps: got {decay}, expected 0 or more than "
+      f"warmup_steps ({warmup})"
+    )
+
+
+def check_schedule(section: Mapping[str, Any], updates: int) -> None:
+  """Raises Mistake for a schedule that ends before the updates do.
+
+  Args:
+    section: `optimizer`.
+    updates: that will be made: steps, times the updates of a rollout.
+  """
+  decay = section["decay_steps"]
+  if decay and updates > decay:
+    raise mistakes.Mistake(
+      f"optimizer.decay_steps: got {decay} for {updates} updates, the last "
+      f"{updates - decay} of them at a rate of 0; set it to {updates}, or to 0 "
+      "to keep the rate"
+    )
 
 
 def _adamw(schedule, *, b1, b2, weight_decay):
@@ -116,3 +153,56 @@ def _decays(params):
 
 
 OPTIMIZERS = {"adamw": _adamw, "adafactor": _adafactor}
+# What each has of its own, besides what all have.
+OWN = {
+  "adamw": {
+    "b1": declare.number(
+      "Decay of the mean of gradients; of adamw.",
+      least=0,
+      below=1,
+      absent=True,
+    ),
+    "b2": declare.number(
+      "Decay of the mean of squared gradients; of adamw.",
+      least=0,
+      below=1,
+      absent=True,
+    ),
+    "weight_decay": declare.number(
+      "Share of each matrix that is taken off at a rate of 1; of adamw.",
+      least=0,
+      most=1000,
+      absent=True,
+    ),
+  },
+  "adafactor": {
+    "decay_rate": declare.number(
+      "Power of the step in the decay of the second moment; of adafactor.",
+      above=0,
+      most=1,
+      absent=True,
+    ),
+  },
+}
+SETTINGS = {
+  "name": declare.text("The optimizer.", one_of=tuple(OPTIMIZERS)),
+  "learning_rate": declare.number(
+    "The rate after the warm-up, the highest of all.", above=0, most=1
+  ),
+  "warmup_steps": declare.whole(
+    "Updates in which the rate grows from 0; 0 begins with the highest.",
+    least=0,
+    unit="updates",
+  ),
+  "decay_steps": declare.whole(
+    "Updates after which a cosine has brought the rate to 0, the warm-up "
+    "included; 0 keeps it. As many as will be made, or more.",
+    least=0,
+    unit="updates",
+  ),
+  "max_grad_norm": declare.number(
+    "Norm of the whole gradient above which it is scaled down to it.", above=0
+  ),
+  **OWN["adamw"],
+  **OWN["adafactor"],
+}

@@ -6,7 +6,7 @@ once a step. jit over these layouts computes the same numbers on one device
 or on many; losses and models know nothing of it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import functools
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 import numpy as np
 
-from nashmd_jax import mistakes
+from nashmd_jax import declare, mistakes
 
 MODES = ("jit", "pmap")
 DTYPES = ("float32", "bfloat16")
@@ -46,6 +46,31 @@ OVER_MODEL = "VHF"
 # Statistics of a factored second moment have the names of their matrices but
 # not their axes.
 FACTORED = {"v_row", "v_col"}
+SETTINGS = {
+  "mode": declare.text(
+    "How a program runs on several devices: pmap keeps all of every parameter "
+    "on each.",
+    one_of=MODES,
+  ),
+  "model": declare.whole(
+    "Devices that share each matrix when it is run; a divisor of all of them.",
+    least=1,
+    unit="devices",
+  ),
+  "fsdp": declare.flag(
+    "Whether parameters and moments are split over the devices where they are "
+    "stored."
+  ),
+  "smallest": declare.whole(
+    "Elements below which an array is not split.", least=1, unit="elements"
+  ),
+  "run_dtype": declare.text(
+    "The dtype of the matrices of the copy that a model runs on.", one_of=DTYPES
+  ),
+  "frozen_dtype": declare.text(
+    "The dtype of the matrices of sets that are never trained.", one_of=DTYPES
+  ),
+}
 
 
 class Devices(NamedTuple):
@@ -79,20 +104,15 @@ def check_devices(
   frozen_dtype: str,
 ) -> None:
   """Raises ValueError for a section `devices` that makes no sense."""
-  choices = {
-    "mode": (mode, MODES),
-    "run_dtype": (run_dtype, DTYPES),
-    "frozen_dtype": (frozen_dtype, DTYPES),
-  }
-  for name, (value, allowed) in choices.items():
-    if value not in allowed:
-      raise mistakes.Mistake(
-        f"devices.{name}: got {value!r}, expected one of {allowed}"
-      )
-  if min(model, smallest) < 1:
-    raise mistakes.Mistake(
-      f"devices: got model {model} and smallest {smallest}, expected 1 or more"
-    )
+  given = {"mode": mode, "model": model, "fsdp": fsdp, "smallest": smallest}
+  dtypes = {"run_dtype": run_dtype, "frozen_dtype": frozen_dtype}
+  declare.check(SETTINGS, given | dtypes, "devices")
+  check_mode(given)
+
+
+def check_mode(section: Mapping[str, Any]) -> None:
+  """Raises Mistake for parameters that pmap is to split."""
+  mode, model, fsdp = (section[name] for name in ("mode", "model", "fsdp"))
   if mode == "pmap" and (model > 1 or fsdp):
     raise mistakes.Mistake(
       f"devices.mode: pmap keeps every parameter on every device, got model "

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from nashmd_jax import games, mistakes
+from nashmd_jax import declare, games, mistakes
 from nashmd_jax.judges import preference_model, scorers
 
 KINDS = 3
@@ -16,6 +16,39 @@ KINDS = 3
 MOST_RESPONSES = 2000
 # Prompts that a draw can number.
 MOST_PROMPTS = 2**62
+
+
+SETTINGS = {
+  "vocab_size": declare.whole(
+    "V, the tokens that there are, the end token included.", least=2
+  ),
+  "max_response": declare.whole(
+    "Length that responses have at most.", least=1, unit="tokens"
+  ),
+  "prompts": declare.whole("X, the prompts, no two alike.", least=1),
+  "prompt_length": declare.whole("Length of prompts.", least=1, unit="tokens"),
+  "cycle": declare.number(
+    "What a kind of response gains against the next one.",
+    least=-100,
+    most=100,
+    unit="log-odds",
+  ),
+  "brevity": declare.number(
+    "What a response gains for each token that it is shorter.",
+    least=-100,
+    most=100,
+    unit="log-odds",
+  ),
+  "noise": declare.number(
+    "Standard deviation of what each pair has of its own.",
+    least=0,
+    most=100,
+    unit="log-odds",
+  ),
+  "seed": declare.whole(
+    "The seed of the world: its prompts, and what is preferred.", least=0
+  ),
+}
 
 
 class World(NamedTuple):
@@ -63,7 +96,7 @@ def make_world(
     seed: of prompts, w and ε.
   Raises: Mistake with all that is wrong.
   """
-  _check(vocab_size, max_response, prompts, prompt_length, noise, seed)
+  check_sizes(vocab_size, max_response, prompts, prompt_length)
   space = games.response_space(
     vocab_size=vocab_size, eos_id=0, max_response=max_response
   )
@@ -89,23 +122,11 @@ def make_world(
   )
 
 
-def _check(vocab_size, max_response, prompts, prompt_length, noise, seed):
-  """Raises Mistake with all that is wrong."""
+def check_sizes(
+  vocab_size: int, max_response: int, prompts: int, prompt_length: int
+) -> None:
+  """Raises Mistake for a world that is too large, or has no such prompts."""
   findings = mistakes.Findings()
-  for name, value, least in (
-    ("vocab_size", vocab_size, 2),
-    ("max_response", max_response, 1),
-    ("prompts", prompts, 1),
-    ("prompt_length", prompt_length, 1),
-    ("noise", noise, 0),
-    ("seed", seed, 0),
-  ):
-    with findings.collect():
-      if not value >= least:
-        raise mistakes.Mistake(
-          f"world.{name}: got {value}, expected {least} or more"
-        )
-  findings.tell()
   bodies = vocab_size - 1
   with findings.collect():
     responses = sum(bodies**size for size in range(max_response + 1))

@@ -14,11 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nashmd_jax import mistakes, models, pipeline
+from nashmd_jax import declare, mistakes, models, pipeline
+from nashmd_jax.models import settings as model_settings
 from nashmd_jax.nash import play as play_lib
 from nashmd_jax.nash import settings
 from nashmd_jax.training import loop, sharding
 from nashmd_jax.training import optimizer as optimizer_lib
+from nashmd_jax.training import settings as training_settings
 from nashmd_jax.training import step as step_lib
 from nashmd_jax.worlds import answer as answer_lib
 from nashmd_jax.worlds import planted, rest
@@ -27,11 +29,22 @@ Config = pipeline.Config
 World = planted.World
 NAME = "nash"
 JUDGE = "planted"  # the frozen set that holds P
-PLAY = ("samples", "kl_coef", "temperature", "ema")
-PARTS = {
-  "data": {"batch_size"},
-  "train": pipeline.keywords(loop.check_intervals),
+OWN = {
+  **settings.OPPONENT,
+  **settings.LOSS,
+  **settings.PLAY,
+  **settings.EMA,
+  "data": {
+    "batch_size": declare.whole(
+      "Rows of a step, a multiple of the prompts of the world.",
+      least=1,
+      unit="rows",
+    )
+  },
+  "optimizer": optimizer_lib.SETTINGS,
+  "train": training_settings.TRAIN,
 }
+SETTINGS = OWN | {"runs": {declare.ANY: declare.Changes(NAME, OWN)}}
 
 
 def make_model(config: Config, world: World) -> models.LanguageModel:
@@ -198,7 +211,9 @@ def check(config: Config, findings: mistakes.Findings) -> None:
   def check_run(section, own):
     settings.check_play(section, "win_prob", own)
     _check_rest(section, own)
-    _check_training(config, section, own)
+    training_settings.check_together(NAME, section, own)
+    with own.collect():
+      _check_prompts(config, section.data.batch_size)
 
   settings.check_runs(config, config.nash.runs, check_run, findings)
 
@@ -218,29 +233,14 @@ def _check_rest(section: Config, findings: mistakes.Findings) -> None:
     rest.weight_on_reference(
       settings.make_opponent(section), section.train.steps
     )
-  with findings.collect(NAME, "."):
-    settings.FOLLOWERS["ema"](**section.ema)
 
 
-def _check_training(config, section: Config, findings) -> None:
-  for path, expected in PARTS.items():
-    with findings.collect():
-      pipeline.check_keys(section, path, expected, NAME)
-  with findings.collect(NAME, "."):
-    loop.check_intervals(**section.train)
-  with findings.collect(NAME, "."):
-    optimizer_lib.make_optimizer(**section.optimizer)
-  size, parts = section.data.batch_size, section.train.micro_batches
-  for count, what in (
-    (config.world.prompts, "the {} prompts of the world"),
-    (parts, "train.micro_batches ({})"),
-  ):
-    with findings.collect():
-      if count > 0 and (size < 1 or size % count):
-        raise mistakes.Mistake(
-          f"nash.data.batch_size: got {size}, expected a multiple of "
-          f"{what.format(count)}"
-        )
+def _check_prompts(config: Config, batch_size: int) -> None:
+  if batch_size % config.world.prompts:
+    raise mistakes.Mistake(
+      f"nash.data.batch_size: got {batch_size}, expected a multiple of the "
+      f"{config.world.prompts} prompts of the world"
+    )
 
 
 def check_shared(config: Config, findings: mistakes.Findings) -> None:
@@ -252,7 +252,7 @@ def check_shared(config: Config, findings: mistakes.Findings) -> None:
       vocab_size=config.world.vocab_size, **config.model
     )
   with findings.collect():
-    sharding.check_devices(**config.devices)
+    sharding.check_mode(config.devices)
 
 
 def prepare(config: Config, workdir: pathlib.Path) -> Mapping[str, Any]:
@@ -293,14 +293,7 @@ def reads(config: Config, job: str) -> dict[str, Any]:
 
 STAGE = pipeline.Stage(
   name=NAME,
-  keys={
-    NAME: {
-      *(*PARTS, "optimizer", "runs"),
-      *(*settings.OPPONENT, *settings.LOSS, *PLAY),
-    },
-    **{f"{NAME}.{name}": keys for name, keys in PARTS.items()},
-    f"{NAME}.ema": pipeline.keywords(settings.FOLLOWERS["ema"]),
-  },
+  settings={NAME: SETTINGS},
   check=check,
   jobs=lambda config: [f"{NAME}/{name}" for name in config.nash.runs],
   needs=lambda config, job: [],
@@ -309,12 +302,12 @@ STAGE = pipeline.Stage(
 )
 PIPELINE = pipeline.Pipeline(
   stages=[STAGE],
-  keys={
-    "pipeline": None,
-    "seed": None,
-    "world": pipeline.keywords(planted.make_world),
-    "model": None,
-    "devices": pipeline.keywords(sharding.check_devices),
+  settings={
+    "pipeline": pipeline.NAME,
+    "seed": pipeline.SEED,
+    "world": planted.SETTINGS,
+    "model": {"family": model_settings.FAMILY, **model_settings.SIZES},
+    "devices": sharding.SETTINGS,
   },
   check=check_shared,
   prepare=prepare,
