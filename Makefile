@@ -7,8 +7,8 @@ BIN := .venv/bin
 MODELS := .venv-models/bin
 TPU := .venv-tpu/bin
 
-.PHONY: demo showcase sweep games certify judges models real scale seams \
-  bench bench-peers test test-slow slurm lint format lock clean
+.PHONY: demo showcase sweep settings games certify judges models real scale \
+  seams bench bench-peers test test-slow slurm lint format lock clean
 
 demo: WORKDIR ?= out/demo
 demo: .venv/ready
@@ -21,6 +21,10 @@ showcase: .venv/ready
 sweep: .venv/ready
 	$(BIN)/python -m nashmd_jax.sweeps.run --config=$(CONFIG) --jobs=$(JOBS) \
 	  $(if $(WORKDIR),--workdir=$(WORKDIR)) $(FLAGS)
+
+settings: .venv/ready
+	$(BIN)/python -m nashmd_jax.main --config=configs/docstrings.py \
+	  --explain=all > docs/settings.md
 
 games: .venv/ready
 	$(BIN)/python -m figures.games

@@ -22,7 +22,7 @@ import jax
 import ml_collections
 from ml_collections import config_flags
 
-from nashmd_jax import jobs, mistakes
+from nashmd_jax import explain, jobs, mistakes
 from nashmd_jax import pipeline as pipeline_lib
 from nashmd_jax import workdir as workdir_lib
 from nashmd_jax.capacity import pod_check
@@ -78,6 +78,12 @@ REUSE = flags.DEFINE_list(
 TRIAL = flags.DEFINE_integer(
   "trial", None, "Number of the trial to run if the config is a sweep, from 0."
 )
+EXPLAIN = flags.DEFINE_string(
+  "explain",
+  None,
+  "Says what a setting is, such as nash.mixture, or each of a section, such as "
+  "nash, and runs nothing; all prints docs/settings.md.",
+)
 TOPOLOGY = flags.DEFINE_string(
   "topology", "v5e:4x4", "TPU slice of --stage=pod_check."
 )
@@ -110,6 +116,15 @@ def pipeline_of(
       f"--stage: got {stage!r}, expected all or one of {stages}"
     )
   return PIPELINES[name]
+
+
+def explained(name: str) -> str:
+  """What `--explain` says of a setting or a section of the config, or all."""
+  if name == "all":
+    pages = {name: one.declared() for name, one in PIPELINES.items()}
+    return explain.page(pages).rstrip()
+  settings = pipeline_of(CONFIG.value, "all").declared()
+  return explain.explain(settings, CONFIG.value.to_dict(), name)
 
 
 def default_workdir(config_flag: str) -> pathlib.Path:
@@ -270,6 +285,9 @@ def main(argv: list[str]) -> None:
   del argv
   logging.set_verbosity(logging.ERROR)
   try:
+    if EXPLAIN.value is not None:
+      print(explained(EXPLAIN.value))
+      return
     if STAGE.value == POD_CHECK:
       pipeline = pipeline_of(CONFIG.value, POD_CHECK)
       check = POD_CHECKS[CONFIG.value.pipeline]

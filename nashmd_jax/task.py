@@ -33,11 +33,13 @@ BASES = {"model": "base", "judge_model": "judge_base"}
 
 LORA = {
   "rank": declare.whole(
-    "r of low-rank adapters, which are trained in place of the parameters; 0 "
-    "trains the parameters themselves.",
+    "Rank of low-rank adapters, trained in place of the parameters; 0 trains "
+    "the parameters themselves.",
     least=0,
   ),
-  "alpha": declare.number("α: adapters count α / r times.", above=0, most=1e6),
+  "alpha": declare.number(
+    "α: adapters count α / rank times.", above=0, most=1e6
+  ),
   "targets": declare.several(
     declare.text("The matrices that are adapted, such as query and value."),
   ),

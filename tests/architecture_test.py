@@ -19,6 +19,7 @@ LAYERS = {
   "games": 1,
   "losses": 1,
   "pipeline": 2,
+  "explain": 2,
   "workdir": 2,
   "data": 2,
   "training": 2,
