@@ -7,6 +7,7 @@ it are in step_test.
 import functools
 import json
 import pathlib
+from unittest import mock
 
 from absl.testing import absltest, parameterized
 import grain
@@ -22,6 +23,7 @@ from nashmd_jax.training import (
   loop,
   metrics,
   optimizer,
+  programs,
   settings,
   sharding,
   state,
@@ -288,6 +290,53 @@ class LoopTest(parameterized.TestCase):
     self.assertEqual(metrics.means(rows), {"loss": 1.75})
     nothing = {"loss": arrays.Mean(jnp.float32(0), jnp.float32(0))}
     self.assertTrue(np.isnan(metrics.means([nothing])["loss"]))
+
+  def test_a_row_is_fetched_while_the_next_step_is_taken(self):
+    seen = []
+    compile_step, write = programs.compile_step, metrics.MetricWriter.write
+
+    def compiled(*args, **kwargs):
+      take = compile_step(*args, **kwargs)
+
+      def step(state, batch, following=None):
+        seen.append(f"step {int(state.step) + 1}")
+        return take(state, batch, following)
+
+      return step
+
+    def written(writer, step, row):
+      seen.append(f"row {step}")
+      return write(writer, step, row)
+
+    with (
+      mock.patch.object(programs, "compile_step", compiled),
+      mock.patch.object(metrics.MetricWriter, "write", written),
+    ):
+      train(self.create_tempdir().full_path, 8)
+    # Of step 4, which is saved, and of step 8 at once, of others behind the
+    # next step.
+    expected = [
+      "step 1", "step 2", "step 3", "row 2", "step 4", "row 4",
+      "step 5", "step 6", "step 7", "row 6", "step 8", "row 8",
+    ]  # fmt: skip
+    self.assertEqual(seen, expected)
+
+  def test_nothing_is_compiled_anew_behind_the_first_steps(self):
+    counts = []
+    for steps in (8, 32):
+      folder, compiled = self.create_tempdir().full_path, []
+
+      def listen(event, seconds, compiled=compiled, **kwargs):
+        del seconds, kwargs
+        if "backend_compile" in event:
+          compiled.append(event)
+
+      jax.monitoring.register_event_duration_secs_listener(listen)
+      jax.clear_caches()
+      train(folder, steps)
+      counts.append(len(compiled))
+    self.assertGreater(counts[0], 0)
+    self.assertEqual(counts[0], counts[1])
 
   def test_events_are_written(self):
     folder = pathlib.Path(self.create_tempdir().full_path)

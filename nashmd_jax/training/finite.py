@@ -5,7 +5,7 @@ there are too many, and said which records they were of.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -15,6 +15,31 @@ from nashmd_jax.training import metrics as metrics_lib
 from nashmd_jax.training import step as step_lib
 
 SHOWN = 16  # ids
+
+
+class Taken(NamedTuple):
+  """A step that was taken.
+
+  Attributes:
+    step: its number.
+    ids: of the examples that it was of.
+    metrics: still on the devices.
+  """
+
+  step: int
+  ids: Sequence[int]
+  metrics: Mapping[str, step_lib.Mean]
+
+  @classmethod
+  def of(
+    cls,
+    step: int,
+    batch: Mapping[str, np.ndarray],
+    metrics: Mapping[str, step_lib.Mean],
+  ) -> "Taken":
+    """Of a step on a batch."""
+    ids = batch.get("record_ids", batch.get("example_ids", ()))
+    return cls(step, ids, metrics)
 
 
 class Watch:
@@ -36,42 +61,33 @@ class Watch:
     """
     self._name, self._most = name, nonfinite_steps
     self._checkpointer = checkpointer
-    self._taken: list[tuple[int, Any]] = []
     self._in_a_row = 0
 
-  def note(self, step: int, batch: Mapping[str, np.ndarray]) -> None:
-    """Remembers which examples a step was of."""
-    ids = batch.get("record_ids", batch.get("example_ids", ()))
-    self._taken.append((step, ids))
-
-  def row(
-    self, window: Sequence[Mapping[str, step_lib.Mean]]
-  ) -> dict[str, float]:
-    """The row of metrics of the steps noted, see `metrics.means`.
+  def row(self, window: Sequence[Taken]) -> dict[str, float]:
+    """The row of metrics of some steps, see `metrics.means`.
 
     It has "left_out", a share of the updates, only where that is not 0.
 
     Args:
-      window: metrics of each of them, still on the devices.
+      window: each of them, in order.
     Raises: FloatingPointError at too many steps in a row that were left out.
     """
-    row = metrics_lib.means(window)
-    left_out = jax.device_get([one[step_lib.LEFT_OUT].total for one in window])
-    taken, self._taken = self._taken, []
-    for (step, ids), updates in zip(taken, left_out, strict=True):
+    row = metrics_lib.means([one.metrics for one in window])
+    left_out = [one.metrics[step_lib.LEFT_OUT].total for one in window]
+    for one, updates in zip(window, jax.device_get(left_out), strict=True):
       self._in_a_row = self._in_a_row + 1 if updates else 0
       if self._in_a_row == self._most:
-        self._stop(step, ids)
+        self._stop(one)
     if not row[step_lib.LEFT_OUT]:
       del row[step_lib.LEFT_OUT]
     return row
 
-  def _stop(self, step: int, ids: Any) -> None:
-    shown = ", ".join(str(int(one)) for one in ids[:SHOWN])
-    more = ", …" if len(ids) > SHOWN else ""
+  def _stop(self, last: Taken) -> None:
+    shown = ", ".join(str(int(one)) for one in last.ids[:SHOWN])
+    more = ", …" if len(last.ids) > SHOWN else ""
     raise FloatingPointError(
       f"{self._name}: loss or gradient was not finite in {self._in_a_row} "
       "steps in a row, which changed nothing; the last of them was step "
-      f"{step} on the examples [{shown}{more}], and "
+      f"{last.step} on the examples [{shown}{more}], and "
       f"{self._checkpointer.last_good()}"
     )

@@ -57,6 +57,9 @@ def train(
 ) -> dict[str, float]:
   """Trains to `steps`, from the latest checkpoint in `folder` if there is one.
 
+  A row of metrics is fetched once the next step is under way, but for one
+  that is saved or evaluated.
+
   Args:
     devices: where the state is stored, and how the step is run.
     name: shown in the progress bar and in errors.
@@ -123,7 +126,14 @@ def train(
       metrics_lib.Progress(name, start=start, total=steps, unit="step")
     )
     watch = finite.Watch(name, checkpointer, nonfinite_steps=nonfinite_steps)
-    window, evaluation, batch = [], {}, None
+    window, waits, evaluation, batch = [], None, {}, None
+
+    def write(step, window, further=dict):
+      row, found = watch.row(window), further()
+      writer.write(step, row | found)
+      progress.update(step, metrics_lib.note(row | found))
+      return found
+
     for step in range(start + 1, steps + 1):
       batch = next(batches) if batch is None else batch
       last = step == steps
@@ -136,20 +146,24 @@ def train(
         hold()
         seconds = time.monotonic() - began
         progress.begin(step, f"compiled its step in {seconds:.0f} s")
-      watch.note(step, batch)
-      window.append(metrics)
+      window.append(finite.Taken.of(step, batch, metrics))
       batch = following
+      if waits:
+        write(*waits)
+        waits = None
       if within:
         continue
-      row = watch.row(window)
-      window = []
-      if last or step % eval_every == 0:
-        evaluation = evaluate()
-        row |= evaluation
-      writer.write(step, row)
       stop = distributed.must_stop() and not last
+      judged = last or step % eval_every == 0
+      if not (judged or stop or step % save_every == 0):
+        waits, window = (step, window), []
+        continue
+      if judged:
+        evaluation = write(step, window, evaluate)
+      else:
+        write(step, window)
+      window = []
       checkpoints.save(checkpointer, step, state, batches, now=last or stop)
-      progress.update(step, metrics_lib.note(row))
       if stop:
         raise distributed.Preempted(f"{name}: saved at step {step}")
     if not steps and not start:
