@@ -63,6 +63,7 @@ class Own(NamedTuple):
   """Records that the user brings.
 
   Attributes:
+    place: dotted name of the setting that names the folder.
     folder: of their files.
     schema: of the files.
     setting: dotted name of the setting that names the schema.
@@ -70,6 +71,7 @@ class Own(NamedTuple):
     splits: that must be there.
   """
 
+  place: str
   folder: str
   schema: str
   setting: str
@@ -200,8 +202,16 @@ def _own(data) -> list[Own]:
 def _own_of(data) -> tuple[Own, Own]:
   """Records and comparisons, whose folders may be None."""
   return (
-    Own(data.records, data.schema, "data.schema", SUMMARISED, SPLITS),
     Own(
+      "data.records",
+      data.records,
+      data.schema,
+      "data.schema",
+      SUMMARISED,
+      SPLITS,
+    ),
+    Own(
+      "data.comparisons",
       data.comparisons,
       data.comparisons_schema,
       "data.comparisons_schema",
@@ -221,7 +231,7 @@ def _check_own(own: Own, findings: mistakes.Findings) -> None:
       f"{' or a '.join(own.kinds)}, expected one of {sorted(fitting)}, or your "
       "own as module:function"
     )
-  for paths in _files(own.folder, own.schema, own.splits).values():
+  for paths in _files(own).values():
     counts = []
     for path in paths:
       with findings.collect():
@@ -248,21 +258,19 @@ def _check_file(own: Own, path, kind: str | None) -> tuple[str | None, int]:
   return kind, count
 
 
-def _files(
-  folder: str, schema: str, splits: Sequence[str]
-) -> dict[str, list[epath.Path]]:
+def _files(own: Own) -> dict[str, list[epath.Path]]:
   """The files of each split, of which every one must be there."""
   findings, found = mistakes.Findings(), {}
-  for split in splits:
+  for split in own.splits:
     with findings.collect():
-      found[split] = lines.find_files(folder, split)
+      found[split] = lines.find_files(own.folder, split)
   findings.tell()
   absent = [f"{split}.jsonl" for split, paths in found.items() if not paths]
   if absent:
     others = f", nor {' or '.join(absent[1:])}" if absent[1:] else ""
     raise mistakes.Mistake(
-      f"{folder}/{absent[0]}: no such file{others}; expected JSON lines of "
-      f"{schema}"
+      f"{own.folder}/{absent[0]}: no such file{others}; expected JSON lines of "
+      f"{own.schema} ({own.place})"
     )
   return found
 
@@ -273,7 +281,7 @@ def _prepared_own(own: Own, workdir: pathlib.Path) -> Splits:
 
 def _own_files(own: Own, workdir: pathlib.Path) -> dict[str, Any]:
   """What makes the builder of the user's files."""
-  found = _files(own.folder, own.schema, own.splits)
+  found = _files(own)
   source = outside.source_hash(own.schema) or ""
   digest = hashlib.sha256(f"{own.schema}{source}".encode())
   for split, paths in found.items():

@@ -148,7 +148,11 @@ def _template(config, section) -> tuple[str, str] | None:
   if asked is None:
     return None
   if asked not in FROM_FOLDER:
-    return files.read_bytes(epath.Path(asked)).decode(errors="replace"), asked
+    try:
+      read = files.read_bytes(epath.Path(asked))
+    except mistakes.Mistake as mistake:
+      raise mistakes.Mistake(f"chat.template: {mistake}") from None
+    return read.decode(errors="replace"), asked
   found = None if folder is None else token_files.chat_template(folder)
   if found is None and asked == "folder":
     raise mistakes.Mistake(

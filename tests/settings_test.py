@@ -99,6 +99,21 @@ class RelationsTest(parameterized.TestCase):
       "nash.runs: 'written' is the name of another policy already",
     ),
     ({"raters.weights.brevity": 0.5}, "raters.weights: got .* that sum to 1"),
+    (
+      {"reward.template.prompt": ""},
+      "reward.template: has the slots .'first'.",
+    ),
+    (
+      {"model.pretrained": "absent"},
+      "model.pretrained: got 'absent', where th",
+    ),
+    ({"model.pretrained": "a" * 5000}, "model.pretrained: got 'aaa"),
+    ({"chat.template": "absent"}, "chat.template: absent: cannot be read"),
+    ({"data.records": "absent"}, "absent/train.jsonl: .* [(]data.records[)]"),
+    (
+      {"tournament.judges": ("reward-1000",)},
+      "tournament.judges: got 'reward-1",
+    ),
   )
   def test_what_does_not(self, changes, message):
     sentences = told(changes)

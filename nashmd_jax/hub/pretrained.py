@@ -84,9 +84,17 @@ def embedded(config: ml_collections.ConfigDict) -> int | None:
   sizes = [
     folders.load_config(place).vocab_size
     for place in places
-    if (place / folders.CONFIG).exists()
+    if _has_config(place)
   ]
   return min(sizes, default=None)
+
+
+def _has_config(place: epath.Path) -> bool:
+  """Whether a folder says what its model is."""
+  try:
+    return (place / folders.CONFIG).exists()
+  except OSError:  # no name that a folder could have
+    return False
 
 
 def random_folder(workdir: epath.PathLike, section: str) -> epath.Path:
@@ -172,6 +180,11 @@ def _of_folder(place, config, section) -> Any:
 
   Raises: ValueError that lists what else the config says of it and is not so.
   """
+  if not _has_config(place):
+    raise mistakes.Mistake(
+      f"{section}.pretrained: got {mistakes.quote(str(place))}, where there is "
+      f"no {folders.CONFIG}; name a model's folder, in the Hugging Face layout"
+    )
   said = _said(config, section)
   numerics = {key: said.pop(key) for key in _NUMERICS if key in said}
   found = folders.load_config(place, **numerics)
@@ -274,6 +287,8 @@ def check_positions(
   layout = config.layout
   longest = layout.prompt_buckets[-1] + layout.max_response
   for place in {given_folder(config, section) for section in SECTIONS} - {None}:
+    if not _has_config(place):
+      continue  # told where the model is made
     settings = config_json.text_settings(
       files.load_json(place / folders.CONFIG)
     )

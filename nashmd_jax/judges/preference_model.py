@@ -84,6 +84,15 @@ TEMPLATE = {
 }
 
 
+def check_slots(prompt: str, response: str, slots: Sequence[str]) -> None:
+  """Raises ValueError unless each slot stands once in one of two texts."""
+  named = re.findall(r"\{(\w+)\}", prompt + response)
+  if sorted(named) != sorted(slots):
+    raise ValueError(
+      f"template: has the slots {named}, expected each of {tuple(slots)} once"
+    )
+
+
 def make_template(
   encode: Callable[[str], list[int]],
   slots: Sequence[str],
@@ -109,11 +118,7 @@ def make_template(
   Raises: ValueError for other slots, or answers that differ in more than
     their last token.
   """
-  named = re.findall(r"\{(\w+)\}", prompt + response)
-  if sorted(named) != sorted(slots):
-    raise ValueError(
-      f"template: has the slots {named}, expected each of {tuple(slots)} once"
-    )
+  check_slots(prompt, response, slots)
 
   def pieces(text):
     parts = re.split(r"\{(\w+)\}", text)

@@ -248,7 +248,7 @@ SETTINGS = {
 NAMES = f"one of {', '.join(TABLE)}, or your own as module:function"
 STAGES = ("preference", "reward")
 # A judge that is trained, and its number among those trained alike.
-MEMBER = re.compile(r"(\w+)-([1-9]\d*)")
+MEMBER = re.compile(r"(\w+)-([1-9]\d{0,2})")
 
 
 def kind_of(stage: str) -> tuple[str, int]:

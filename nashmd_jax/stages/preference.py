@@ -183,6 +183,10 @@ def check(kind: str, config: Config, findings: mistakes.Findings) -> None:
   """Collects what is wrong with the section of a judge, and its data's."""
   section = config[kind]
   settings.check_together(kind, section, findings)
+  with findings.collect(kind, "."):
+    template = section.template
+    slots = judge_templates.SLOTS[kind]
+    preference_model.check_slots(template.prompt, template.response, slots)
   with findings.collect():
     if config.judge_model and section.start_from_sft:
       raise mistakes.Mistake(
