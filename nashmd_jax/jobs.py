@@ -96,6 +96,20 @@ def on_disk(workdir: pathlib.Path) -> Iterator[None]:
     raise mistakes.Fault(told) from error
 
 
+@contextlib.contextmanager
+def undone(place: Place) -> Iterator[None]:
+  """Leaves no workdir behind if a mistake is found before any job begins.
+
+  Data, tokenizer, folders of models and devices are looked at in the workdir,
+  where what they are made into stays: it is taken back by the process that
+  made it, so that the corrected command finds what the first one found.
+  """
+  with contextlib.ExitStack() as stack:
+    if distributed.is_first():
+      stack.enter_context(workdir_lib.undone(place.workdir))
+    yield
+
+
 def run(
   pipeline: pipeline_lib.Pipeline,
   config: Config,

@@ -149,6 +149,7 @@ def run(
   further = functools.partial(trials.claim, trial) if trial else lambda: None
   with (
     jobs.on_disk(place.workdir),
+    jobs.undone(place),
     jobs.claimed(config, place, further),
   ):
     if jax.config.jax_compilation_cache_dir is None:

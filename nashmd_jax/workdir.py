@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 import time
 import traceback
 from typing import Any
@@ -55,6 +56,48 @@ def claim(workdir: pathlib.Path, config: Any) -> None:
       f"{workdir}: cannot be a workdir ({error.strerror}); choose another "
       "--workdir"
     ) from None
+
+
+@contextlib.contextmanager
+def undone(workdir: pathlib.Path) -> Iterator[None]:
+  """Leaves nothing behind of a block that ends in a mistake.
+
+  A workdir that was there before is left as it is, and so is one in which a
+  job has begun or that another run owns.
+  """
+  absent, fresh = [], False
+  with contextlib.suppress(OSError):  # of what can be no workdir
+    absent = [one for one in (workdir, *workdir.parents) if not one.exists()]
+    fresh = bool(absent) or not any(workdir.iterdir())
+  try:
+    yield
+  except mistakes.Mistake:
+    owned = (workdir / owner.NAME).exists()
+    if fresh and workdir.is_dir() and not owned and not _has_begun(workdir):
+      _clear(workdir, absent)
+    raise
+
+
+def _has_begun(workdir: pathlib.Path) -> bool:
+  """Whether a job of its own has; links are to what others have done."""
+  keys = (*workdir.glob(f"*/{KEY}"), *workdir.glob(f"*/*/{KEY}"))
+  own = any(
+    not key.parent.is_symlink() and not key.parent.parent.is_symlink()
+    for key in keys
+  )
+  return own or (workdir / FAILED).exists()
+
+
+def _clear(workdir: pathlib.Path, absent: Iterable[pathlib.Path]) -> None:
+  """Empties a workdir; removes it, and folders above it, if it made them."""
+  for one in workdir.iterdir():
+    if one.is_dir() and not one.is_symlink():
+      shutil.rmtree(one, ignore_errors=True)
+    else:
+      one.unlink(missing_ok=True)
+  with contextlib.suppress(OSError):  # another run has come to be in it
+    for folder in absent:
+      folder.rmdir()
 
 
 def make_key(

@@ -319,6 +319,7 @@ class MistakesTest(absltest.TestCase):
         self.assertIn(message, out.stderr)
         self.assertNotIn("Traceback", out.stderr)
         self.assertLen(out.stderr.strip().splitlines(), 1)
+        self.assertFalse((folder / name).exists())
 
   def test_every_fault_is_named_in_one_go(self):
     folder = pathlib.Path(self.create_tempdir().full_path)
