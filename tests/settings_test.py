@@ -4,7 +4,7 @@ from absl.testing import absltest, parameterized
 import numpy as np
 
 from configs import docstrings, worlds
-from nashmd_jax import declare, mistakes, models, pipeline
+from nashmd_jax import declare, main, mistakes, models, pipeline
 from nashmd_jax.judges import raters
 from nashmd_jax.models import decoder_config, t5
 from nashmd_jax.models import settings as model_settings
@@ -119,6 +119,18 @@ class RelationsTest(parameterized.TestCase):
     sentences = told(changes)
     self.assertRegex(sentences[0], f"^{message}")
 
+  def test_a_number_for_a_whole_one_in_a_run(self):
+    changes = {"nash.kl_coef": 1, "nash.runs.nash_md": {"kl_coef": 0.5}}
+    self.assertEqual(told(changes), [])
+    config = docstrings.get_config("tiny").unlock()
+    del config.nash.kl_coef
+    config.nash.kl_coef = 1
+    config.nash.runs.nash_md = {"kl_coef": 0.5}
+    config.nash.runs.rlhf.kl_coef = 0.5
+    for name in ("nash_md", "rlhf"):
+      section = settings.run_section(config.lock(), name)
+      self.assertEqual(section.kl_coef, 0.5)
+
   def test_of_worlds(self):
     config = worlds.get_config("tiny")
     made = worlds_stage.PIPELINE
@@ -170,6 +182,12 @@ class RelationsTest(parameterized.TestCase):
 
 
 class DeclaredTest(absltest.TestCase):
+  def test_no_section_is_declared_twice(self):
+    for made in main.PIPELINES.values():
+      tops = [*made.settings, *(n for s in made.stages for n in s.settings)]
+      self.assertLen(set(tops), len(tops))
+      self.assertEqual(set(tops), set(made.declared()))
+
   def test_of_a_model_all_fields_of_both_kinds(self):
     fields = {*t5.T5Config._fields, *decoder_config.DecoderConfig._fields}
     self.assertEqual(set(model_settings.SIZES), fields - {"vocab_size"})

@@ -76,7 +76,11 @@ def run_section(config: ml_collections.ConfigDict, name: str) -> Section:
     raise mistakes.Mistake(
       f"nash.runs.{name}: sets {', '.join(lacking)}, which nash does not have"
     )
-  section.update(changes)
+  try:
+    section.update(changes)
+  except TypeError:  # a share of 0.5 for one of 1, which is a number too
+    with section.ignore_type():
+      section.update(changes)
   return section
 
 
