@@ -177,7 +177,7 @@ class RecordTest(absltest.TestCase):
       raise RuntimeError("the cause")
 
     stage = pipeline.Stage(
-      name="a", keys={}, check=None, jobs=lambda config: ["a"],
+      name="a", settings={}, check=None, jobs=lambda config: ["a"],
       needs=lambda config, job: [], reads=lambda config, job: {}, run=run,
     )  # fmt: skip
     line = pipeline.Pipeline([stage], {}, None, lambda *_: {}, "report")

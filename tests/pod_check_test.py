@@ -38,6 +38,8 @@ def made(
   """A tiny config, and its task on eight devices."""
   config = tiny_runs.config("t5")
   with config.unlocked():
+    config.tokenizer.vocab_size = 264  # bytes and special tokens
+  with config.unlocked():
     config.nash.runs.update(runs or {})
     config.tournament.policies = ("sft", *policies)
     config.tournament.judges = ("raters",)
@@ -287,7 +289,7 @@ class CheckTest(parameterized.TestCase):
     with self.assertRaises(mistakes.Mistake) as raised:
       pod_check.check_config(text.PIPELINE, config.lock(), "v5e", print)
     self.assertRegex(
-      str(raised.exception), "(?s)batch_size: got 0.*kl_coef: got -1"
+      str(raised.exception), "(?s)kl_coef: got -1.*batch_size: got 0"
     )
 
   def test_rows_that_a_slice_cannot_share(self):
