@@ -86,8 +86,6 @@ def check(config: ml_collections.ConfigDict) -> None:
     file it names the first bad row.
   """
   findings = mistakes.Findings()
-  with findings.collect():
-    check_whose(config.data)
   for own in _own(config.data):
     with findings.collect():
       _check_own(own, findings)

@@ -70,7 +70,7 @@ class CompoundTest(parameterized.TestCase):
     (
       "ensemble",
       dict(members=("a", "b"), rule="lower", deviations=-1.0),
-      "a number from 0",
+      "from 0 to",
     ),
     ("penalised", dict(judge="a", log_odds=-0.1), "log_odds: got -0.1"),
     ("penalised", dict(judge="a", log_odds=float("nan")), "log_odds: got nan"),

@@ -92,7 +92,7 @@ class CheckTest(parameterized.TestCase):
       "model.family: got 'rnn'",
       "nash.runs.a.samples: got 0, expected a whole number of 1 or more",
       "nash.runs.b.samples: got 0",
-      "nash.runs.a.kl_coef: got -1.0, expected a number from 0 to 1000000",
+      "nash.runs.a.kl_coef: got -1.0, expected a number from 0 to",
       "nash.runs.b.loss: got ''",
     ):
       self.assertIn(message, found)

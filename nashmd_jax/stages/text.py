@@ -73,6 +73,8 @@ def check(config: Config, findings: mistakes.Findings) -> None:
   with findings.collect():
     pretrained.check_positions(config, findings)
   with findings.collect():
+    texts.check_whose(config.data)
+  with findings.collect():
     texts.check(config)
   with findings.collect():
     tokenization.check_trained(config)
