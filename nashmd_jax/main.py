@@ -142,7 +142,7 @@ def run(
 ) -> None:
   """Runs what is not done yet of one stage or of all; of a trial, if given."""
   pipeline = pipeline_of(config, stage)
-  pipeline_lib.check(pipeline, config)
+  distributed.together(lambda: pipeline_lib.check(pipeline, config))
   if stage == CHECK:
     print(f"nothing is wrong with it; jobs: {', '.join(pipeline.jobs(config))}")
     return

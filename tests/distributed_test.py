@@ -197,6 +197,21 @@ class OnFirstTest(parameterized.TestCase):
       self.assertEqual(raised.exception.sentences, error.sentences)
 
 
+class TogetherTest(absltest.TestCase):
+  def test_what_fails_in_one_process_fails_in_all(self):
+    def work():
+      raise mistakes.Mistake("a mistake")
+
+    with mock.patch.object(distributed, "anywhere", lambda flag: True):
+      with self.assertRaisesRegex(mistakes.Mistake, "a mistake"):
+        distributed.together(work)
+      with self.assertRaisesRegex(mistakes.Fault, "another process"):
+        distributed.together(lambda: 1)
+    self.assertEqual(distributed.together(lambda: 1), 1)
+    with self.assertRaises(mistakes.Mistake):
+      distributed.together(work)
+
+
 class AllSeeTest(absltest.TestCase):
   def test_a_disk_of_its_own_holds_no_mark_of_another_host(self):
     ours, theirs = (

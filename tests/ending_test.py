@@ -93,6 +93,21 @@ except ending.Preempted as stopped:
     process.send_signal(signal.SIGINT)
     self.assertEqual(self.end(process), (130, "stopped on SIGINT\n"))
 
+  def test_a_signal_that_was_ignored_stays_so(self):
+    process = self.spawn("""
+import signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+ending.listen()
+print("up", flush=True)
+while not ending.asked():
+  time.sleep(0.01)
+raise SystemExit(ending.status())
+""")
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGTERM)
+    self.assertEqual(self.end(process)[0], 75)
+
   def test_a_thread_that_hangs_is_not_waited_for(self):
     process = self.spawn("""
 threading.Thread(target=time.sleep, args=(600,)).start()

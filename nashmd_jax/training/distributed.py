@@ -220,6 +220,25 @@ def on_first(work: Callable[[], Any]) -> Any:
   return outcome["value"]
 
 
+def together(work: Callable[[], Any]) -> Any:
+  """Does host-only work in every process; if it fails in one, in all.
+
+  Returns: what it returned here.
+  Raises: what it raised here; a Fault where it raised elsewhere.
+  """
+  raised = None
+  try:
+    found = work()
+  except Exception as error:
+    raised = error
+  failed = anywhere(raised is not None)
+  if raised is not None:
+    raise raised
+  if failed:
+    raise mistakes.Fault("another process of this run has failed")
+  return found
+
+
 def _told(error: BaseException) -> tuple[str, Sequence[str]]:
   """The name of the first of `KINDS` that an error is, and its sentences."""
   if isinstance(error, OSError):

@@ -55,9 +55,12 @@ def listen() -> None:
   """From here on signals ask for a save; see the top.
 
   In the main thread; again after something else may have taken the signals.
+  What the process was started to ignore, as a shell has it ignore SIGINT in the
+  background, it ignores.
   """
   for number in STATUS:
-    signal.signal(number, _on_signal)
+    if signal.getsignal(number) is not signal.SIG_IGN:
+      signal.signal(number, _on_signal)
   if _Asked.told is None:
     heard, _Asked.told = os.pipe()
     os.set_blocking(_Asked.told, False)
