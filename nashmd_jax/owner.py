@@ -29,7 +29,8 @@ OVER = (
   f"its {NAME} is gone: another process of this run has failed, or the workdir "
   "was removed"
 )
-TRIES = 100  # to be the one that takes over
+# To be the one that takes over, for longer than `LIMIT`; seconds in between.
+TRIES, PAUSE = 1500, 0.05
 
 
 class Ownership:
@@ -126,7 +127,8 @@ def take(
         f"{_span(time.time() - found.get('began', time.time()))}; wait until "
         "it has ended, stop it, or choose another --workdir"
       )
-    _remove(path, found)
+    if _replace(path, found, mine):
+      return Ownership(folder, token, beats=True, lost=lost)
   raise mistakes.Mistake(f"{path}: could not be taken over; remove it by hand")
 
 
@@ -241,17 +243,25 @@ def _now(folder: pathlib.Path) -> float:
     mark.unlink()
 
 
-def _remove(path: pathlib.Path, dead: dict[str, Any]) -> None:
-  """Removes the file of a dead run, and no other that is there by now."""
-  aside = path.with_name(f".{NAME}-{uuid.uuid4().hex}")
-  try:
-    path.rename(aside)
-  except FileNotFoundError:
-    return
-  if _load(aside) != dead:
+def _replace(path: pathlib.Path, dead: dict[str, Any], text: str) -> bool:
+  """Puts a file in the place of a dead run's; one process of all succeeds.
+
+  It does so under a second file, which one process at a time can make, so that
+  what it has seen of the first is still so.
+  """
+  guard = path.with_name(f".{NAME}-taken")
+  if not _create(guard, text):
     with contextlib.suppress(OSError):
-      os.link(aside, path)
-  aside.unlink()
+      if _now(path.parent) - _touched(guard) > LIMIT:  # its maker was killed
+        guard.unlink()
+    time.sleep(PAUSE)
+    return False
+  with contextlib.suppress(FileNotFoundError):
+    if _load(path) == dead:
+      os.replace(guard, path)
+      return True
+  guard.unlink(missing_ok=True)
+  return False
 
 
 def _who(found: dict[str, Any]) -> str:
