@@ -5,6 +5,7 @@ import numpy as np
 from scipy import stats
 
 from nashmd_jax.evaluation import win_rates
+from tests import coverage
 
 ROWS = [{"id": str(i), "prompt": f"p{i}", "response": "r"} for i in range(10)]
 
@@ -16,48 +17,58 @@ def length_judge(rows, responses, opponents):
 
 
 class IntervalTest(parameterized.TestCase):
+  def by_hand(self, mean, votes, prompts, side):
+    """Midway between Wilson's end with Student's t and Jeffreys' of votes."""
+    out = stats.t.ppf(0.975, prompts - 1)
+    roots = np.roots([1 + out**2 / votes, -2 * mean - out**2 / votes, mean**2])
+    ends = stats.beta.ppf(
+      [0.025, 0.975], mean * votes + 0.5, (1 - mean) * votes + 0.5
+    )
+    return (sorted(roots)[side] + ends[side]) / 2
+
   def test_no_win_in_ten(self):
-    # (α/2)^(1/n) by hand: high = 1 - .025^(1/10) = .3085.
     rate, low, high = win_rates.win_rate_interval(np.zeros(10), 0.95)
     self.assertEqual((rate, low), (0.0, 0.0))
-    self.assertAlmostEqual(high, 1 - 0.025**0.1)
+    self.assertAlmostEqual(high, self.by_hand(0.0, 10, 10, 1))
+    _, low, high = win_rates.win_rate_interval(np.ones(10), 0.95)
+    self.assertEqual(high, 1.0)
+    self.assertAlmostEqual(low, self.by_hand(1.0, 10, 10, 0))
 
-  def test_whole_wins_are_clopper_pearson(self):
+  def test_votes_count_as_they_are(self):
     wins = np.array([1.0] * 7 + [0.0] * 3)
-    _, low, high = win_rates.win_rate_interval(wins, 0.95)
-    self.assertAlmostEqual(low, stats.beta.ppf(0.025, 7, 4))
-    self.assertAlmostEqual(high, stats.beta.ppf(0.975, 8, 3))
+    _, *ends = win_rates.win_rate_interval(wins, 0.95)
+    for side, end in enumerate(ends):
+      self.assertAlmostEqual(end, self.by_hand(0.7, 10, 10, side))
 
-  def test_fractions_are_rounded_outwards(self):
-    rate, low, high = win_rates.win_rate_interval(np.full(10, 0.55), 0.95)
+  def test_prompts_that_are_all_alike_are_no_point(self):
+    rate, *ends = win_rates.win_rate_interval(np.full(10, 0.55), 0.95)
     self.assertAlmostEqual(rate, 0.55)
-    self.assertAlmostEqual(low, stats.beta.ppf(0.025, 5, 6))
-    self.assertAlmostEqual(high, stats.beta.ppf(0.975, 7, 4))
+    for side, end in enumerate(ends):  # φ = 1 / 10
+      self.assertAlmostEqual(end, self.by_hand(0.55, 100, 10, side))
 
-  def test_coverage_is_at_least_nominal(self):
-    rng = np.random.default_rng(0)
-    hits = 0
-    for _ in range(400):
-      scores = rng.beta(0.6, 0.4, size=50)
-      _, low, high = win_rates.win_rate_interval(scores, 0.95)
-      hits += low <= 0.6 <= high
-    self.assertGreaterEqual(hits, 380)
+  def test_probabilities_count_as_more_votes(self):
+    rates = np.array([0.4, 0.6] * 50)  # φ = (100 · 0.01 / 0.25 + 1) / 100
+    _, *ends = win_rates.win_rate_interval(rates, 0.95)
+    for side, end in enumerate(ends):
+      self.assertAlmostEqual(end, self.by_hand(0.5, 2000, 100, side))
+
+  def test_one_prompt_says_next_to_nothing(self):
+    _, low, high = win_rates.win_rate_interval(np.array([0.7]), 0.95)
+    self.assertLess(low, 0.1)
+    self.assertGreater(high, 0.9)
+
+  @parameterized.parameters(*coverage.WORLDS)
+  def test_coverage(self, name):
+    world = coverage.WORLDS[name]
+    held, width = coverage.measure(world, draws=2000, seed=0)
+    self.assertBetween(held, 0.93, 0.97)
+    if 0.1 < world.rate < 0.9:
+      self.assertLess(width, 1.05)
 
   @parameterized.parameters(np.nan, 1.5, -0.1)
   def test_what_is_no_probability_is_named(self, odd):
     with self.assertRaisesRegex(ValueError, f"got {odd} at 1"):
       win_rates.win_rate_interval(np.array([0.5, odd]), 0.95)
-
-  @parameterized.parameters(1.0, 0.05)
-  def test_coverage_where_prompts_repeat(self, spread):
-    rng, prompts = np.random.default_rng(0), np.repeat(np.arange(20), 10)
-    hits = 0
-    for _ in range(400):
-      scores = rng.beta(spread, spread, size=20)[prompts]
-      means = win_rates.by_prompt(scores, prompts)
-      _, low, high = win_rates.win_rate_interval(means, 0.95)
-      hits += low <= 0.5 <= high
-    self.assertGreaterEqual(hits, 380)
 
 
 class PlayTest(parameterized.TestCase):

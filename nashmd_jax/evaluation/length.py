@@ -46,9 +46,9 @@ def at_equal_length(
   Where all are equally long this is the mean of `win_prob`, but for λ. Where
   the difference is the same in every record, and not 0, nothing tells length
   from quality. The interval is the percentile one over `RESAMPLES` draws of
-  the prompts, each with all of its records, with s as it is. Where all prompts
-  agree their draws agree too: it is then too narrow, which the Clopper-Pearson
-  one of the win rate is not.
+  the prompts, see `clusters.interval`, each with all of its records, with s as
+  it is; of one prompt it is [0, 1]. Where all prompts agree their draws agree
+  too: it is then too narrow, which the one of the win rate is not.
 
   Args:
     win_prob: f64[N] p in [0, 1], votes or probabilities.
@@ -76,9 +76,11 @@ def at_equal_length(
   seen, won = np.split(table, 2, axis=1)
   intercept, _ = fit(seen, won, feature)
   rates = special.expit(intercept)
-  tail = (1 - confidence) / 2
-  low, high = np.quantile(rates[1:], [tail, 1 - tail])
-  return float(rates[0]), float(low), float(high)
+  known = len(np.unique(prompts))
+  if known < 2:
+    return float(rates[0]), 0.0, 1.0
+  low, high = clusters.interval(rates[1:], known, confidence)
+  return float(rates[0]), low, high
 
 
 def fit(

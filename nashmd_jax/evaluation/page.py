@@ -51,7 +51,7 @@ $judges_style</style></head><body><main>
 <section><h2>Win rates</h2>
 <p>Probability that the response of the policy in the row is preferred to that
 of the policy in the column, over $prompts held-out prompts, every pair judged
-in both orders. Small print: $confidence Clopper-Pearson interval.</p>
+in both orders. Small print: $confidence interval over prompts.</p>
 $matrices
 $chosen
 $words

@@ -5,7 +5,7 @@ import itertools
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from nashmd_jax.data import records
 from nashmd_jax.evaluation import length
@@ -15,19 +15,28 @@ from nashmd_jax.judges import scorers
 def win_rate_interval(
   win_prob: np.ndarray, confidence: float
 ) -> tuple[float, float, float]:
-  """Mean win probability and an exact (Clopper-Pearson) interval.
+  """Mean win probability of independent prompts and an interval of it.
 
-  A prompt with win probability p counts as p of a win, and the sum is rounded
-  outwards to whole wins: for scores in [0, 1], which vary less than votes of
-  the same mean, the interval is on the wide side.
+    n = N / φ,  φ = (Σ (x − m)² / (m (1 − m)) + 1) / N, at most 1
+
+  m is the mean of the N prompts and φ how much they vary beside votes of 0 or 1
+  of the same mean, as if one more prompt had been such a vote: they say as much
+  as n votes. Each end is midway between Wilson's with Student's t and Jeffreys'
+  of so many votes; near 0 and 1 one is short where the other is long. With
+  probabilities it is as wide as Student's, and of prompts that are all alike it
+  is no point. In simulations it holds the truth in 93 to 97 % of draws at 95 %
+  (tests/coverage.py). Where one prompt in fifty is far from all others, it
+  takes more than a hundred of them to see it, whatever the interval.
 
   Args:
     win_prob: f64[N], one value for each independent prompt.
     confidence: level of the two-sided interval, 0.95 for one.
   Returns: (mean, low, high); of no prompt (½, 0, 1), all that can be said.
   Raises: ValueError for what is no probability.
+  Source: Brown, Cai and DasGupta 2001, for both; Kish 1965, for φ.
   """
-  if not len(win_prob):
+  count = len(win_prob)
+  if not count:
     return 0.5, 0.0, 1.0
   odd = ~((win_prob >= 0) & (win_prob <= 1))
   if odd.any():
@@ -35,15 +44,24 @@ def win_rate_interval(
       f"win_prob: got {win_prob[odd][0]} at {np.argmax(odd)}, expected "
       "probabilities between 0 and 1"
     )
-  wins, count = float(np.sum(win_prob)), len(win_prob)
-
-  def interval(k):
-    return stats.binomtest(k, count).proportion_ci(confidence, method="exact")
-
-  # Rounding in the sum must not move a whole number of wins to the next one.
-  low = interval(int(np.floor(wins + 1e-9))).low
-  high = interval(int(np.ceil(wins - 1e-9))).high
-  return wins / count, float(low), float(high)
+  mean = float(np.clip(np.mean(win_prob), 0, 1))
+  vote, of_votes = mean * (1 - mean), 1.0
+  if vote > 0:
+    spread = float(np.sum(np.square(win_prob - mean)))
+    of_votes = min(1.0, (spread / vote + 1) / count)
+  votes = count / of_votes
+  tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
+  out = special.stdtrit(max(1, count - 1), tails[1])
+  wide = out**2 / votes
+  middle = (mean + wide / 2) / (1 + wide)
+  half = np.sqrt(wide * (vote + wide / 4)) / (1 + wide)
+  won, lost = mean * votes + 0.5, (1 - mean) * votes + 0.5
+  low, high = special.betaincinv(won, lost, tails)
+  low, high = (middle - half + low) / 2, (middle + half + high) / 2
+  # A side that never wins, or always, has an end there; so has rounding.
+  low = min(low, mean) if mean > 0 else 0.0
+  high = max(high, mean) if mean < 1 else 1.0
+  return mean, float(max(0.0, low)), float(min(1.0, high))
 
 
 def prompt_numbers(rows: Sequence[records.Record]) -> np.ndarray:

@@ -1,0 +1,89 @@
+"""How often a 95 % interval of a win rate holds the truth, and its width."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from nashmd_jax.evaluation import win_rates
+
+Draw = Callable[[np.random.Generator, int], np.ndarray]
+CONFIDENCE = 0.95
+
+
+class World(NamedTuple):
+  """Where win rates are drawn from.
+
+  Attributes:
+    rate: the true one.
+    prompts: N of a tournament.
+    records: of each prompt.
+    draw: (rng, N) -> f64[N], the win rate of each prompt.
+    votes: whether a record is a vote of that rate, or the rate itself.
+  """
+
+  rate: float
+  prompts: int
+  records: int
+  draw: Draw
+  votes: bool
+
+
+def _same(rate: float) -> Draw:
+  return lambda rng, count: np.full(count, rate)
+
+
+def _evenly(rng, count):
+  return rng.uniform(size=count)
+
+
+def _nearly_sure(rng, count):
+  return rng.beta(0.05, 0.05, size=count)
+
+
+def _low(rng, count):
+  return rng.beta(0.1, 4.9, size=count)
+
+
+def _high(rng, count):
+  return 1 - _low(rng, count)
+
+
+WORLDS = {
+  "200 prompts, votes": World(0.5, 200, 1, _same(0.5), True),
+  "20 prompts, votes": World(0.5, 20, 1, _same(0.5), True),
+  "200 prompts, votes, rate .02": World(0.02, 200, 1, _same(0.02), True),
+  "200 prompts, votes, rate .98": World(0.98, 200, 1, _same(0.98), True),
+  "20 prompts, votes, rate .02": World(0.02, 20, 1, _same(0.02), True),
+  "200 prompts, rates spread evenly": World(0.5, 200, 1, _evenly, False),
+  "20 prompts, rates spread evenly": World(0.5, 20, 1, _evenly, False),
+  "200 prompts, a judge nearly sure": World(0.5, 200, 1, _nearly_sure, False),
+  "200 prompts, rates about .02": World(0.02, 200, 1, _low, False),
+  "200 prompts, rates about .98": World(0.98, 200, 1, _high, False),
+  "40 prompts 5 times": World(0.5, 40, 5, _evenly, False),
+  "20 prompts 10 times": World(0.5, 20, 10, _evenly, False),
+  "20 prompts 10 times, votes": World(0.5, 20, 10, _evenly, True),
+  "40 prompts 5 times, votes": World(0.5, 40, 5, _evenly, True),
+}
+
+
+def measure(world: World, *, draws: int, seed: int) -> tuple[float, float]:
+  """The share of intervals that hold the truth, and how wide they are.
+
+  Returns: the share; the mean width over that of the Student-t intervals of the
+    means of the prompts.
+  """
+  rng, held, width, student = np.random.default_rng(seed), 0, 0.0, 0.0
+  which = np.repeat(np.arange(world.prompts), world.records)
+  out = stats.t.ppf((1 + CONFIDENCE) / 2, world.prompts - 1)
+  for _ in range(draws):
+    found = world.draw(rng, world.prompts)[which]
+    if world.votes:
+      found = rng.binomial(1, found).astype(np.float64)
+    means = win_rates.by_prompt(found, which)
+    _, low, high = win_rates.win_rate_interval(means, CONFIDENCE)
+    held += low <= world.rate <= high
+    width += high - low
+    student += 2 * out * np.std(means, ddof=1) / np.sqrt(world.prompts)
+  return held / draws, width / student
