@@ -26,6 +26,14 @@ everywhere() {
   say "${tpu[@]}" ssh "$NAME" --zone="$ZONE" --worker=all --command="$1"
 }
 
+# The files that git knows or does not ignore, as they are here.
+pack() {
+  git -C "$root" ls-files --cached --others --exclude-standard -z |
+    while IFS= read -r -d '' file; do
+      if [[ -e $root/$file ]]; then printf '%s\0' "$file"; fi
+    done | tar --directory="$root" --null --files-from=- -czf "$1"
+}
+
 case $step in
 create)
   spot=()
@@ -36,7 +44,12 @@ create)
 setup)
   archive=$(mktemp --suffix=.tar.gz)
   trap 'rm -f "$archive"' EXIT
-  say git -C "$root" archive --output="$archive" HEAD
+  changed=$(git -C "$root" status --short)
+  if [[ -n $changed ]]; then
+    printf 'sent as they are here, not as in the last commit:\n%s\n' \
+      "$changed" >&2
+  fi
+  say pack "$archive"
   say "${tpu[@]}" scp "$archive" "$NAME:nashmd.tar.gz" --zone="$ZONE" \
     --worker=all
   # The runtime's own Python can be older than 3.11.

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 
 from absl.testing import absltest, parameterized
 import yaml
@@ -59,9 +60,48 @@ class ScriptsTest(parameterized.TestCase):
     out = tpu_vm(*arguments, NAME="n", ZONE="z", **env)
     self.assertEqual(out.returncode, 0, msg=out.stderr)
     for line in out.stdout.splitlines()[:1]:
-      self.assertStartsWith(line, "+ g")
+      self.assertStartsWith(line, "+ ")
     for part in parts:
       self.assertIn(part, out.stdout)
+
+  def test_tpu_vm_ships_the_files_as_they_are(self):
+    root = pathlib.Path(self.create_tempdir().full_path) / "a repository"
+    (root / "launch").mkdir(parents=True)
+    script = root / "launch" / "tpu_vm.sh"
+    shutil.copy(LAUNCH / "tpu_vm.sh", script)
+    (root / ".gitignore").write_text("out/\n")
+    (root / "gone.py").write_text("")
+    (root / "config.py").write_text("steps = 1\n")
+    git = ["git", "-C", root, "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
+      subprocess.run([*git, *command], check=True)
+    (root / "config.py").write_text("steps = 2\n")
+    (root / "own config.py").write_text("steps = 3\n")
+    (root / "out").mkdir()
+    (root / "out" / "large").write_text("")
+    (root / "gone.py").unlink()
+    fake = root / "out" / "gcloud"  # keeps what would be sent
+    fake.write_text(
+      "#!/bin/bash\nif [[ $4 == scp ]]; then\n"
+      'cp "$5" "$(dirname "$0")/sent"\nfi\n'
+    )
+    fake.chmod(0o755)
+    path = f"{fake.parent}:{os.environ['PATH']}"
+    out = subprocess.run(
+      [script, "setup"],
+      env={"PATH": path, "NAME": "n", "ZONE": "z"},
+      capture_output=True,
+      text=True,
+    )
+    self.assertEqual(out.returncode, 0, msg=out.stderr)
+    for name in ("config.py", "own config.py", "gone.py"):
+      self.assertIn(name, out.stderr)
+    with tarfile.open(fake.parent / "sent") as sent:
+      self.assertCountEqual(
+        sent.getnames(),
+        [".gitignore", "config.py", "launch/tpu_vm.sh", "own config.py"],
+      )
+      self.assertEqual(sent.extractfile("config.py").read(), b"steps = 2\n")
 
   def test_tpu_vm_runs_the_same_command_on_every_host(self):
     config = "--config.tournament.policies=('sft', 'nash_md')"
@@ -140,9 +180,19 @@ class ClusterFilesTest(absltest.TestCase):
 
   def test_jobset_restarts_what_the_contract_says(self):
     self.assertEqual(self.jobset["apiVersion"], "jobset.x-k8s.io/v1alpha2")
-    (rule,) = self.jobset["spec"]["failurePolicy"]["rules"]
+    mistake, rule = self.jobset["spec"]["failurePolicy"]["rules"]
     self.assertEqual(rule["action"], "RestartJobSetAndIgnoreMaxRestarts")
-    exits, taken = self.job["podFailurePolicy"]["rules"]
+    self.assertEqual(mistake["action"], "FailJobSet")
+    self.assertEqual(
+      mistake["onJobFailureReasons"], rule["onJobFailureReasons"]
+    )
+    of_user, exits, taken = self.job["podFailurePolicy"]["rules"]
+    self.assertEqual(of_user["onExitCodes"]["values"], [2])
+    # As Kubernetes ends the message of a job that a rule has failed.
+    (pattern,) = mistake["onJobFailureMessagePatterns"]
+    for index, ends in enumerate((True, False, False)):
+      told = f"failed with exit code 2 matching FailJob rule at index {index}"
+      self.assertEqual(bool(re.search(pattern, told)), ends)
     self.assertEqual(
       exits["onExitCodes"]["values"], [distributed.EXIT_PREEMPTED, 143]
     )
