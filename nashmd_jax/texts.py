@@ -337,3 +337,7 @@ def _prepare(builder: Builder) -> None:
     f"data: {builder.info.full_name} {counts}, content hash "
     f"{builder.info.metadata['content_hash'][:12]}"
   )
+  left_out = builder.info.metadata.get("left_out_of_all")
+  if left_out:
+    told = ", ".join(f"{n:,} {why}" for why, n in sorted(left_out.items()))
+    print(f"data: left out of what was found: {told}")

@@ -91,6 +91,20 @@ class CollectTest(absltest.TestCase):
     plot = (self.workdir / "collect" / "plot.png").stat().st_size
     self.assertGreater(plot, 5000)
 
+  def test_scores_that_are_not_finite_are_counted_and_in_no_mean(self):
+    for trial in self.trials:
+      seed, first = trial.config.seed, not trial.config.nash.mixture
+      loss = float("nan") if first or seed == 1 else 1.0 + seed
+      finish(trial.folder, 0.5, loss=loss)
+    results, table, _ = self.collect()
+    none, two = (one["scores"]["sft/eval/loss"] for one in results["groups"])
+    self.assertEqual((none["values"], none["not_finite"]), ([], 3))
+    self.assertIsNone(none["mean"])
+    self.assertEqual((two["values"], two["not_finite"]), ([1.0, 3.0], 1))
+    self.assertEqual(two["mean"], 2.0)
+    self.assertIn("| 0.0 | 0 of 3, 3 not finite |", table)
+    self.assertIn("| 0.5 | 2 of 3, 1 not finite | 2 |", table)
+
   def test_what_is_not_finished_is_listed_and_enters_no_mean(self):
     finish(self.trials[0].folder, 0.4, 1.0)
     finish(self.trials[1].folder, 0.6, 3.0)

@@ -1,5 +1,6 @@
 """Docstring filters, splits, tokenizer, and batches that resume."""
 
+import collections
 import functools
 import pathlib
 import sys
@@ -96,7 +97,15 @@ class DocstringsTest(parameterized.TestCase):
     }.items():
       (root / name).parent.mkdir(parents=True, exist_ok=True)
       (root / name).write_text(text)
-    found = docstrings.find_records((root,), ())
+    (root / "pkg/short.py").write_text(
+      'def f():\n  """Sort the items of a list by key.\n\n  Fast."""\n'
+    )
+    left_out = collections.Counter()
+    found = docstrings.find_records((root,), (), left_out)
+    self.assertEqual(
+      left_out,
+      {"file that is no Python": 1, "seen before": 3, "short body": 1},
+    )
     self.assertEqual(
       [module for module, _ in found], ["other.four"] * 2 + ["pkg.one"] * 1
     )

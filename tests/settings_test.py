@@ -174,11 +174,20 @@ class RelationsTest(parameterized.TestCase):
   def test_candidates_of_the_data_alone(self):
     rows = [small_records.record(number) for number in range(4)]
     population = raters.make_population(**docstrings.get_config().raters)
-    drawn = comparisons.draw_comparisons(
+    drawn, left_out = comparisons.draw_comparisons(
       None, population, {}, rows, pairs_per_prompt=2, votes_per_pair=3,
       samples_per_prompt=0, batch_size=4, temperature=1.0, seed=(0, 0),
     )  # fmt: skip
     self.assertLen(drawn, 8)
+    self.assertEqual(left_out, {"samples": 0, "empty": 0, "repeated": 0})
+
+  def test_samples_that_are_no_candidates_are_counted(self):
+    rows = [{"response": "a"}, {"response": "b"}, {"response": "c"}]
+    samples = [["", "a", "x"], ["x", "x", "x"], ["y", "z", ""]]
+    self.assertEqual(
+      comparisons.count_left_out(rows, samples),
+      {"samples": 9, "empty": 2, "repeated": 3},
+    )
 
 
 class DeclaredTest(absltest.TestCase):

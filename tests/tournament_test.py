@@ -143,6 +143,16 @@ class PlayTest(parameterized.TestCase):
     np.testing.assert_allclose(found, expected)
     self.assertAlmostEqual(found[0], rate)
     self.assertAlmostEqual(table["judged"], known / 10)
+    self.assertEqual(table["not_judged"], 10 - known)
+    self.assertEqual(table["prompts"], [[10, known], [known, 10]])
+    told = win_rates.told_not_judged(table)
+    if known == 8:
+      self.assertEqual(
+        told,
+        "2 pairs (20.0%) were not judged and count nowhere; the win rate of "
+        "fewest prompts rests on 8",
+      )
+    self.assertEqual(bool(told), known < 10)
     self.assertAlmostEqual(table["order_gap"], 0.0)
 
 

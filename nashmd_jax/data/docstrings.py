@@ -7,6 +7,7 @@ carries its own content hash.
 """
 
 import ast
+import collections
 from collections.abc import Iterator
 import functools
 import hashlib
@@ -115,15 +116,22 @@ def source_roots() -> tuple[pathlib.Path, ...]:
 
 
 def find_records(
-  roots: tuple[pathlib.Path, ...], packages: tuple[str, ...]
+  roots: tuple[pathlib.Path, ...],
+  packages: tuple[str, ...],
+  left_out: collections.Counter[str] | None = None,
 ) -> list[tuple[str, records.Record]]:
   """All kept records under the roots as (module, summary record), in order.
 
   Only the named top-level packages are read, or all if none is named. A
   summary or a body that was seen before is dropped wherever it stands, so
   that no text is in two modules.
+
+  Args:
+    roots, packages: see above.
+    left_out: receives how many files and definitions are, by reason.
   """
   found, seen = [], set()
+  left_out = collections.Counter() if left_out is None else left_out
   for root in roots:
     for path in sorted(root.rglob("*.py")):
       relative = path.relative_to(root)
@@ -135,11 +143,14 @@ def find_records(
       try:
         definitions = list(documented(path.read_text(encoding="utf-8")))
       except (SyntaxError, ValueError, OSError, RecursionError, MemoryError):
+        left_out["file that is no Python"] += 1
         continue
       for signature, summary, body in definitions:
         prompt = f"{signature}: {body}"
         texts = {summary.lower(), body.lower()}
-        if texts & seen or fault(prompt, body, summary):
+        wrong = "seen before" if texts & seen else fault(prompt, body, summary)
+        if wrong:
+          left_out[wrong] += 1
           continue
         seen |= texts
         key = hashlib.sha256(f"{module}\n{prompt}".encode()).hexdigest()[:16]
@@ -176,7 +187,8 @@ class Docstrings(tfds.core.GeneratorBasedBuilder):
 
   @functools.cached_property
   def _found(self) -> list[tuple[str, records.Record]]:
-    return find_records(self._roots, self._packages)
+    self._left_out: collections.Counter[str] = collections.Counter()
+    return find_records(self._roots, self._packages, self._left_out)
 
   def _info(self) -> tfds.core.DatasetInfo:
     return tfds.core.DatasetInfo(
@@ -197,6 +209,7 @@ class Docstrings(tfds.core.GeneratorBasedBuilder):
     del dl_manager
     content = json.dumps(self._found).encode()
     self.info.metadata["content_hash"] = hashlib.sha256(content).hexdigest()
+    self.info.metadata["left_out_of_all"] = dict(self._left_out)
     self.info.metadata["python"] = sys.version.split()[0]
     splits = ("train", "validation", "test")
     for split in splits:

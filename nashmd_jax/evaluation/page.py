@@ -87,6 +87,7 @@ def make_page(
     confidence=f"{results['confidence']:.0%}",
     matrices="".join(
       f"<h3>{_title(table)}</h3>"
+      + _not_judged(table)
       + _matrix(results["policies"], table)
       + _at_equal_length(results["policies"], table)
       for table in judges.values()
@@ -105,6 +106,11 @@ def make_page(
 
 def _title(table: Mapping[str, Any]) -> str:
   return html.escape(table["title"][:1].upper() + table["title"][1:])
+
+
+def _not_judged(table: Mapping[str, Any]) -> str:
+  told = win_rates.told_not_judged(table)
+  return told and f"<p>{told}.</p>"
 
 
 def _headline(results) -> str:

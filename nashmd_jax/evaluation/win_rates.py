@@ -103,20 +103,20 @@ def play(
     between: called before every pair of policies; may end the play.
   Returns: "win_rate", "low", "high": [M, M] lists, row against column;
     "at_equal_length": the same, see `length`; "order_gap", the mean
-    |P(a ≻ b) + P(b ≻ a) − 1|; and "judged", the share of pairs it judged.
+    |P(a ≻ b) + P(b ≻ a) − 1|; "prompts": [M, M], how many a win rate rests
+    on; "judged", the share of pairs judged, "not_judged", how many are not.
   """
   names = list(responses)
   prompts = prompt_numbers(rows)
   words = {name: length.count_words(responses[name]) for name in names}
   table = np.full((2, 3, len(names), len(names)), 0.5)
-  gaps, judged = [], []
+  gaps, judged = [], {}
   for i, j in itertools.combinations(range(len(names)), 2):
     between()
     first, second = responses[names[i]], responses[names[j]]
-    forward = judge(rows, first, second)
-    backward = judge(rows, second, first)
+    forward, backward = judge(rows, first, second), judge(rows, second, first)
     known = np.isfinite(forward) & np.isfinite(backward)
-    judged.append(np.mean(known))
+    judged[i, j] = known
     if known.any():
       gaps.append(np.mean(np.abs(forward + backward - 1)[known]))
     win_prob = 0.5 * (forward + 1 - backward)
@@ -141,8 +141,40 @@ def play(
   return raw | {
     "at_equal_length": equal,
     "order_gap": float(np.mean(gaps)) if gaps else 0.0,
-    "judged": float(np.mean(judged)) if judged else 1.0,
+    **_counts(judged, prompts, len(names)),
   }
+
+
+def _counts(
+  judged: Mapping[tuple[int, int], np.ndarray], prompts: np.ndarray, size: int
+) -> dict[str, Any]:
+  """What the win rates of `play` rest on.
+
+  Args:
+    judged: bool[N] for each pair of policies.
+    prompts: [N], what tells prompts apart.
+    size: M.
+  """
+  rests = np.full((size, size), len(np.unique(prompts)))
+  for (i, j), known in judged.items():
+    rests[i, j] = rests[j, i] = len(np.unique(prompts[known]))
+  every = list(judged.values())
+  return {
+    "prompts": rests.tolist(),
+    "judged": float(np.mean(every)) if every else 1.0,
+    "not_judged": int(np.sum(np.logical_not(every))) if every else 0,
+  }
+
+
+def told_not_judged(table: Mapping[str, Any]) -> str:
+  """What to say of pairs that a judge did not judge; empty if there is none."""
+  if not table["not_judged"]:
+    return ""
+  fewest = min(min(row) for row in table["prompts"])
+  return (
+    f"{table['not_judged']} pairs ({1 - table['judged']:.1%}) were not judged "
+    f"and count nowhere; the win rate of fewest prompts rests on {fewest}"
+  )
 
 
 def against(

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from nashmd_jax import declare, mistakes, pipeline, texts
+from nashmd_jax import declare, files, mistakes, pipeline, texts
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import records
 from nashmd_jax.judges import raters
@@ -61,7 +61,7 @@ def draw_comparisons(
   batch_size: int,
   temperature: float,
   seed: tuple[int, int],
-) -> list[records.Record]:
+) -> tuple[list[records.Record], dict[str, int]]:
   """Comparisons of candidate summaries of each record.
 
   Args:
@@ -74,6 +74,8 @@ def draw_comparisons(
     batch_size: prompts sampled at a time.
     temperature: of the samples.
     seed: of samples, pairs and votes: the run's and the split's.
+  Returns: comparison records, and what of the samples was left out; see
+    `count_left_out`.
   """
   samples: list[list[str]] = [[] for _ in source]
   if samples_per_prompt:
@@ -98,7 +100,25 @@ def draw_comparisons(
       votes=votes_per_pair,
       rng=rng,
     )
-  return drawn
+  return drawn, count_left_out(source, samples)
+
+
+def count_left_out(
+  source: list[records.Record], samples: list[list[str]]
+) -> dict[str, int]:
+  """Samples of the policy that are no candidates, by reason.
+
+  Returns: "samples", all of them; "empty"; "repeated", which equal another
+    sample of their prompt or the summary of its record.
+  """
+  empty = repeated = 0
+  for row, own in zip(source, samples, strict=True):
+    written = [text for text in own if text]
+    empty += len(own) - len(written)
+    repeated += 1 + len(written) - len({row["response"], *written})
+  return {
+    "samples": sum(map(len, samples)), "empty": empty, "repeated": repeated
+  }  # fmt: skip
 
 
 def _candidates(source, samples, rng) -> list[list[str]]:
@@ -125,7 +145,7 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, Any]:
     path = workdir / job / f"{split}.jsonl"
     if not distributed.on_first(path.exists):
       sets = sets or start_sets(task, workdir)
-      drawn = draw_comparisons(
+      drawn, left_out = draw_comparisons(
         task,
         population,
         sets,
@@ -133,9 +153,21 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, Any]:
         seed=(config.seed, number),
         **config.comparisons.drawing,
       )
+      told = path.with_name(f"{split}_left_out.json")
+      distributed.on_first(functools.partial(files.save_json, told, left_out))
       distributed.on_first(functools.partial(records.save_records, path, drawn))
+      _tell(split, left_out)
     counts[split] = len(records.load_records(path, "comparison"))
   return counts
+
+
+def _tell(split: str, left_out: Mapping[str, int]) -> None:
+  if left_out["empty"] or left_out["repeated"]:
+    print(
+      f"{NAME}: {split}: of {left_out['samples']:,} responses of the policy "
+      f"{left_out['empty']:,} are empty and {left_out['repeated']:,} repeat "
+      "another candidate of their prompt; they are compared with nothing"
+    )
 
 
 def load(config: Config, workdir: pathlib.Path) -> Comparisons:

@@ -130,6 +130,10 @@ def _print_against_start(results) -> None:
       f"tournament: {results['records']} records of {results['prompts']} "
       "prompts; records of one prompt count as one"
     )
+  for name, found in results["judges"].items():
+    told = win_rates.told_not_judged(found)
+    if told:
+      print(f"tournament: {name}: {told}")
   judge = next(iter(results["judges"]))
   title = results["judges"][judge]["title"]
   for name in results["policies"]:

@@ -7,6 +7,7 @@ reached and why it ended, and enters no mean.
 
 from collections.abc import Mapping, Sequence
 import json
+import math
 import pathlib
 from typing import Any, NamedTuple
 
@@ -173,7 +174,8 @@ def aggregate(rows: Sequence[Row]) -> list[Row]:
   Args:
     rows: as `state` returns them.
   Returns: rows of "settings", "trials" (how many the sweep has), and
-    "scores": by name, "values" of the finished ones, "mean", "low", "high".
+    "scores": by name, "values" of the finished ones that are finite, "mean",
+    "low", "high" of those, and "not_finite", how many are not.
   """
   groups = {}
   for row in rows:
@@ -184,16 +186,24 @@ def aggregate(rows: Sequence[Row]) -> list[Row]:
     scores = {}
     for name in names:
       values = [row["scores"][name] for row in members if name in row["scores"]]
-      mean, low, high = interval(values, CONFIDENCE)
+      finite = [value for value in values if math.isfinite(value)]
       scores[name] = {
-        "values": values, "mean": mean, "low": low, "high": high
-      }  # fmt: skip
+        "values": finite,
+        "not_finite": len(values) - len(finite),
+        **_summary(finite),
+      }
     found.append({
       "settings": members[0]["settings"],
       "trials": len(members),
       "scores": scores,
     })  # fmt: skip
   return found
+
+
+def _summary(values: Sequence[float]) -> dict[str, float | None]:
+  """Mean and interval; None of no value."""
+  ends = interval(values, CONFIDENCE) if values else (None, None, None)
+  return dict(zip(("mean", "low", "high"), ends, strict=True))
 
 
 def _count(rows: Sequence[Row]) -> str:
@@ -232,7 +242,8 @@ def table(
     "## Scores",
     "",
     f"Mean over the seeds and its {CONFIDENCE:.0%} Student-t interval; n "
-    f"finished trials have the score. With one there is no interval.",
+    f"finished trials have the score as a finite number. With one there is no "
+    "interval.",
     "",
   ]
   head = ["n", "mean", f"{CONFIDENCE:.0%} interval"]
@@ -263,7 +274,9 @@ def _settings(row: Row) -> dict[str, Any]:
 def _cells(score: Row | None, planned: int) -> list[str]:
   count = len(score["values"]) if score else 0
   shown = f"{count} of {planned}" if count < planned else f"{count}"
-  if score is None:
+  if score and score["not_finite"]:
+    shown += f", {score['not_finite']} not finite"
+  if score is None or score["mean"] is None:
     return [shown, NONE, NONE]
   ends = NONE
   if score["low"] is not None:

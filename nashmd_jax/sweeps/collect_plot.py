@@ -114,11 +114,15 @@ def _draw(panel, groups, name, axis_name) -> None:
 def _draw_line(panel, points, colour, label, joined) -> None:
   """The groups of one line: places of mean and of dots, and the score."""
   x, _, scores = zip(*points, strict=True)
-  means = [score["mean"] for score in scores]
+  means = [
+    float("nan") if score["mean"] is None else score["mean"] for score in scores
+  ]
   style = "o-" if joined else "o"
   panel.plot(x, means, style, color=colour, ms=5, lw=1.2, label=label)
   for place, dots, score in points:
     mean, low, high = (score[key] for key in ("mean", "low", "high"))
+    if mean is None:  # none of its values is finite
+      continue
     if low is None:
       panel.plot(place, mean, "o", color=colour, mfc="white", ms=5)
       continue
