@@ -5,7 +5,7 @@ import contextlib
 import functools
 import pathlib
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from nashmd_jax import files, mistakes, owner
 from nashmd_jax import pipeline as pipeline_lib
@@ -132,17 +132,20 @@ def run(
     raise mistakes.Mistake(
       f"--stage: nothing in this config needs {stage}; leave it out"
     )
-  keys = make_keys(pipeline, config, workdir)
+  facts = pipeline.prepare(config, workdir)  # data and tokenizer are there now
+  keys = make_keys(pipeline, config, facts)
   wanted = dict.fromkeys(
     need for job in chosen for need in (*jobs[job].needs(config, job), job)
   )
   looked_at = {job: keys[job] for job in wanted}
   distributed.on_first(functools.partial(_look, config, place, looked_at))
-  ran = [
-    job
-    for job in chosen
-    if _run_if_needed(config, place, jobs[job], job, keys[job])
-  ]
+  ran: list[str] = []
+  for job in chosen:
+    as_before = functools.partial(
+      _check_facts, pipeline, config, workdir, job, facts if ran else None
+    )
+    if _run_if_needed(config, place, jobs[job], job, keys[job], as_before):
+      ran.append(job)
   if not ran:
     print("all is done already")
   page = workdir / pipeline.page
@@ -153,18 +156,37 @@ def run(
 def make_keys(
   pipeline: pipeline_lib.Pipeline,
   config: Config,
-  workdir: pathlib.Path,
+  facts: Mapping[str, Any],
 ) -> Keys:
-  """The key of every job, once data and tokenizer are there."""
-  facts = pipeline.prepare(config, workdir)
+  """The key of every job, with what `pipeline.prepare` has found."""
   keys: dict[str, workdir_lib.Key] = {}
   for job, stage in pipeline.jobs(config).items():
     keys[job] = workdir_lib.make_key(
       stage.reads(config, job),
-      {name: facts[name] for name in stage.facts},
+      {name: facts[name] for name in stage.facts if facts[name] is not None},
       {need: keys[need] for need in stage.needs(config, job)},
     )
   return keys
+
+
+def _check_facts(
+  pipeline: pipeline_lib.Pipeline,
+  config: Config,
+  workdir: pathlib.Path,
+  job: str,
+  before: Mapping[str, Any] | None,
+) -> None:
+  """Raises Mistake for what is no longer as it was for the jobs before."""
+  if before is None or pipeline.look is None:
+    return
+  now = pipeline.look(config, workdir)
+  changed = [name for name, fact in before.items() if now[name] != fact]
+  if changed:
+    raise mistakes.Mistake(
+      f"{job}: {' and '.join(changed)} changed while the jobs before it ran, "
+      "which read other contents; put the files back as they were, and the "
+      "same command goes on"
+    )
 
 
 def _look(config, place: Place, keys) -> None:
@@ -180,7 +202,9 @@ def _look(config, place: Place, keys) -> None:
   )
 
 
-def _run_if_needed(config, place, stage: pipeline_lib.Stage, job, key) -> bool:
+def _run_if_needed(
+  config, place, stage: pipeline_lib.Stage, job, key, as_before
+) -> bool:
   """Runs a job unless it is done, here or meanwhile by another trial."""
   workdir = place.workdir
 
@@ -196,6 +220,7 @@ def _run_if_needed(config, place, stage: pipeline_lib.Stage, job, key) -> bool:
         "stages"
       )
   distributed.stop_if_asked()
+  as_before()
   with contextlib.ExitStack() as stack:
     if place.store is not None and stage.shared:
       hold = functools.partial(_hold, stack, place, job, key)

@@ -59,8 +59,11 @@ class Pipeline(NamedTuple):
     settings: of sections that several stages read, see `Stage.settings`.
     check: of those, see `Stage.check`.
     prepare: (config, workdir) -> facts by name that results depend on and that
-      no setting tells, such as a hash of the data. Makes what all stages read.
+      no setting tells, such as a hash of the data; None for what is not there.
+      Makes what all stages read.
     page: what to open when all is done, relative to the workdir.
+    look: (config, workdir) -> the same facts as they are now, once prepared;
+      None where no stage reads what others may change.
   """
 
   stages: Sequence[Stage]
@@ -68,6 +71,7 @@ class Pipeline(NamedTuple):
   check: Callable[[Config, mistakes.Findings], None]
   prepare: Callable[[Config, pathlib.Path], Mapping[str, Any]]
   page: str
+  look: Callable[[Config, pathlib.Path], Mapping[str, Any]] | None = None
 
   def jobs(self, config: Config) -> dict[str, Stage]:
     """All jobs that the config names, in order, and the stage of each."""

@@ -142,6 +142,12 @@ def load_chat(
   return messages.Chat(render, config.chat.system, config.chat.user)
 
 
+def chat_text(config: ml_collections.ConfigDict, section: str) -> str | None:
+  """The chat template of "model" or "judge_model"; None for text as it is."""
+  found = _template(config, section)
+  return found and found[0]
+
+
 def _template(config, section) -> tuple[str, str] | None:
   """The chat template of a model, and where it is from."""
   asked, folder = config.chat.template, pretrained.given_folder(config, section)
@@ -212,10 +218,7 @@ def digest(
     path: of the tokenizer's file.
     tokenizer: the same, loaded.
   """
-  templates = [
-    found and found[0]
-    for found in (_template(config, one) for one in pretrained.SECTIONS)
-  ]
+  templates = [chat_text(config, one) for one in pretrained.SECTIONS]
   ids = tokenizer.eos_ids, tokenizer.start_ids, tokenizer.close_ids
   told = files.digest([*ids, *templates]).encode()
   return hashlib.sha256(files.read_bytes(path) + told).hexdigest()
@@ -243,6 +246,35 @@ def check_folders(config: ml_collections.ConfigDict, path: epath.Path) -> None:
           path, own, setting=f"config.{section}.pretrained"
         )
   findings.tell()
+
+
+def told_otherwise(
+  config: ml_collections.ConfigDict, path: epath.Path
+) -> list[str]:
+  """What the folder of the policy says otherwise than the config, which holds.
+
+  Args:
+    config: of the run.
+    path: the tokenizer.json of the run.
+  """
+  folder = pretrained.given_folder(config, "model")
+  if folder is None:
+    return []
+  said, own = [], folder / "tokenizer.json"
+  if own != path and own.exists() and not tokenizer_lib.same(path, own):
+    said.append(
+      f"text is read with {path} (tokenizer.file), which parts it otherwise "
+      f"than {own}"
+    )
+  names = token_files.names(folder)
+  for key in ("eos_token", "bos_token"):
+    ours, theirs = config.tokenizer[key], names.get(key)
+    if None not in (ours, theirs) and ours != theirs:
+      said.append(
+        f"tokenizer.{key} is {mistakes.quote(ours)}, and {folder} says "
+        f"{mistakes.quote(theirs)}"
+      )
+  return said
 
 
 def _train_tokenizer(path, settings, trained_on) -> None:

@@ -1,6 +1,5 @@
 """A run from folders and people's comparisons to folders, and its mistakes."""
 
-import functools
 import json
 import pathlib
 
@@ -163,8 +162,8 @@ class ExportTest(absltest.TestCase):
       folder / "mixed",
       {"policy": 0.75, "reference": 0.25},
       sets,
-      functools.partial(
-        peft.save_adapter, config=made, alpha=4.0, base=str(folder / "base")
+      lambda place, adapters, others: peft.save_adapter(
+        place, adapters, made, alpha=4.0, base=str(folder / "base")
       ),
     )
     found = export.load_deployed(folder / "mixed", on_one_device)
@@ -191,7 +190,7 @@ class ExportTest(absltest.TestCase):
     lane = opponents.deployed_lane(mixture, deploy="mixture", steps=4)
     folder = pathlib.Path(self.create_tempdir().full_path) / "nash_md"
 
-    def save(place, params):
+    def save(place, params, others):
       folders.save_pretrained(
         place,
         params,

@@ -205,6 +205,20 @@ def _check_known(loaded, special, embedded, path) -> None:
       )
 
 
+def same(path: epath.PathLike, other: epath.PathLike) -> bool:
+  """Whether two files part text alike; how they cut it is not looked at."""
+  found = [_load(epath.Path(one)) for one in (path, other)]
+  for one in found:
+    one.no_truncation()
+    one.no_padding()
+  return found[0].to_str() == found[1].to_str()
+
+
+def names_of(path: epath.PathLike, ids: Sequence[int]) -> list[str]:
+  """The names of ids in a tokenizer.json."""
+  return [str(name) for name in map(_load(epath.Path(path)).id_to_token, ids)]
+
+
 def check_same_ids(
   path: epath.PathLike, other: epath.PathLike, *, setting: str
 ) -> None:

@@ -7,6 +7,7 @@ safetensors only; folders may be local or remote.
 
 from collections.abc import Callable, Iterator, Mapping
 import functools
+import hashlib
 import json
 import math
 from typing import Any, NamedTuple
@@ -35,6 +36,7 @@ CONFIG = "config.json"
 # What a folder of adapters has in place of a model; it is read first.
 ADAPTERS = ("adapter_config.json", "adapter_model.safetensors")
 MAX_FILE_BYTES = 5 * 10**9
+PROBES = 64  # pieces of a file by which it is known again
 # What else a folder holds that goes with the weights.
 GENERATION = "generation_config.json"
 BESIDE = (
@@ -108,6 +110,25 @@ def load_pretrained(
   )
 
 
+def fingerprint(folder: epath.PathLike) -> str:
+  """A hash by which the weights of a folder are known again.
+
+  Of config.json, of the name, place and shape of every tensor, and of
+  `PROBES` pieces of every file: weights that were trained further differ in
+  all of them, and a large folder is not read through.
+  """
+  folder = epath.Path(folder)
+  found = hashlib.sha256(files.read_bytes(folder / CONFIG))
+  tensors = weights.load_headers(folder)
+  for name, one in sorted(tensors.items()):
+    told = [name, one.path.name, one.start, list(one.shape), str(one.dtype)]
+    found.update(json.dumps(told).encode())
+  for path in sorted({one.path for one in tensors.values()}):
+    for piece in safetensors.probe(path, PROBES):
+      found.update(piece)
+  return found.hexdigest()
+
+
 def load_tensors(
   names: Mapping[tensor_names.Path, tensor_names.Name],
   shapes: Params,
@@ -135,6 +156,7 @@ def save_pretrained(
   settings: Mapping[str, Any],
   beside: epath.PathLike | None,
   max_file_bytes: int,
+  others: Mapping[str, bytes | None] | None = None,
 ) -> None:
   """Writes a folder that transformers and vLLM load.
 
@@ -149,6 +171,8 @@ def save_pretrained(
       but for the ids of tokens that `settings` says otherwise.
     max_file_bytes: weights are split into files of at most this size, but
       for tensors that are larger.
+    others: contents of further files by name, in place of what is copied; None
+      for one that is not to be there.
   Raises: ValueError for an architecture that no family has.
   """
   folder = epath.Path(folder)
@@ -165,6 +189,7 @@ def save_pretrained(
   save_json(folder / GENERATION, {**generation, **told})
   if beside is not None and epath.Path(beside) != folder:
     _copy_beside(epath.Path(beside), folder)
+  save_others(folder, others or {})
   settings["torch_dtype"] = str(leaves["embedding",].dtype)
   save_json(folder / CONFIG, settings)
 
@@ -186,9 +211,21 @@ def clear(folder: epath.Path) -> None:
 
 def _copy_beside(source: epath.Path, folder: epath.Path) -> None:
   """Copies what goes with the weights; nothing of another model stays."""
-  for name in BESIDE:
-    if (source / name).exists():
-      safetensors.save_bytes(folder / name, [(source / name).read_bytes()])
+  there = {name: source / name for name in BESIDE}
+  save_others(
+    folder,
+    {
+      name: path.read_bytes() if path.exists() else None
+      for name, path in there.items()
+    },
+  )
+
+
+def save_others(folder: epath.Path, others: Mapping[str, bytes | None]) -> None:
+  """Writes files by name, or takes those away that are not to be there."""
+  for name, content in others.items():
+    if content is not None:
+      safetensors.save_bytes(folder / name, [content])
     elif distributed.is_first():
       (folder / name).unlink(missing_ok=True)
 

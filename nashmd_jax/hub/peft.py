@@ -1,6 +1,6 @@
 """Adapters as a folder that the peft library loads beside its base."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from etils import epath
@@ -51,6 +51,7 @@ def save_adapter(
   *,
   alpha: float,
   base: str,
+  others: Mapping[str, bytes | None] | None = None,
 ) -> None:
   """Writes adapter_model.safetensors and adapter_config.json.
 
@@ -60,6 +61,7 @@ def save_adapter(
     config: the architecture they adapt.
     alpha: α.
     base: name or folder of the model they adapt, as peft is to find it.
+    others: see `folders.save_pretrained`.
   """
   folder = epath.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
@@ -67,6 +69,7 @@ def save_adapter(
   names = adapter_names(config, adapters)
   leaves = {path: tensor_names.at(adapters, path) for path in names}
   safetensors.save_file(folder / WEIGHTS, *tensor_names.spread(names, leaves))
+  folders.save_others(folder, others or {})
   modules = {name.template.split(".")[-3] for name in names.values()}
   encoder_decoder = isinstance(config, t5.T5Config)
   folders.save_json(

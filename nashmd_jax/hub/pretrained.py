@@ -148,6 +148,15 @@ def settings(config: ml_collections.ConfigDict, section: str) -> dict[str, Any]:
   return pipeline.flat(pipeline.plain(found), section)
 
 
+def facts(config: ml_collections.ConfigDict) -> dict[str, str | None]:
+  """A hash of what the folder of each model holds; None for no such folder."""
+  places = {section: given_folder(config, section) for section in SECTIONS}
+  return {
+    section: None if place is None else folders.fingerprint(place)
+    for section, place in places.items()
+  }
+
+
 def load_start(
   config: ml_collections.ConfigDict,
   workdir: epath.PathLike,

@@ -20,6 +20,7 @@ from nashmd_jax.training import distributed
 MAX_HEADER = 100_000_000
 POINTER = b"version "  # as the files begin that git-lfs leaves
 BLOCK = 2**26  # bytes compared at a time
+PIECE = 2**12  # bytes of a probe
 NAMES = {
   "BF16": jnp.bfloat16,
   "F16": np.float16,
@@ -117,6 +118,16 @@ def same(one: Tensor, other: Tensor) -> bool:
         return False
       left -= size
   return True
+
+
+def probe(path: epath.Path, count: int) -> Iterable[bytes]:
+  """Pieces of a file, evenly spread; the whole of a small one."""
+  with path.open("rb") as file:
+    end = file.seek(0, 2)
+    for number in range(count):
+      start, stop = (end * one // count for one in (number, number + 1))
+      file.seek(start)
+      yield file.read(min(PIECE, stop - start))
 
 
 def load_file(path: epath.Path) -> dict[str, np.ndarray]:

@@ -24,7 +24,7 @@ def names(folder: epath.PathLike) -> dict[str, str]:
   """
   found = {}
   for file in (NAMES, SETTINGS):
-    for key, value in _load(folder, file).items():
+    for key, value in load(folder, file).items():
       name = value.get("content") if isinstance(value, Mapping) else value
       if key.endswith("_token") and isinstance(name, str):
         found[key] = name
@@ -33,7 +33,7 @@ def names(folder: epath.PathLike) -> dict[str, str]:
 
 def starts_with_bos(folder: epath.PathLike) -> bool:
   """Whether the folder asks for BOS before a text."""
-  return _load(folder, SETTINGS).get("add_bos_token") is True
+  return load(folder, SETTINGS).get("add_bos_token") is True
 
 
 def end_ids(folder: epath.PathLike) -> list[int]:
@@ -43,7 +43,7 @@ def end_ids(folder: epath.PathLike) -> list[int]:
   """
   folder = epath.Path(folder)
   for file in (folders.GENERATION, folders.CONFIG):
-    settings = _load(folder, file)
+    settings = load(folder, file)
     if file == folders.CONFIG:
       settings = config_json.text_settings(settings)
     found = settings.get("eos_token_id")
@@ -70,7 +70,7 @@ def chat_template(folder: epath.PathLike) -> tuple[str, str] | None:
     text = files.read_bytes(folder / TEMPLATE).decode(errors="replace")
     return text, str(folder / TEMPLATE)
   for file in (TEMPLATES, SETTINGS):
-    found = _load(folder, file).get("chat_template")
+    found = load(folder, file).get("chat_template")
     if isinstance(found, list):
       found = {one["name"]: one["template"] for one in found}.get("default")
     if isinstance(found, str):
@@ -83,7 +83,11 @@ def chat_template(folder: epath.PathLike) -> tuple[str, str] | None:
   return None
 
 
-def _load(folder: epath.PathLike, file: str) -> dict[str, Any]:
+def load(folder: epath.PathLike, file: str) -> dict[str, Any]:
+  """What one of a folder's files says; nothing if it is not there.
+
+  Raises: Mistake for a file that cannot be read.
+  """
   path = epath.Path(folder) / file
   if not path.exists():
     return {}

@@ -10,6 +10,7 @@ made of.
 
 from collections.abc import Callable, Mapping
 import functools
+import json
 import pathlib
 from typing import Any, NamedTuple
 
@@ -36,11 +37,11 @@ from nashmd_jax.hub import (
   pretrained,
 )
 from nashmd_jax.models import lora
-from nashmd_jax.stages import policies, sft
+from nashmd_jax.stages import beside_weights, policies, sft
 from nashmd_jax.training import distributed
 
 Config = pipeline.Config
-Save = Callable[[epath.Path, Any], None]
+Save = Callable[[epath.Path, Any, beside_weights.Files], None]
 NAME = "export"
 FORMS = ("whole", "peft")
 SETTINGS = {
@@ -53,6 +54,7 @@ SETTINGS = {
   ),
 }
 MIXTURE, ORIGIN = "mixture.json", "origin.json"
+TOLD = {ORIGIN, beside_weights.CARD}  # of a mixture as a whole
 # Of a config.json, what tells how the folder itself was written.
 OURS = (
   "dtype",
@@ -83,37 +85,42 @@ class Deployed(NamedTuple):
 def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, str]:
   """Writes a folder for each of `config.export.policies`, and where it is."""
   task = task_lib.load_task(config, workdir)
-  save = _adapters(task)
-  if config.export.form == "whole":
-    save = _whole(task, beside=_tokenizer_folder(config, workdir, task))
-  written = {}
+  save = _whole(task) if config.export.form == "whole" else _adapters(task)
+  tokenizer, _ = tokenization.load_tokenizer(config, workdir, task.splits)
+  written: dict[str, str] = {}
   for name in config.export.policies:
     lane = policies.deployed_lane(config, name)
     place = workdir / policies.policy_job(config, name)
     sets = policies.load_sets(task, lane, place, workdir / sft.NAME)
     folder = workdir / job / name
-    save_deployed(folder, lane, sets, save)
     jobs = dict.fromkeys([sft.NAME, policies.policy_job(config, name)])
     origin = {one: workdir_lib.origin(workdir, one) for one in jobs}
-    folders.save_json(epath.Path(folder) / ORIGIN, origin)
+    others, said = beside_weights.make_files(
+      config, task, tokenizer, name, lane=lane, origin=origin
+    )
+    others[ORIGIN] = (json.dumps(origin, indent=1) + "\n").encode()
+    save_deployed(folder, lane, sets, save, others)
     written[name] = str(folder)
+    for phrase in said:
+      print(f"export: {name}: as it was trained, {phrase}")
     print(f"export: {name} in {folder}")
   return written
 
 
-def _whole(task: task_lib.Task, *, beside: epath.PathLike) -> Save:
+def _whole(task: task_lib.Task) -> Save:
   """Saves a set as whole parameters, adapters added to their base."""
   start, base = task.starts["model"], task_lib.bases(task, "model")
   add = functools.partial(lora.merge, alpha=task.lora.alpha)
 
-  def save(folder, trained):
+  def save(folder, trained, others):
     folders.save_pretrained(
       folder,
       jax.jit(add)(*base.values(), trained) if base else trained,
       start.config,
       settings=_settings(task, start),
-      beside=beside,
+      beside=start.folder,
       max_file_bytes=folders.MAX_FILE_BYTES,
+      others=others,
     )
 
   return save
@@ -125,17 +132,18 @@ def _adapters(task: task_lib.Task) -> Save:
   base = str(start.folder)
   if "://" not in base:
     base = str(pathlib.Path(base).absolute())
-  return functools.partial(
-    peft.save_adapter, config=start.config, alpha=task.lora.alpha, base=base
-  )
 
+  def save(folder, trained, others):
+    peft.save_adapter(
+      folder,
+      trained,
+      start.config,
+      alpha=task.lora.alpha,
+      base=base,
+      others=others,
+    )
 
-def _tokenizer_folder(config, workdir, task) -> epath.Path:
-  """Where the tokenizer is that goes with the weights."""
-  start = task.starts["model"]
-  if start.folder is not None:
-    return start.folder
-  return tokenization.load_tokenizer(config, workdir, task.splits)[0].parent
+  return save
 
 
 def save_deployed(
@@ -143,6 +151,7 @@ def save_deployed(
   lane: sampling.Lane,
   sets: Mapping[str, Any],
   save: Save,
+  others: beside_weights.Files | None = None,
 ) -> None:
   """Writes one folder, or one for each set of a mixture and its weights.
 
@@ -150,15 +159,20 @@ def save_deployed(
     folder: of the policy.
     lane: see `Deployed`.
     sets: what is saved, by name.
-    save: (folder, set) -> None.
+    save: (folder, set, files beside it) -> None.
+    others: contents of files beside the weights, by name.
   """
+  others = others or {}
   folder = epath.Path(folder)
   if distributed.is_first():
     (folder / MIXTURE).unlink(missing_ok=True)
   folders.clear(folder)
   for name, place in _places(folder, lane).items():
-    save(place, sets[name])
+    save(place, sets[name], others)
   if len(lane) > 1:
+    folders.save_others(
+      folder, {name: others[name] for name in TOLD & {*others}}
+    )
     folders.save_json(folder / MIXTURE, dict(lane))
 
 

@@ -212,6 +212,6 @@ STAGE = pipeline.Stage(
   ],
   reads=lambda config, job: trained.reads(config, "judge_model"),
   run=run,
-  facts=(*trained.FACTS, "comparisons"),
+  facts=(*trained.FACTS, "judge_model", "comparisons"),
   shared=True,
 )

@@ -215,7 +215,7 @@ def _stage(kind: str) -> pipeline.Stage:
       | {"member": table.kind_of(job)[1]}
     ),
     run=run,
-    facts=(*trained.FACTS, "comparisons"),
+    facts=(*trained.FACTS, "judge_model", "comparisons"),
     shared=True,
   )
 

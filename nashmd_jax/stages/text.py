@@ -149,10 +149,26 @@ def prepare(config: Config, workdir: pathlib.Path) -> Mapping[str, Any]:
   nash.check_records(config, splits, findings)
   findings.tell()
   _tell_answers(config, tokenizer)
+  for phrase in tokenization.told_otherwise(config, path):
+    print(f"tokenizer: {phrase}")
   own = texts.load_comparisons(config, workdir)
   save_cards(config, workdir, tokenizer, splits, own)
+  return _facts(config, path, tokenizer, splits, own)
+
+
+def look(config: Config, workdir: pathlib.Path) -> Mapping[str, Any]:
+  """What `prepare` returned, of what the files hold now."""
+  splits = texts.load_summaries(config, workdir)
+  path, tokenizer = tokenization.load_tokenizer(config, workdir, splits)
+  own = texts.load_comparisons(config, workdir)
+  return _facts(config, path, tokenizer, splits, own)
+
+
+def _facts(config, path, tokenizer, splits, own) -> dict[str, str | None]:
   read = tokenization.digest(config, path, tokenizer)
-  return texts.facts(splits, own) | {"tokenizer": read}
+  return (
+    texts.facts(splits, own) | {"tokenizer": read} | pretrained.facts(config)
+  )
 
 
 def _tell_answers(config: Config, tokenizer: tokenizer_lib.Tokenizer) -> None:
@@ -205,4 +221,5 @@ PIPELINE = pipeline.Pipeline(
   check=check,
   prepare=prepare,
   page="report/index.html",
+  look=look,
 )

@@ -47,7 +47,7 @@ READS = (
   "devices.run_dtype",
   "devices.frozen_dtype",
 )
-FACTS = ("records", "tokenizer")
+FACTS = ("records", "tokenizer", "model")
 ALWAYS = 0.95  # share of rows from which a clip is warned of
 
 
