@@ -13,7 +13,13 @@ import jax
 import numpy as np
 
 from nashmd_jax import mistakes, owner
-from nashmd_jax.training import checkpoints, distributed, ending, sharding
+from nashmd_jax.training import (
+  checkpoints,
+  distributed,
+  ending,
+  metrics,
+  sharding,
+)
 from tests import least_squares, process_run, processes
 
 # At 0.05 s a step no run is over before its signal comes.
@@ -117,6 +123,26 @@ class SigtermTest(parameterized.TestCase):
       np.testing.assert_array_equal(a, b)
 
   @parameterized.parameters(
+    ("0 disk", [1], "could not be saved .No space left on device"),
+    ("0 batches", [2], "train.jsonl, line 7: cannot be read"),
+    ("0 events", [0], "no more events are written .No space left on device"),
+  )
+  def test_what_befalls_a_run_behind_its_loop(self, fault, statuses, said):
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    began = time.monotonic()
+    found, (out,), (error,) = processes.run([*command(folder, 0.01), fault])
+    self.assertEqual(found, statuses, msg=error)
+    self.assertRegex(out + error, said)
+    self.assertNotIn("Traceback", error)
+    last = metrics.load_metrics(folder / "metrics.jsonl")[-1]["step"]
+    if statuses == [0]:
+      self.assertEqual(last, STEPS)
+    else:  # known within a row; a save is due at step 40
+      self.assertLess(last, 50)
+    self.assertLess(time.monotonic() - began, 300)
+
+  @parameterized.parameters(
+    ("1 batches", [1, 2], "train.jsonl, line 7: cannot be read"),
     ("1 disk", [1, 1], "could not be saved .No space left on device"),
     ("0 error", [1, 1], "RuntimeError: a fault of the program"),
     ("1 mistake", [1, 2], "a mistake of the user"),

@@ -4,8 +4,9 @@
 
 PAUSE is seconds a step. FAULT, "PROCESS NAME", has one of the processes fail
 in the evaluation of step 20: by an error of the program, a mistake, a full disk
-at its next save, or for good. What main.py does about processes and exit
-statuses is done here too, in the same order.
+at its next save or event, a record that cannot be read ahead, or for good. What
+main.py does about processes and exit statuses is done here too, in the same
+order.
 """
 
 import errno
@@ -18,6 +19,7 @@ import time
 import grain
 import jax
 import ml_collections
+import tensorboardX
 
 from nashmd_jax import jobs, mistakes
 from nashmd_jax.training import checksums, distributed, ending, step
@@ -26,11 +28,19 @@ from tests import least_squares
 CONFIG = ml_collections.ConfigDict()
 
 
+class Damaged:
+  """Whether the records have become unreadable."""
+
+  seen = False
+
+
 def slow_batches(pause: float) -> grain.DatasetIterator:
   """The batches of least squares, each after a pause."""
 
   def wait(batch):
     time.sleep(pause)
+    if Damaged.seen:
+      raise mistakes.Mistake("train.jsonl, line 7: cannot be read")
     return batch
 
   dataset = least_squares.rows().batch(16).map(wait)
@@ -62,6 +72,20 @@ def full_disk() -> None:
   checksums.write = write
 
 
+def full_events() -> None:
+  """Fails the next event of this process."""
+
+  def write(*args):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  tensorboardX.RecordWriter.write = write
+
+
+def damage() -> None:
+  """Fails whoever reads batches ahead."""
+  Damaged.seen = True
+
+
 def raise_(error: BaseException) -> None:
   raise error
 
@@ -70,6 +94,8 @@ FAULTS = {
   "error": lambda: raise_(RuntimeError("a fault of the program")),
   "mistake": lambda: raise_(mistakes.Mistake("a mistake of the user")),
   "disk": full_disk,
+  "events": full_events,
+  "batches": damage,
   "gone": lambda: os.kill(os.getpid(), signal.SIGKILL),
 }
 
