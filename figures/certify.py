@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from figures import landing, rows
+from nashmd_jax import files
 from tests import certificate, variance, whole_step
 from tests import gradient_oracle as oracle
 
@@ -89,8 +90,7 @@ def write_page(held: Measured, elsewhere: Measured) -> None:
   text += "".join(
     f"{certificate.line(case)} {error:.0%} |\n" for case, error in elsewhere
   )
-  PAGE.parent.mkdir(exist_ok=True)
-  PAGE.write_text(text, encoding="utf-8")
+  files.save_text(PAGE, text)
 
 
 def gradient_rows() -> list[rows.Row]:

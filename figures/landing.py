@@ -212,7 +212,7 @@ def write_page(found: dict[str, dict[str, dict]]) -> None:
     trained="\n".join(trained),
     mixtures="\n".join(mixtures),
   )
-  PAGE.write_text(text, encoding="utf-8")
+  files.save_text(PAGE, text)
 
 
 def landing_rows() -> list[rows.Row]:

@@ -6,6 +6,8 @@ import operator
 import pathlib
 from typing import Any
 
+from nashmd_jax import files
+
 Row = dict[str, Any]
 RELATIONS = {
   "≤": operator.le,
@@ -28,9 +30,8 @@ def row(claim: str, figure: float | None, relation: str, bar: float) -> Row:
 
 def report(path: pathlib.Path, rows: Sequence[Row]) -> int:
   """Writes the rows as JSON, prints them, returns the exit status."""
-  path.parent.mkdir(parents=True, exist_ok=True)
   text = json.dumps(list(rows), indent=1, ensure_ascii=False)
-  path.write_text(text + "\n", encoding="utf-8")
+  files.save_text(path, text + "\n")
   for one in rows:
     figure = one["figure"]
     shown = "not measured" if figure is None else f"{figure:.4g}"

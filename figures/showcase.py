@@ -127,8 +127,9 @@ def keep(method: str, told: dict[str, Any]) -> None:
       json.dumps({"id": row["id"], "response": row["response"]})
       for row in records.load_records(path, "summary")
     ]
-    with lzma.open(FOUND / f"{name}.jsonl.xz", "wt", encoding="utf-8") as file:
-      file.write("\n".join(said) + "\n")
+    packed = lzma.compress(("\n".join(said) + "\n").encode())
+    with files.whole(FOUND / f"{name}.jsonl.xz") as partial:
+      partial.write_bytes(packed)
   files.save_json(FOUND / f"{method}.json", told)
 
 

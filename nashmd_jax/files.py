@@ -1,5 +1,6 @@
 """Files that appear whole or not at all."""
 
+from collections.abc import Iterator
 import contextlib
 import errno
 import hashlib
@@ -37,6 +38,19 @@ def save_text(path: pathlib.Path, text: str) -> None:
       file.write(text)
       file.flush()
       os.fsync(file.fileno())
+    partial.replace(path)
+
+
+@contextlib.contextmanager
+def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A path to write to in place of another, which appears when all is written.
+
+  It ends as the other does, by which some writers know their format.
+  """
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_name(f"partial.{path.name}")
+  with removed_if_not_whole(partial):
+    yield partial
     partial.replace(path)
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import pathlib
+import re
 import shutil
 import sqlite3
 import time
@@ -15,6 +16,13 @@ from nashmd_jax.hub import safetensors
 from nashmd_jax.training import checksums, metrics
 from tests import least_squares
 
+# Logs, and what figures give to programs that they start.
+IN_PLACE = (
+  "figures/bench_worker.py",
+  "figures/demo.py",
+  "figures/model_files.py",
+  "figures/real.py",
+)
 FULL = "No space left on device"
 # What tensorstore says of a full disk, as orbax hands it on.
 TENSORSTORE = (
@@ -85,6 +93,33 @@ class WholeTest(absltest.TestCase):
       files.save_json(path, {"a": 2})
     self.assertEqual(files.load_json(path), {"a": 1})
     self.assertEqual([x.name for x in self.folder.iterdir()], ["a.json"])
+
+  def test_a_file_that_another_writes(self):
+    path = self.folder / "sub" / "a.png"
+    for number in (1, 2):
+      with files.whole(path) as partial:
+        self.assertEqual(partial.suffix, ".png")
+        partial.write_text(str(number))
+      self.assertEqual(path.read_text(), str(number))
+    with self.assertRaises(OSError):
+      with files.whole(path) as partial:
+        partial.write_text("half")
+        full()
+    self.assertEqual(path.read_text(), "2")
+    self.assertEqual([x.name for x in path.parent.iterdir()], ["a.png"])
+
+  def test_nobody_writes_a_file_in_its_place(self):
+    writes = re.compile(
+      r"(\w+)\.(?:write_text|write_bytes|savefig)\(|savefig\((?!partial)|"
+      r"(\w+)\.open\(\"w|(lzma|gzip)\.open\([^)]*\"w"
+    )
+    root = pathlib.Path(files.__file__).parents[1]
+    for path in (*root.glob("nashmd_jax/**/*.py"), *root.glob("figures/*.py")):
+      for number, line in enumerate(path.read_text().splitlines(), start=1):
+        found = writes.search(line)
+        where = f"{path.relative_to(root)}:{number}"
+        if found and where.partition(":")[0] not in IN_PLACE:
+          self.assertIn("partial", line, msg=where)
 
   def test_tensors(self):
     def pieces():

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
 
-from nashmd_jax import games
+from nashmd_jax import files, games
 
 CORNERS = np.array([[0, 0], [1, 0], [0.5, 3**0.5 / 2]])
 COLOURS = {
@@ -45,9 +45,14 @@ def save(
     for row in rows
     if row["steps"] == "best constant"
   }
-  _simplex(played).savefig(folder / "simplex.png", dpi=110)
-  _convergence(played, best).savefig(folder / "convergence.png", dpi=110)
-  _bounds(played).savefig(folder / "bounds.png", dpi=110)
+  drawn = {
+    "simplex": _simplex(played),
+    "convergence": _convergence(played, best),
+    "bounds": _bounds(played),
+  }
+  for name, figure in drawn.items():
+    with files.whole(folder / f"{name}.png") as partial:
+      figure.savefig(partial, dpi=110)
 
 
 def _target(game: games.Game, algorithm: str) -> jax.Array:

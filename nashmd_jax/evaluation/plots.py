@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib
 import matplotlib.figure
 
+from nashmd_jax import files
 from nashmd_jax import workdir as workdir_lib
 from nashmd_jax.training import metrics
 
@@ -78,7 +79,8 @@ def save_curves(
     axis.spines[["top", "right"]].set_visible(False)
     if axis.lines:
       axis.legend(frameon=False, fontsize="small")
-  figure.savefig(path, dpi=110)
+  with files.whole(path) as partial:
+    figure.savefig(partial, dpi=110)
 
 
 def _keys(folder: pathlib.Path, ending: str) -> list[str]:
@@ -106,7 +108,8 @@ def save_win_rates(results: Mapping[str, Any], path: pathlib.Path) -> None:
       for j, rate in enumerate(row):
         _, ink = heat(rate)
         axis.text(j, i, f"{rate:.2f}", ha="center", va="center", color=ink)
-  figure.savefig(path, dpi=110)
+  with files.whole(path) as partial:
+    figure.savefig(partial, dpi=110)
 
 
 def heat(rate: float) -> tuple[str, str]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import matplotlib.figure
 
+from nashmd_jax import files
+
 PANELS, COLUMNS = 6, 3
 WIDE = 20  # numbers that span more than this factor stand on a log axis
 # Shares of the x axis, so that bars do not cover each other, nor the dots.
@@ -49,7 +51,8 @@ def save(groups: Sequence[Group], path: pathlib.Path) -> None:
     "dots are the trials",
     fontsize="medium",
   )
-  figure.savefig(path, dpi=110)
+  with files.whole(path) as partial:
+    figure.savefig(partial, dpi=110)
 
 
 def _drawn(groups: Sequence[Group]) -> list[str]:
