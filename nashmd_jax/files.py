@@ -4,6 +4,7 @@ from collections.abc import Iterator
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
 import pathlib
@@ -63,6 +64,27 @@ def removed_if_not_whole(partial):
     with contextlib.suppress(OSError):
       partial.unlink(missing_ok=True)
     raise
+
+
+def append(file: io.FileIO, line: bytes, path: pathlib.Path) -> None:
+  """Adds a whole line to an unbuffered file, or nothing of it.
+
+  Args:
+    file: open for appending.
+    line: with its end.
+    path: of the file, for the error.
+  Raises: OSError for a disk that refuses, and a file that has vanished.
+  """
+  end = file.seek(0, os.SEEK_END)
+  try:
+    while line:
+      line = line[file.write(line) :]
+    if not os.fstat(file.fileno()).st_nlink:
+      raise FileNotFoundError(errno.ESTALE, "it has vanished")
+  except OSError as error:
+    with contextlib.suppress(OSError):
+      file.truncate(end)
+    raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def save_json(path: pathlib.Path, value: Any) -> None:

@@ -23,7 +23,7 @@ from nashmd_jax.data import batches, records
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.hub import pretrained
 from nashmd_jax.models import lora as lora_lib
-from nashmd_jax.training import checkpoints, distributed, sharding
+from nashmd_jax.training import checkpoints, distributed, journal, sharding
 from nashmd_jax.training import metrics as metrics_lib
 
 Sets = Mapping[str, Any]
@@ -306,7 +306,11 @@ def held_out_scores(
     ordered = batches.ordered_batches(
       source, task.encode, task.pad, batch_size=batch_size
     )
-    return metrics_lib.means([scores(sets, batch) for batch, _ in ordered])
+    means = []
+    for batch, _ in ordered:
+      distributed.stop_if_asked()
+      means.append(scores(sets, batch))
+    return metrics_lib.means(means)
 
   return evaluate
 
@@ -321,6 +325,7 @@ def write_responses(
   temperature: float,
   rng: jax.Array,
   told: str,
+  once: journal.Once,
 ) -> tuple[list[list[str]], float]:
   """Responses as text: for each record one for each lane.
 
@@ -329,6 +334,7 @@ def write_responses(
 
   Args:
     told: what the line of progress begins with.
+    once: does, or has done, each batch; see `journal`.
   Returns: the texts, and the share of them that ended by themselves.
   """
 
@@ -348,24 +354,35 @@ def write_responses(
       eos_ids=task.tokenizer.eos_ids,
     )
 
-  written, ends = [], []
+  def write(batch, real):
+    rollout = roll(sets, batch)
+    ended = sampling.ended(rollout.tokens, rollout.mask, task.tokenizer.eos_ids)
+    return {
+      "texts": _texts(task, rollout.tokens[:real], rollout.mask[:real]),
+      "ended": np.asarray(ended[:real]).tolist(),
+    }
+
   ordered = batches.ordered_batches(
     source, task.encode, task.pad, batch_size=batch_size
   )
-  for batch, real in metrics_lib.shown_batches(
+  shown = metrics_lib.shown_batches(
     ordered, told, rows=len(source), batch_size=batch_size
-  ):
-    distributed.stop_if_asked()
-    rollout = roll(sets, batch)
-    ended = sampling.ended(rollout.tokens, rollout.mask, task.tokenizer.eos_ids)
-    ends.append(np.asarray(ended[:real]).ravel())
-    for tokens, mask in zip(
-      rollout.tokens[:real], rollout.mask[:real], strict=True
-    ):
-      written.append(
-        [
-          task.tokenizer.decode(row[keep])
-          for row, keep in zip(tokens, mask, strict=True)
-        ]
-      )
-  return written, float(np.mean(np.concatenate(ends)))
+  )
+  pieces = [
+    once(f"batch {number}", functools.partial(write, batch, real))
+    for number, (batch, real) in enumerate(shown)
+  ]
+  written = [texts for piece in pieces for texts in piece["texts"]]
+  ended = np.concatenate([np.ravel(piece["ended"]) for piece in pieces])
+  return written, float(np.mean(ended))
+
+
+def _texts(task: Task, tokens, mask) -> list[list[str]]:
+  """The text of tokens [B, L, R], by record and lane."""
+  return [
+    [
+      task.tokenizer.decode(row[keep])
+      for row, keep in zip(*of_record, strict=True)
+    ]
+    for of_record in zip(tokens, mask, strict=True)
+  ]

@@ -219,6 +219,14 @@ def is_done(workdir: pathlib.Path, job: str) -> bool:
   return (workdir / job / DONE).exists()
 
 
+def ends(workdir: pathlib.Path, jobs: Iterable[str]) -> str:
+  """A hash of what jobs gave, another once one of them is run again."""
+  paths = {job: workdir / job / DONE for job in jobs}
+  return files.digest(
+    {j: files.load_json(path) for j, path in paths.items() if path.exists()}
+  )
+
+
 def finished(workdir: pathlib.Path) -> dict[str, dict[str, Any]]:
   """What `done.json` of every finished job holds, in the order of their ends.
 

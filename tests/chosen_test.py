@@ -1,6 +1,8 @@
 """Choices among samples as policies of a tournament, and what is refused."""
 
 import json
+import pathlib
+from unittest import mock
 
 from absl.testing import absltest, parameterized
 import jax
@@ -12,6 +14,7 @@ from nashmd_jax import workdir as workdir_lib
 from nashmd_jax.data import records as records_lib
 from nashmd_jax.evaluation import length
 from nashmd_jax.stages import judging, policies, text, tournament
+from nashmd_jax.training import distributed, ending, journal
 from tests import lora_runs, main_test, small_records
 
 CHOSEN = {
@@ -114,17 +117,45 @@ class TournamentTest(absltest.TestCase):
     config.tournament.batch_size = 4
     with lora_runs.on_one_device():
       responses, _, _ = policies.write_all(
-        config, self.task, self.workdir, self.rows[:5]
+        config, self.task, self.workdir, self.rows[:5], journal.anew
       )
     for name, texts in responses.items():
       self.assertEqual(texts, self.answers(name)[:5])
+
+  def test_cut_after_every_batch_they_answer_the_same(self):
+    config = self.config.copy_and_resolve_references()
+    config.tournament.batch_size = 4
+    path = pathlib.Path(self.create_tempdir().full_path) / "pieces.jsonl"
+
+    def write(*stops):
+      stops, once = iter(stops), journal.keep(path, of="1")
+      with (
+        lora_runs.on_one_device(),
+        mock.patch.object(distributed, "must_stop", lambda: next(stops)),
+      ):
+        return policies.write_all(
+          config, self.task, self.workdir, self.rows, once
+        )
+
+    # Of 8 records sft has 2 batches, best 8 and 2 judged, nash 8 and 2.
+    for _ in range(21):
+      with self.assertRaises(ending.Preempted):
+        write(False, True)
+    responses, chosen, ended = write(False)
+    for name, texts in responses.items():
+      self.assertEqual(texts, self.answers(name))
+    results = json.loads(
+      (self.workdir / "tournament" / "results.json").read_text()
+    )
+    self.assertEqual(chosen, results["chosen"])
+    self.assertEqual(ended, results["ended"])
 
   def test_another_seed_answers_otherwise(self):
     config = self.config.copy_and_resolve_references()
     config.seed = 1
     with lora_runs.on_one_device():
       responses, _, _ = policies.write_all(
-        config, self.task, self.workdir, self.rows
+        config, self.task, self.workdir, self.rows, journal.anew
       )
     for name in ("best", "nash"):
       self.assertNotEqual(responses[name], self.answers(name))
@@ -147,7 +178,8 @@ class ChooseTest(parameterized.TestCase):
     ]
 
   def choose(self, judge, how, **changes):
-    settings = dict(rng=jax.random.key(0), batch_size=4) | changes
+    settings = dict(rng=jax.random.key(0), batch_size=4, once=journal.anew)
+    settings |= changes
     return policies.choose(self.written, self.rows, judge, how=how, **settings)
 
   def test_every_unordered_pair_is_asked_about_once(self):

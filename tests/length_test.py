@@ -9,7 +9,7 @@ from nashmd_jax.evaluation import length, win_rates
 ROWS = [{"id": str(i), "prompt": f"p{i}", "response": "r"} for i in range(40)]
 
 
-def rates(win_prob, more_words, confidence=0.95, seed=0):
+def rates(win_prob, more_words, confidence=0.95, seed=0, batch_size=40):
   return length.at_equal_length(
     np.asarray(win_prob, float),
     np.asarray(more_words, float),
@@ -138,7 +138,9 @@ class PlayTest(absltest.TestCase):
       said = special.expit(more / 4)
       return np.where(unknown, np.nan, said)
 
-    found = win_rates.play(responses, ROWS, judge, confidence=0.95, seed=0)
+    found = win_rates.play(
+      responses, ROWS, judge, confidence=0.95, seed=0, batch_size=40
+    )
     equal = found["at_equal_length"]
     rate, low, high = (
       np.array(equal[name]) for name in ("win_rate", "low", "high")

@@ -10,7 +10,7 @@ from nashmd_jax.models import decoder_config, t5
 from nashmd_jax.models import settings as model_settings
 from nashmd_jax.nash import settings
 from nashmd_jax.stages import comparisons, text
-from nashmd_jax.training import optimizer
+from nashmd_jax.training import journal, optimizer
 from nashmd_jax.worlds import stage as worlds_stage
 from tests import small_records
 
@@ -177,6 +177,7 @@ class RelationsTest(parameterized.TestCase):
     drawn, left_out = comparisons.draw_comparisons(
       None, population, {}, rows, pairs_per_prompt=2, votes_per_pair=3,
       samples_per_prompt=0, batch_size=4, temperature=1.0, seed=(0, 0),
+      once=journal.anew,
     )  # fmt: skip
     self.assertLen(drawn, 8)
     self.assertEqual(left_out, {"samples": 0, "empty": 0, "repeated": 0})

@@ -1,10 +1,14 @@
 """Intervals and the win-rate matrix against hand values."""
 
+import pathlib
+from unittest import mock
+
 from absl.testing import absltest, parameterized
 import numpy as np
 from scipy import stats
 
 from nashmd_jax.evaluation import win_rates
+from nashmd_jax.training import distributed, ending, journal
 from tests import coverage
 
 ROWS = [{"id": str(i), "prompt": f"p{i}", "response": "r"} for i in range(10)]
@@ -86,7 +90,9 @@ class PlayTest(parameterized.TestCase):
       times = len(rows) // 10
       responses = {"a": [f"a{' a' * n}" for n in words] * times}
       responses["b"] = ["b b b"] * 10 * times
-      found = win_rates.play(responses, rows, judge, confidence=0.95, seed=0)
+      found = win_rates.play(
+        responses, rows, judge, confidence=0.95, seed=0, batch_size=10
+      )
       return [
         part[name][0][1]
         for part in (found, found["at_equal_length"])
@@ -106,7 +112,7 @@ class PlayTest(parameterized.TestCase):
       "mixed": ["aaaa"] * 4 + [""] * 6,
     }
     table = win_rates.play(
-      responses, ROWS, length_judge, confidence=0.95, seed=0
+      responses, ROWS, length_judge, confidence=0.95, seed=0, batch_size=4
     )
     expected = [[0.5, 0, 0.6], [1, 0.5, 0.6], [0.4, 0.4, 0.5]]
     np.testing.assert_allclose(table["win_rate"], expected)
@@ -123,6 +129,7 @@ class PlayTest(parameterized.TestCase):
       lambda rows, responses, opponents: np.full(10, 0.7),
       confidence=0.95,
       seed=0,
+      batch_size=10,
     )
     np.testing.assert_allclose(table["win_rate"], 0.5)
     self.assertAlmostEqual(table["order_gap"], 0.4)
@@ -136,7 +143,12 @@ class PlayTest(parameterized.TestCase):
       return np.where(np.arange(10) < known, won, np.nan if absent else won)
 
     table = win_rates.play(
-      {"a": ["x"] * 10, "b": ["y"] * 10}, ROWS, judge, confidence=0.95, seed=0
+      {"a": ["x"] * 10, "b": ["y"] * 10},
+      ROWS,
+      judge,
+      confidence=0.95,
+      seed=0,
+      batch_size=10,
     )
     expected = win_rates.win_rate_interval(np.full(known, 0.7), 0.95)
     found = [table[name][0][1] for name in ("win_rate", "low", "high")]
@@ -154,6 +166,41 @@ class PlayTest(parameterized.TestCase):
       )
     self.assertEqual(bool(told), known < 10)
     self.assertAlmostEqual(table["order_gap"], 0.0)
+
+
+class CutTest(absltest.TestCase):
+  def test_wherever_it_is_cut_no_pair_is_judged_twice(self):
+    path = pathlib.Path(self.create_tempdir().full_path) / "pieces.jsonl"
+    responses = {name: [name * (n + 1) for n in range(10)] for name in "abc"}
+    asked = []
+
+    def judge(rows, first, second):
+      asked.extend(
+        (row["id"], *texts)
+        for row, *texts in zip(rows, first, second, strict=True)
+      )
+      return length_judge(rows, first, second)
+
+    def play():
+      return win_rates.play(
+        responses, ROWS, judge, confidence=0.95, seed=0, batch_size=4,
+        once=journal.keep(path, of="1"),
+      )  # fmt: skip
+
+    cuts, stop = 0, iter([*[False, False, True] * 6, *[False] * 18])
+    with mock.patch.object(distributed, "must_stop", lambda: next(stop)):
+      while True:
+        try:
+          found = play()
+          break
+        except ending.Preempted:
+          cuts += 1
+    self.assertEqual(cuts, 6)
+    # 3 pairs of policies in both orders, of 10 records each.
+    self.assertLen(asked, 60)
+    self.assertLen(set(asked), 60)
+    path.unlink()
+    self.assertEqual(play(), found)
 
 
 if __name__ == "__main__":

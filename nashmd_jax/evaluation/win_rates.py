@@ -1,6 +1,7 @@
 """Win rates of policies against one another, with intervals."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+import functools
 import itertools
 from typing import Any
 
@@ -10,6 +11,7 @@ from scipy import special
 from nashmd_jax.data import records
 from nashmd_jax.evaluation import length
 from nashmd_jax.judges import scorers
+from nashmd_jax.training import journal
 
 
 def win_rate_interval(
@@ -90,7 +92,8 @@ def play(
   *,
   confidence: float,
   seed: int,
-  between: Callable[[], None] = lambda: None,
+  batch_size: int,
+  once: journal.Once = journal.anew,
 ) -> dict[str, Any]:
   """All pairs of policies under one judge.
 
@@ -100,7 +103,8 @@ def play(
     judge: of strings; a pair with NaN in either order counts nowhere.
     confidence: of the intervals.
     seed: of the draws behind the intervals at equal length.
-    between: called before every pair of policies; may end the play.
+    batch_size: records asked about at a time.
+    once: does, or has done, each of these batches; see `journal`.
   Returns: "win_rate", "low", "high": [M, M] lists, row against column;
     "at_equal_length": the same, see `length`; "order_gap", the mean
     |P(a ≻ b) + P(b ≻ a) − 1|; "prompts": [M, M], how many a win rate rests
@@ -111,24 +115,21 @@ def play(
   words = {name: length.count_words(responses[name]) for name in names}
   table = np.full((2, 3, len(names), len(names)), 0.5)
   gaps, judged = [], {}
+  how = {"batch_size": batch_size, "once": once}
+  ask = functools.partial(_ask, judge, rows, responses, **how)
   for i, j in itertools.combinations(range(len(names)), 2):
-    between()
-    first, second = responses[names[i]], responses[names[j]]
-    forward, backward = judge(rows, first, second), judge(rows, second, first)
+    forward, backward = ask(names[i], names[j]), ask(names[j], names[i])
     known = np.isfinite(forward) & np.isfinite(backward)
     judged[i, j] = known
     if known.any():
       gaps.append(np.mean(np.abs(forward + backward - 1)[known]))
-    win_prob = 0.5 * (forward + 1 - backward)
-    more_words = words[names[i]] - words[names[j]]
+    win_prob = 0.5 * (forward + 1 - backward)[known]
+    more_words = (words[names[i]] - words[names[j]])[known]
+    of = prompts[known]
     ends = (
-      win_rate_interval(by_prompt(win_prob[known], prompts[known]), confidence),
+      win_rate_interval(by_prompt(win_prob, of), confidence),
       length.at_equal_length(
-        win_prob[known],
-        more_words[known],
-        prompts[known],
-        confidence=confidence,
-        seed=seed,
+        win_prob, more_words, of, confidence=confidence, seed=seed
       ),
     )
     for one, (rate, low, high) in zip(table, ends, strict=True):
@@ -143,6 +144,20 @@ def play(
     "order_gap": float(np.mean(gaps)) if gaps else 0.0,
     **_counts(judged, prompts, len(names)),
   }
+
+
+def _ask(judge, rows, responses, name, other, *, batch_size, once):
+  """What the judge says of two policies in one order, f64[N]."""
+  texts, said = (rows, responses[name], responses[other]), []
+
+  def answer(start):
+    some = [column[start : start + batch_size] for column in texts]
+    return np.asarray(judge(*some), np.float64).tolist()
+
+  for start in range(0, len(rows), batch_size):
+    asked = functools.partial(answer, start)
+    said += once(f"{name} against {other}, records from {start}", asked)
+  return np.array(said, np.float64)
 
 
 def _counts(

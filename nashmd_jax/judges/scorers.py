@@ -19,7 +19,6 @@ import numpy as np
 from nashmd_jax import models
 from nashmd_jax.data import batches, records
 from nashmd_jax.judges import preference_model, raters
-from nashmd_jax.training import metrics
 
 Segment = preference_model.Segment
 TokenJudge = Callable[
@@ -213,13 +212,10 @@ def make_text_judge(
       for row, a, b in zip(rows, responses, opponents, strict=True)
     ]
     ordered = batches.ordered_batches(pairs, encode, pad, batch_size=batch_size)
-    shown = metrics.shown_batches(
-      ordered, "judging", rows=len(pairs), batch_size=batch_size
-    )
     return np.concatenate(
       [
         np.asarray(win_prob(sets, batch), np.float64)[:real]
-        for batch, real in shown
+        for batch, real in ordered
       ]
     )
 

@@ -13,11 +13,12 @@ import numpy as np
 
 from nashmd_jax import declare, files, mistakes, pipeline, texts
 from nashmd_jax import task as task_lib
+from nashmd_jax import workdir as workdir_lib
 from nashmd_jax.data import records
 from nashmd_jax.judges import raters
 from nashmd_jax.nash import opponents, settings
 from nashmd_jax.stages import judging, sft, start, trained
-from nashmd_jax.training import distributed
+from nashmd_jax.training import distributed, journal
 
 Config = pipeline.Config
 Comparisons = Mapping[str, list[records.Record]]
@@ -61,6 +62,7 @@ def draw_comparisons(
   batch_size: int,
   temperature: float,
   seed: tuple[int, int],
+  once: journal.Once,
 ) -> tuple[list[records.Record], dict[str, int]]:
   """Comparisons of candidate summaries of each record.
 
@@ -74,6 +76,7 @@ def draw_comparisons(
     batch_size: prompts sampled at a time.
     temperature: of the samples.
     seed: of samples, pairs and votes: the run's and the split's.
+    once: does, or has done, each batch of samples; see `journal`.
   Returns: comparison records, and what of the samples was left out; see
     `count_left_out`.
   """
@@ -88,6 +91,7 @@ def draw_comparisons(
       temperature=temperature,
       rng=jax.random.fold_in(jax.random.key(seed[0]), seed[1]),
       told=f"{NAME}: writing",
+      once=once,
     )
   rng = np.random.default_rng(seed)
   drawn = []
@@ -141,6 +145,10 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, Any]:
   """Draws the comparisons of every split that has none yet."""
   population = raters.make_population(**config.raters)
   task, sets, counts = task_lib.load_task(config, workdir), None, {}
+  once = journal.keep(
+    workdir / job / journal.NAME,
+    of=workdir_lib.ends(workdir, needs(config, job)),
+  )
   for number, (split, count) in enumerate(config.comparisons.prompts.items()):
     path = workdir / job / f"{split}.jsonl"
     if not distributed.on_first(path.exists):
@@ -151,6 +159,7 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, Any]:
         sets,
         task.splits[split][:count],
         seed=(config.seed, number),
+        once=journal.named(once, split),
         **config.comparisons.drawing,
       )
       told = path.with_name(f"{split}_left_out.json")
@@ -189,6 +198,12 @@ def check(config: Config, findings: mistakes.Findings) -> None:
     raters.check_shares(config.raters.weights)
 
 
+def needs(config: Config, job: str) -> list[str]:
+  """The policy whose samples are among the candidates."""
+  del job
+  return [*start.STAGE.jobs(config), sft.NAME]
+
+
 def _drawn(config: Config) -> bool:
   return config.data.comparisons is None and bool(judging.wanted(config))
 
@@ -198,7 +213,7 @@ STAGE = pipeline.Stage(
   settings={"raters": raters.SETTINGS, NAME: SETTINGS},
   check=check,
   jobs=lambda config: [NAME] if _drawn(config) else [],
-  needs=lambda config, job: [*start.STAGE.jobs(config), sft.NAME],
+  needs=needs,
   reads=lambda config, job: trained.reads(config, "raters", "comparisons"),
   run=run,
   facts=trained.FACTS,

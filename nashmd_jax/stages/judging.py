@@ -1,6 +1,7 @@
 """How a stage asks the judges that its config names, on tokens or on text."""
 
 from collections.abc import Callable, Iterable, Sequence
+import functools
 import pathlib
 from typing import Any
 
@@ -16,6 +17,7 @@ from nashmd_jax.judges import (
 )
 from nashmd_jax.nash import settings
 from nashmd_jax.stages import judge_templates
+from nashmd_jax.training import distributed
 
 Config = ml_collections.ConfigDict
 START = "sft"
@@ -272,6 +274,33 @@ def text_judge(
     encode=task.encode,
     pad=task.pad,
     batch_size=batch_size,
+  )
+
+
+def judge_of_all(
+  config: Config,
+  task: task_lib.Task,
+  workdir: pathlib.Path,
+  name: str,
+  *,
+  setting: str,
+  batch_size: int,
+) -> scorers.TextJudge:
+  """The same for all processes; one on the host is asked by process 0 alone.
+
+  Args: as `text_judge`.
+  """
+  judge = text_judge(
+    config, task, workdir, name, setting=setting, batch_size=batch_size
+  )
+  if not on_host(config, name, setting=setting):
+    return judge
+
+  def said(*texts):
+    return np.asarray(judge(*texts), np.float64).tolist()
+
+  return lambda *texts: np.array(
+    distributed.on_first(functools.partial(said, *texts)), np.float64
   )
 
 

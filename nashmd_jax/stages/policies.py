@@ -6,6 +6,7 @@ all their pairs. See `evaluation.selection`.
 """
 
 from collections.abc import Mapping, Sequence
+import functools
 import pathlib
 from typing import Any
 
@@ -19,7 +20,7 @@ from nashmd_jax.evaluation import selection
 from nashmd_jax.judges import scorers, table
 from nashmd_jax.nash import opponents, settings
 from nashmd_jax.stages import judging, nash, sft
-from nashmd_jax.training import distributed
+from nashmd_jax.training import journal
 from nashmd_jax.training import metrics as metrics_lib
 
 Config = pipeline.Config
@@ -98,11 +99,13 @@ def write_all(
   task: task_lib.Task,
   workdir: pathlib.Path,
   rows: Sequence[records.Record],
+  once: journal.Once,
 ) -> tuple[dict[str, list[str]], dict[str, dict[str, Any]], dict[str, float]]:
   """What every policy of the tournament answers, and how it was chosen.
 
   A response depends on the seed, the policy's place in the tournament and that
-  of its prompt, not on the batch it is in. The base of all is loaded once.
+  of its prompt, not on the batch it is in, of which `once` does or has done
+  each, see `journal`. The base of all is loaded once.
 
   Returns: responses by policy, one for each record; of each choice its
     settings and "judged", the share of its pairs that the judge judged; and by
@@ -114,24 +117,25 @@ def write_all(
   for number, name in enumerate(section.policies):
     policy = judging.answering(config, name)
     lane, place = deployed_lane(config, policy), policy_job(config, policy)
-    sets = load_sets(task, lane, workdir / place, workdir / sft.NAME)
+    sets = bases | load_sets(task, lane, workdir / place, workdir / sft.NAME)
     chosen = judging.chosen(config).get(name)
     samples = chosen.samples if chosen else 1
     own = jax.random.fold_in(rng, number)
     written, ended[name] = task_lib.write_responses(
       task,
-      {**sets, **bases},
+      sets,
       [lane] * samples,
       rows,
       batch_size=_prompts_at_a_time(task, section.batch_size, samples),
       temperature=section.temperature,
       rng=own,
       told=f"tournament: {name} writing",
+      once=journal.named(once, f"{name} writing"),
     )
     if chosen is None:
       responses[name] = [texts[0] for texts in written]
       continue
-    judge = judging.text_judge(
+    judge = judging.judge_of_all(
       config,
       task,
       workdir,
@@ -146,6 +150,7 @@ def write_all(
       how=chosen.choose,
       rng=own,
       batch_size=section.batch_size,
+      once=journal.named(once, f"{name} chosen"),
     )
     told[name] = pipeline.plain(chosen) | {"judged": judged}
   return responses, told, ended
@@ -165,6 +170,7 @@ def choose(
   how: str,
   rng: jax.Array,
   batch_size: int,
+  once: journal.Once,
 ) -> tuple[list[str], float]:
   """One of the N responses to each prompt, by what a judge says of all pairs.
 
@@ -178,7 +184,8 @@ def choose(
     how: one of `selection.CHOICES`.
     rng: the key that `written` was drawn with; the draw from a mixture depends
       on it and on the place of the prompt.
-    batch_size: prompts asked about at a time, between which it may stop.
+    batch_size: prompts asked about at a time.
+    once: does, or has done, each of these batches; see `journal`.
   Returns: the responses, and the share of pairs that were judged.
   """
   samples = len(written[0])
@@ -188,9 +195,9 @@ def choose(
   for start in metrics_lib.shown_batches(
     range(0, len(rows), batch_size), "tournament: judging samples", **size
   ):
-    distributed.stop_if_asked()
     part = slice(start, start + batch_size)
-    said.append(judging.answers(judge, rows[part], written[part], i, j))
+    ask = functools.partial(_said, judge, rows[part], written[part], i, j)
+    said.append(once(f"records from {start}", ask))
   win_prob = selection.win_probs(np.concatenate(said))
   # The lane after the last has written nothing with its keys.
   keys = sampling.row_keys(rng, np.arange(len(rows)), samples + 1)[:, samples]
@@ -198,6 +205,10 @@ def choose(
   index = selection.CHOICES[how](win_prob, uniform)
   texts = [texts[k] for texts, k in zip(written, index, strict=True)]
   return texts, float(np.mean(np.isfinite(win_prob[:, i, j])))
+
+
+def _said(judge, rows, written, i, j) -> list[list[float]]:
+  return judging.answers(judge, rows, written, i, j).tolist()
 
 
 def check(config: Config, findings: mistakes.Findings) -> None:

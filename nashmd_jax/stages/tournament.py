@@ -15,12 +15,13 @@ import numpy as np
 
 from nashmd_jax import declare, files, mistakes, pipeline
 from nashmd_jax import task as task_lib
+from nashmd_jax import workdir as workdir_lib
 from nashmd_jax.data import records
 from nashmd_jax.evaluation import length, win_rates
 from nashmd_jax.judges import table
 from nashmd_jax.nash import settings
 from nashmd_jax.stages import judging, policies, sft, trained
-from nashmd_jax.training import distributed
+from nashmd_jax.training import distributed, journal
 from nashmd_jax.training import metrics as metrics_lib
 
 Config = pipeline.Config
@@ -52,7 +53,13 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, Any]:
   section = config.tournament
   task = task_lib.load_task(config, workdir)
   rows = task.splits["test"][: section.prompts]
-  responses, chosen, ended = policies.write_all(config, task, workdir, rows)
+  once = journal.keep(
+    workdir / job / journal.NAME,
+    of=workdir_lib.ends(workdir, needs(config, job)),
+  )
+  responses, chosen, ended = policies.write_all(
+    config, task, workdir, rows, once
+  )
   results = {
     "policies": list(section.policies),
     "records": len(rows),
@@ -65,7 +72,7 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, Any]:
       for name, texts in responses.items()
     },
     "judges": {
-      name: _play(config, task, workdir, name, responses, rows)
+      name: _play(config, task, workdir, name, responses, rows, once)
       for name in section.judges
     },
   }
@@ -76,36 +83,38 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, Any]:
   return {key: results[key] for key in ("records", "prompts")}
 
 
-def _play(config, task, workdir, name, responses, rows) -> dict[str, Any]:
-  setting = {"setting": "tournament.judges"}
-  judge = judging.text_judge(
-    config,
-    task,
-    workdir,
-    name,
-    **setting,
-    batch_size=config.tournament.batch_size,
+def _play(config, task, workdir, name, responses, rows, once) -> dict[str, Any]:
+  setting, size = {"setting": "tournament.judges"}, config.tournament.batch_size
+  judge = judging.judge_of_all(
+    config, task, workdir, name, **setting, batch_size=size
   )
-  pairs, done = math.comb(len(responses), 2), itertools.count()
+  batches = 2 * math.comb(len(responses), 2) * math.ceil(len(rows) / size)
   with metrics_lib.Progress(
-    f"tournament: {name} judging", start=0, total=pairs, unit="pair"
+    f"tournament: {name} judging", start=0, total=batches, unit="batch"
   ) as progress:
-
-    def between():
-      distributed.stop_if_asked()
-      progress.update(next(done))
-
     found = win_rates.play(
       responses,
       rows,
       judge,
       confidence=config.tournament.confidence,
       seed=config.seed,
-      between=between,
+      batch_size=size,
+      once=_shown(journal.named(once, f"by {name}"), progress),
     )
-    progress.update(pairs)
   title, about = judging.described(config, name, **setting)
   return found | {"title": title, "about": about}
+
+
+def _shown(once: journal.Once, progress: metrics_lib.Progress) -> journal.Once:
+  """The same, which counts the pieces."""
+  counted = itertools.count(1)
+
+  def shown(name, work):
+    gave = once(name, work)
+    progress.update(next(counted))
+    return gave
+
+  return shown
 
 
 def save(
