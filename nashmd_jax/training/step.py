@@ -150,10 +150,11 @@ def make_programs(
     moved = state._replace(
       step=state.step + 1, params=params, opt_state=opt_state
     )
-    followers = _kept_if(
+    followers = lax.cond(
       metrics[LEFT_OUT].total < metrics[LEFT_OUT].count,
-      _follow(experiment.followers, moved, follow_rng),
-      state.followers,
+      lambda moved: _follow(experiment.followers, moved, follow_rng),
+      lambda moved: moved.followers,
+      moved._replace(frozen={}),
     )
     return moved._replace(followers=followers), metrics
 
@@ -174,22 +175,23 @@ def _update(gradient, optimizer, sets, rows, trained, rng):
   Where loss or gradient is not finite nothing changes, and the metrics are of
   nothing but `LEFT_OUT`, the updates left out of all.
   """
-  params, opt_state = trained
-  grads, loss, metrics = gradient(params, sets, rows, rng)
-  updates, opt_state = optimizer.update(grads, opt_state, params)
+  grads, loss, metrics = gradient(trained[0], sets, rows, rng)
   norm = optax.tree.norm(grads)
   one = jnp.ones_like(norm)
   metrics = {"loss": loss, **metrics, "grad_norm": Mean(norm, one)}
   finite = jnp.isfinite(loss.total) & jnp.isfinite(norm)
-  updated = (optax.apply_updates(params, updates), opt_state)
-  nothing = jax.tree.map(jnp.zeros_like, metrics)
-  metrics = _kept_if(finite, metrics, nothing)
+
+  def updated(grads, trained):
+    params, opt_state = trained
+    updates, opt_state = optimizer.update(grads, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state
+
+  # A choice of branches: choosing number by number would read and write all
+  # of the state once more.
+  trained = lax.cond(finite, updated, lambda _, old: old, grads, trained)
+  metrics = jax.tree.map(lambda x: jnp.where(finite, x, 0), metrics)
   left_out = Mean(1 - finite.astype(one.dtype), one)
-  return _kept_if(finite, updated, trained), {**metrics, LEFT_OUT: left_out}
-
-
-def _kept_if(kept: jax.Array, new: Any, old: Any) -> Any:
-  return jax.tree.map(lambda a, b: jnp.where(kept, a, b), new, old)
+  return trained, {**metrics, LEFT_OUT: left_out}
 
 
 def make_gradient(loss, *, micro_batches: int, reduce: Callable[[Any], Any]):
