@@ -268,7 +268,8 @@ class ExtendingTest(TinyRun):
       "loss",
       "shapeless_loss",
       "must return its loss and a dict of metrics, each a scalar or an "
-      "arrays.Mean, and none named ['ended', 'grad_norm', 'left_out', 'loss']; "
+      "arrays.Mean, and none named ['ended', 'entropy', 'grad_norm', "
+      "'left_out', 'loss', 'repetition']; "
       "not so: "
       "the loss, grad_norm, grad_norm",
     ),

@@ -10,6 +10,7 @@ from typing import Any
 from nashmd_jax import workdir as workdir_lib
 from nashmd_jax.data import records
 from nashmd_jax.evaluation import judges_page, plots, win_rates
+from nashmd_jax.training import metrics, warned
 
 SAMPLES = 10
 PAGE = string.Template("""<!doctype html>
@@ -59,6 +60,7 @@ $words
 <section><h2>Judges</h2>$judges</section>
 <section><h2>Training</h2><figure><img alt="Training curves" src="$curves">
 </figure></section>
+<section><h2>Warnings</h2>$warnings</section>
 <section><h2>Side by side</h2>
 <p class="note">The first $samples test prompts, what the author wrote
 and one sample of each policy.</p>
@@ -98,6 +100,7 @@ def make_page(
     judges_style=judges_page.STYLE,
     judges=judges_page.section(workdir),
     curves=f"data:image/png;base64,{image}",
+    warnings=_warnings(workdir),
     samples=min(SAMPLES, results["records"]),
     side_by_side=_side_by_side(results["policies"], workdir),
     stages=_stages(workdir),
@@ -189,6 +192,22 @@ def _words(words: Mapping[str, float], ended: Mapping[str, float]) -> str:
   return (
     "<p>Words a response, and the share of responses that ended by "
     f"themselves: {told}.</p>"
+  )
+
+
+def _warnings(workdir) -> str:
+  """What the finished jobs have warned of, each with its step."""
+  rows = [
+    f"<tr><td>{html.escape(name)}</td><td>{one['step']}</td>"
+    f"<td>{html.escape(str(one['sentence']))}</td></tr>"
+    for name in workdir_lib.finished(workdir)
+    for one in metrics.load_metrics(workdir / name / warned.FILE)
+  ]
+  if not rows:
+    return "<p>Nothing was warned of.</p>"
+  return (
+    '<table class="plain"><tr><th>Stage</th><th>Step</th><th>Seen</th></tr>'
+    f"{''.join(rows)}</table>"
   )
 
 

@@ -103,7 +103,7 @@ WHOLE = ("log_probs", "ref_log_probs")
 KL = "token_kl"
 EVERY = ("mask", "tokens", "kl_coef", KL, *SAMPLED, *WHOLE)
 # What the step reports itself.
-TAKEN = {"loss", "grad_norm", "left_out", "ended"}
+TAKEN = {"loss", "grad_norm", "left_out", "ended", "entropy", "repetition"}
 OF_ROWS = {
   "mask": "responses_mask",
   "tokens": "responses",

@@ -70,8 +70,9 @@ def rollout(
   Returns: rows of the L responses to each prompt that the loss is of:
     responses, responses_mask [B·L, R]; behaviour_log_prob f32[B·L, R], as
     sampled; reference, what the algorithm keeps of μ. Of each prompt: weights
-    f32[B, other]; answers f32[B, N] and judged bool[B, N], or for a judge on
-    the host written, written_mask [B, L + other, R]; and what the batch held.
+    f32[B, other]; answers f32[B, N] and judged bool[B, N], but for a judge on
+    the host. Where any are written also written, written_mask
+    [B, L + other, R], all of them; and what the batch held.
   """
   write_rng, judge_rng, opponent_rng = jax.random.split(rng, 3)
   lanes = algorithms_lanes(play, step)
@@ -82,6 +83,7 @@ def rollout(
   if lanes.own:
     written = write(play, ready, [*lanes.own, *lanes.other], batch, write_rng)
     rows |= _own_rows(written, len(lanes.own))
+    rows |= {"written": written.tokens, "written_mask": written.mask}
   weights = jnp.array(lanes.weights, jnp.float32)
   rows["weights"] = jnp.tile(weights, (len(batch["prompts"]), 1))
   rows["reference"] = play.algorithm.keep(
@@ -90,9 +92,7 @@ def rollout(
   i, j = play.algorithm.way.asks(len(lanes.own), len(lanes.other))
   if not len(i):
     rows["answers"] = jnp.zeros((len(batch["prompts"]), 0))
-  elif play.judge is None:
-    rows |= {"written": written.tokens, "written_mask": written.mask}
-  else:
+  elif play.judge is not None:
     judge = play.judge(sets)
     # Own and others are scored apart: a judge of pairs has one part alone.
     parts = np.split(i, [len(lanes.own)]) if j is None else [i]
@@ -135,20 +135,30 @@ def loss(
     sets: the other sets, of which an adapter's base is read, or μ.
     rows: see `rollout`.
     rng: not used.
-  Returns: the algorithm's loss and metrics, and "ended", the share of the
-    responses that end by themselves.
+  Returns: the algorithm's loss and metrics; of all responses "ended", the
+    share that end by themselves, "response_tokens" and "repetition", see
+    `sampling.repeated`; and "entropy", nats a token of who wrote them, by the
+    tokens that were drawn.
   """
   del rng
   algorithm = play.algorithm
   ready = play.ready({**sets, "policy": params}, algorithm.reads)
   read = algorithm.read(play.model, ready, rows, play.temperature)
   value, metrics = algorithm.loss(read, rows, play.kl_coef)
-  ends = sampling.ended(
-    rows["responses"], rows["responses_mask"], play.eos_ids
-  ).astype(jnp.float32)
-  return value, metrics | {
-    "ended": arrays.mean_over(ends, jnp.ones(ends.shape, bool))
+  written = (rows["responses"], rows["responses_mask"])
+  told = {
+    "ended": sampling.ended(*written, play.eos_ids),
+    "repetition": sampling.repeated(*written),
+    "response_tokens": jnp.sum(written[1], axis=1),
   }
+  every = jnp.ones(len(written[0]), bool)
+  found = {
+    name: arrays.mean_over(told[name].astype(jnp.float32), every)
+    for name in told
+  }
+  if ways.WROTE in rows:
+    found["entropy"] = arrays.mean_over(-rows[ways.WROTE], written[1])
+  return value, found | metrics
 
 
 def write(

@@ -26,7 +26,7 @@ from nashmd_jax import (
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import batches, records
 from nashmd_jax.judges import table
-from nashmd_jax.nash import opponents, settings
+from nashmd_jax.nash import opponents, settings, warnings
 from nashmd_jax.nash import play as play_lib
 from nashmd_jax.stages import judging, sft, trained
 from nashmd_jax.training import distributed
@@ -111,6 +111,7 @@ def make_experiment(
     ),
     evaluate=make_evaluation(config, task, section, play, workdir),
     followers=settings.make_followers(section),
+    rules=warnings.RULES,
   )
 
 

@@ -18,6 +18,7 @@ from nashmd_jax.training import (
   programs,
   settings,
   sharding,
+  warned,
 )
 from nashmd_jax.training import metrics as metrics_lib
 from nashmd_jax.training import state as state_lib
@@ -63,7 +64,8 @@ def train(
   Args:
     devices: where the state is stored, and how the step is run.
     name: shown in the progress bar and in errors.
-    folder: receives `checkpoints/`, `metrics.jsonl` and `events/`.
+    folder: receives `checkpoints/`, `metrics.jsonl`, `events/`, and
+      `warnings.jsonl` when there are any.
     seed: of initialisation and of every step.
     updates_per_rollout: see `step.make_programs`; a step is one rollout.
     steps: in all; 0 saves the start as it is.
@@ -122,6 +124,7 @@ def train(
     writer = stack.enter_context(
       metrics_lib.MetricWriter(folder, start_step=start)
     )
+    teller = warned.Teller(name, folder, experiment.rules, start_step=start)
     progress = stack.enter_context(
       metrics_lib.Progress(name, start=start, total=steps, unit="step")
     )
@@ -130,7 +133,7 @@ def train(
 
     def write(step, window, further=dict):
       row, found = watch.row(window), further()
-      writer.write(step, row | found)
+      writer.write(step, teller.row(step, row | found))
       progress.update(step, metrics_lib.note(row | found))
       return found
 

@@ -54,11 +54,7 @@ class MetricWriter:
     """Appends one row; it is on disk when this returns."""
     if not self._active:
       return
-    row = {"step": step} | {
-      name: float(value)
-      for name, value in sorted(scalars.items())
-      if not name.endswith(SECONDS)
-    }
+    row = as_row(step, scalars)
     self._append((json.dumps(row) + "\n").encode())
     self._events.write(step, scalars)
 
@@ -83,6 +79,15 @@ class MetricWriter:
     if self._active:
       self._file.close()
       self._events.close()
+
+
+def as_row(step: int, scalars: Mapping[str, float]) -> dict[str, float]:
+  """The row of `metrics.jsonl`: no times, in the order of the names."""
+  return {"step": step} | {
+    name: float(value)
+    for name, value in sorted(scalars.items())
+    if not name.endswith(SECONDS)
+  }
 
 
 def means(rows: Sequence[Mapping[str, arrays.Mean]]) -> dict[str, float]:

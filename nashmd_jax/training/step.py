@@ -20,6 +20,7 @@ import optax
 from nashmd_jax import arrays
 from nashmd_jax.training import followers as followers_lib
 from nashmd_jax.training import state as state_lib
+from nashmd_jax.training import warned
 
 Batch = Mapping[str, jax.Array]
 Params = Any
@@ -65,6 +66,7 @@ class Experiment(NamedTuple):
     batches: () -> endless training batches whose place can be saved.
     evaluate: (sets) -> scalars on held-out data.
     followers: sets that follow the policy, by name.
+    rules: of what is warned of, by name; see `warned`.
 
   `sets` holds the followers and the frozen sets by name; for rollout and
   evaluation also the parameters in training, as "policy".
@@ -77,6 +79,7 @@ class Experiment(NamedTuple):
   batches: Callable[[], grain.DatasetIterator]
   evaluate: Callable[[Sets], Mapping[str, float]]
   followers: Mapping[str, followers_lib.Follower]
+  rules: Mapping[str, warned.Rule] = {}
 
 
 class Programs(NamedTuple):
