@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from nashmd_jax import files, mistakes, owner
 from nashmd_jax import pipeline as pipeline_lib
 from nashmd_jax import workdir as workdir_lib
-from nashmd_jax.training import distributed, ending
+from nashmd_jax.training import distributed, dumps, ending
 
 BEHIND = 1.0  # seconds for an end in order, once another process has failed
 Config = pipeline_lib.Config
@@ -151,6 +151,38 @@ def run(
   page = workdir / pipeline.page
   if page.exists():
     print(f"results: {page}")
+
+
+def replay(
+  pipeline: pipeline_lib.Pipeline,
+  config: Config,
+  workdir: pathlib.Path,
+  named: str,
+) -> None:
+  """Prints what a step that was kept gives when it is computed again.
+
+  Args:
+    pipeline: that the config names.
+    config: checked.
+    workdir: claimed.
+    named: job and step, as nash/nash_md:12.
+  Raises: Mistake for a job that there is not, or that was made of something
+    else, and for a step that is not kept.
+  """
+  job, _, step = named.rpartition(":")
+  stage = pipeline.jobs(config).get(job)
+  if stage is None or stage.replay is None or not step.isdecimal():
+    can = [name for name, one in pipeline.jobs(config).items() if one.replay]
+    raise mistakes.Mistake(
+      f"--replay: got {mistakes.quote(named)}, expected a job and a step, as "
+      f"in nash/nash_md:12; jobs of this config: {', '.join(can) or 'none'}"
+    )
+  dumps.load(workdir / job, int(step))  # before data and models are
+  facts = pipeline.prepare(config, workdir)
+  keys = {job: make_keys(pipeline, config, facts)[job]}
+  distributed.on_first(lambda: workdir_lib.check_keys(workdir, keys))
+  for line in stage.replay(config, workdir, job, int(step)):
+    print(line, flush=True)
 
 
 def make_keys(

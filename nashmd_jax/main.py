@@ -75,6 +75,12 @@ REUSE = flags.DEFINE_list(
   "Workdirs whose finished stages are linked to where they are the same: of "
   "the same settings, data and earlier stages.",
 )
+REPLAY = flags.DEFINE_string(
+  "replay",
+  None,
+  "Job and step, as nash/nash_md:12, of a step that changed nothing and was "
+  "kept: computes it again and says where its numbers are not finite.",
+)
 TRIAL = flags.DEFINE_integer(
   "trial", None, "Number of the trial to run if the config is a sweep, from 0."
 )
@@ -156,6 +162,9 @@ def run(
       cache = str(place.workdir / "xla_cache")
       jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    if REPLAY.value is not None:
+      jobs.replay(pipeline, config, place.workdir, REPLAY.value)
+      return
     jobs.run(pipeline, config, place, None if stage == "all" else stage)
 
 

@@ -37,6 +37,8 @@ class Stage(NamedTuple):
     facts: names of the pipeline's facts that its result depends on.
     alone: whether one process does it for all; it touches no shared array.
     shared: whether trials of a sweep that agree on it have it in common.
+    replay: (config, workdir, job, step) -> lines about a step that was kept,
+      computed again; None where none is kept.
   """
 
   name: str
@@ -49,6 +51,9 @@ class Stage(NamedTuple):
   facts: Sequence[str] = ()
   alone: bool = False
   shared: bool = False
+  replay: Callable[[Config, pathlib.Path, str, int], Sequence[str]] | None = (
+    None
+  )
 
 
 class Pipeline(NamedTuple):

@@ -55,6 +55,10 @@ def traced_judge(keys, prompts, responses, opponents):
   return jax.nn.sigmoid(responses[0][:, 0])
 
 
+def broken_judge(keys, prompts, responses, opponents):
+  return jax.nn.sigmoid(1.0 * responses[0][:, 0]).at[1].set(float("nan"))
+
+
 def traced_loss(log_prob, win_prob, mask):
   return log_prob.reshape(3), {}
 
@@ -260,6 +264,24 @@ class ExtendingTest(TinyRun):
     self.assertEqual(found["title"], "share of words from the prompt")
     self.assertStartsWith(found["about"], "It counts words")
     self.assertBetween(found["judged"], 0.0, 1.0)
+
+  def test_a_judge_that_breaks_is_found_in_the_step_that_is_kept(self):
+    config = self.config(
+      **{"nash.judge": "own:broken_judge", "nash.train.nonfinite_steps": 2}
+    )
+    workdir = self.workdir()
+    with self.assertRaisesRegex(
+      FloatingPointError, "kept for --replay=nash/nash_md:2, "
+    ):
+      nash.run(config, workdir, JOB)
+    lines = nash.STAGE.replay(config, workdir, JOB, 2)
+    self.assertStartsWith(lines[0], f"{JOB}: step 2 on ")
+    self.assertIn("  loss  nan", lines)
+    (answers,) = (line for line in lines if "answers not finite" in line)
+    _, _, example = answers.partition("1 of ")[2].partition("example ")
+    number = example.split(" at ")[0]
+    self.assertIn(f"  examples not finite  {number}", lines)
+    self.assertTrue(any("metrics not finite  " in one for one in lines))
 
   @parameterized.parameters(
     ("judge", "traced_judge", "TypeError: logistic does not accept dtype int"),

@@ -201,7 +201,8 @@ class LoopTest(parameterized.TestCase):
     with self.assertRaisesRegex(
       FloatingPointError,
       r"test: loss or gradient was not finite in 3 steps in a row, .* step \d+ "
-      r"on the examples \[\d+, .*\], and the last good checkpoint is ",
+      r"on the examples \[\d+, .*\], kept for --replay=test:\d+, and the last "
+      "good checkpoint is ",
     ):
       train(folder, 100, least_squares(poison_from=12.0))
     self.assertTrue(np.isfinite(self.saved(folder)["w"]).all())
@@ -298,11 +299,11 @@ class LoopTest(parameterized.TestCase):
     def compiled(*args, **kwargs):
       take = compile_step(*args, **kwargs)
 
-      def step(state, batch, following=None):
+      def step(state, batch, following):
         seen.append(f"step {int(state.step) + 1}")
-        return take(state, batch, following)
+        return *take(state, batch, following), take.rows
 
-      return step
+      return programs.Step(step)
 
     def written(writer, step, row):
       seen.append(f"row {step}")

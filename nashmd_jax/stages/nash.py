@@ -291,20 +291,22 @@ def _mean(values: list[np.ndarray]) -> float:
 
 def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, float]:
   """Trains one of `config.nash.runs` and returns its last evaluation."""
-  section = settings.run_section(config, job.split("/")[1])
-  told = settings.cut_off(section)
+  training = make_training(config, workdir, job)
+  told = settings.cut_off(training.section)
   if told:
     print(f"{job}: {told}")
+  return trained.train(training, workdir, job)
+
+
+def make_training(
+  config: Config, workdir: pathlib.Path, job: str
+) -> trained.Training:
+  """How one of `config.nash.runs` trains."""
+  section = settings.run_section(config, job.split("/")[1])
   task = task_lib.load_task(config, workdir)
   experiment = make_experiment(config, task, section, workdir)
-  return trained.train(
-    experiment,
-    section,
-    task,
-    workdir,
-    job,
-    updates_per_rollout=section.updates_per_rollout,
-  )
+  updates = section.updates_per_rollout
+  return trained.Training(experiment, section, task, updates)
 
 
 def check(config: Config, findings: mistakes.Findings) -> None:
@@ -384,5 +386,6 @@ STAGE = pipeline.Stage(
   needs=needs,
   reads=reads,
   run=run,
+  replay=trained.replays(make_training),
   facts=trained.FACTS,
 )

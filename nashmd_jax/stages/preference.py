@@ -132,10 +132,9 @@ def comparison_loss(
 def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, float]:
   """Trains one of the two judges and returns its last evaluation."""
   section = config[table.kind_of(job)[0]]
-  task = task_lib.load_task(config, workdir)
   comparisons = comparisons_lib.load(config, workdir)
-  experiment = make_experiment(config, task, job, comparisons, workdir)
-  scores = trained.train(experiment, section, task, workdir, job)
+  training = make_training(config, workdir, job, comparisons)
+  scores = trained.train(training, workdir, job)
   count = min(len(comparisons["validation"]), section.data.eval_examples)
   accuracy = (
     f"{job}: accuracy on {count} held-out comparisons "
@@ -151,6 +150,23 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, float]:
     f"{accuracy}; the raters' noise allows {known['eval/best_accuracy']:.3f}"
   )
   return scores | known
+
+
+def make_training(
+  config: Config,
+  workdir: pathlib.Path,
+  job: str,
+  comparisons: Comparisons | None = None,
+) -> trained.Training:
+  """How one of the two judges trains.
+
+  Args:
+    comparisons: where they are loaded already.
+  """
+  task = task_lib.load_task(config, workdir)
+  comparisons = comparisons or comparisons_lib.load(config, workdir)
+  experiment = make_experiment(config, task, job, comparisons, workdir)
+  return trained.Training(experiment, config[table.kind_of(job)[0]], task)
 
 
 def what_is_known(
@@ -215,6 +231,7 @@ def _stage(kind: str) -> pipeline.Stage:
       | {"member": table.kind_of(job)[1]}
     ),
     run=run,
+    replay=trained.replays(make_training),
     facts=(*trained.FACTS, "judge_model", "comparisons"),
     shared=True,
   )

@@ -54,9 +54,17 @@ def run(
   config: pipeline.Config, workdir: pathlib.Path, job: str
 ) -> dict[str, float]:
   """Trains the stage and returns its last evaluation."""
+  return trained.train(make_training(config, workdir, job), workdir, job)
+
+
+def make_training(
+  config: pipeline.Config, workdir: pathlib.Path, job: str
+) -> trained.Training:
+  """How the stage trains."""
+  del job
   task = task_lib.load_task(config, workdir)
   experiment = make_experiment(task, **config.sft.data)
-  return trained.train(experiment, config.sft, task, workdir, job)
+  return trained.Training(experiment, config.sft, task)
 
 
 def check(config: pipeline.Config, findings: mistakes.Findings) -> None:
@@ -77,6 +85,7 @@ STAGE = pipeline.Stage(
   needs=lambda config, job: start.STAGE.jobs(config),
   reads=lambda config, job: trained.reads(config, NAME),
   run=run,
+  replay=trained.replays(make_training),
   facts=trained.FACTS,
   shared=True,
 )

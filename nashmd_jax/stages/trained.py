@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 import functools
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from nashmd_jax import arrays, declare, pipeline
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import records
 from nashmd_jax.hub import pretrained
-from nashmd_jax.training import loop, optimizer, settings
+from nashmd_jax.training import loop, optimizer, replay, settings
 from nashmd_jax.training import metrics as metrics_lib
 from nashmd_jax.training import step as step_lib
 
@@ -128,24 +128,31 @@ def supervised(
   )
 
 
+class Training(NamedTuple):
+  """How a job trains.
+
+  Attributes:
+    experiment: see `step.Experiment`.
+    section: of the config, checked.
+    task: of the run.
+    updates_per_rollout: see `step.make_programs`.
+  """
+
+  experiment: step_lib.Experiment
+  section: Config
+  task: task_lib.Task
+  updates_per_rollout: int = 1
+
+
 def train(
-  experiment: step_lib.Experiment,
-  section: Config,
-  task: task_lib.Task,
-  workdir: pathlib.Path,
-  job: str,
-  *,
-  updates_per_rollout: int = 1,
+  training: Training, workdir: pathlib.Path, job: str
 ) -> dict[str, float]:
   """Trains a stage with its section and returns its last evaluation."""
+  section = training.section
   scores = loop.train(
-    experiment,
+    training.experiment,
     optimizer.make_optimizer(**section.optimizer),
-    devices=task.devices,
-    name=job,
-    folder=workdir / job,
-    seed=task.seed,
-    updates_per_rollout=updates_per_rollout,
+    **_where(training, workdir, job),
     **section.train,
   )
   clipped = clipping(
@@ -155,6 +162,34 @@ def train(
   if clipped:
     print(f"{job}: {clipped}")
   return scores
+
+
+def replays(
+  make: Callable[[Config, pathlib.Path, str], Training],
+) -> Callable[[Config, pathlib.Path, str, int], list[str]]:
+  """The field "replay" of a stage.
+
+  Args:
+    make: (config, workdir, job) -> how it trains.
+  """
+
+  def again(config, workdir, job, step):
+    training = make(config, workdir, job)
+    where = _where(training, workdir, job)
+    return replay.replay(training.experiment, step=step, **where)
+
+  return again
+
+
+def _where(training: Training, workdir: pathlib.Path, job: str):
+  """What loop and replay are both told."""
+  return {
+    "devices": training.task.devices,
+    "name": job,
+    "folder": workdir / job,
+    "seed": training.task.seed,
+    "updates_per_rollout": training.updates_per_rollout,
+  }
 
 
 def clipping(

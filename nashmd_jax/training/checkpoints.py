@@ -10,6 +10,7 @@ import contextlib
 import errno
 import functools
 import logging
+import math
 import os
 import pathlib
 import threading
@@ -51,7 +52,7 @@ class Checkpointer:
       preservation_policy=preservation.LatestN(2),
       cleanup_tmp_directories=True,
     )
-    self.latest = _newest(directory)
+    self.latest = newest(directory.parent)
     self._behind: threading.Thread | None = None
     self._error: BaseException | None = None
     self._until: float | None = None
@@ -205,8 +206,10 @@ def _steps(directory: pathlib.Path) -> list[int]:
   return sorted(int(x.name) for x in directory.iterdir() if x.name.isdigit())
 
 
-def _newest(directory: pathlib.Path) -> int | None:
-  return max(_steps(directory), default=None)
+def newest(folder: pathlib.Path, before: float = math.inf) -> int | None:
+  """The step of the newest whole checkpoint of a stage, below a step."""
+  steps = _steps(folder.absolute() / FOLDER)
+  return max((step for step in steps if step < before), default=None)
 
 
 def save(
@@ -299,7 +302,11 @@ def restore(
 
 
 def load_params(
-  folder: pathlib.Path, like: Any, *, name: str = "params"
+  folder: pathlib.Path,
+  like: Any,
+  *,
+  name: str = "params",
+  before: float = math.inf,
 ) -> Any:
   """A parameter set in the latest checkpoint of another stage.
 
@@ -310,6 +317,7 @@ def load_params(
     name: "params", or that of a follower, such as "ema".
     like: arrays or shapes of the tree, with shardings or on their own; any
       mesh may read what another has written.
+    before: a step, below which that checkpoint is.
   Raises: Mistake if there is no checkpoint, if it is damaged, or if its shapes
     are others.
   """
@@ -318,7 +326,7 @@ def load_params(
     raise mistakes.Mistake(
       f"{directory}: no checkpoints here; run that stage first"
     )
-  latest = _newest(directory)
+  latest = newest(folder, before)
   if latest is None:
     raise mistakes.Mistake(f"{directory}: holds no finished checkpoint")
   place = directory / str(latest)

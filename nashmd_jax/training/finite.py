@@ -5,12 +5,13 @@ there are too many, and said which records they were of.
 """
 
 from collections.abc import Mapping, Sequence
+import pathlib
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from nashmd_jax.training import checkpoints
+from nashmd_jax.training import checkpoints, dumps
 from nashmd_jax.training import metrics as metrics_lib
 from nashmd_jax.training import step as step_lib
 
@@ -24,11 +25,13 @@ class Taken(NamedTuple):
     step: its number.
     ids: of the examples that it was of.
     metrics: still on the devices.
+    rows: that it learnt from, on the devices, without the large ones.
   """
 
   step: int
   ids: Sequence[int]
   metrics: Mapping[str, step_lib.Mean]
+  rows: Mapping[str, jax.Array]
 
   @classmethod
   def of(
@@ -36,10 +39,11 @@ class Taken(NamedTuple):
     step: int,
     batch: Mapping[str, np.ndarray],
     metrics: Mapping[str, step_lib.Mean],
+    rows: Mapping[str, jax.Array],
   ) -> "Taken":
     """Of a step on a batch."""
     ids = batch.get("record_ids", batch.get("example_ids", ()))
-    return cls(step, ids, metrics)
+    return cls(step, ids, metrics, rows)
 
 
 class Watch:
@@ -49,7 +53,9 @@ class Watch:
     self,
     name: str,
     checkpointer: checkpoints.Checkpointer,
+    folder: pathlib.Path,
     *,
+    seed: int,
     nonfinite_steps: int,
   ):
     """Starts with no step.
@@ -57,10 +63,14 @@ class Watch:
     Args:
       name: in front of what is said.
       checkpointer: tells the last good checkpoint.
+      folder: of the stage; the first steps left out are kept there, and the
+        one at which the run stops, see `dumps`.
+      seed: of the run.
       nonfinite_steps: left out in a row, at which the run stops.
     """
     self._name, self._most = name, nonfinite_steps
     self._checkpointer = checkpointer
+    self._folder, self._seed = folder, seed
     self._in_a_row = 0
 
   def row(self, window: Sequence[Taken]) -> dict[str, float]:
@@ -76,7 +86,12 @@ class Watch:
     left_out = [one.metrics[step_lib.LEFT_OUT].total for one in window]
     for one, updates in zip(window, jax.device_get(left_out), strict=True):
       self._in_a_row = self._in_a_row + 1 if updates else 0
-      if self._in_a_row == self._most:
+      stops = self._in_a_row == self._most
+      if updates and one.rows:
+        dumps.save(
+          self._folder, one.step, one.rows, seed=self._seed, must=stops
+        )
+      if stops:
         self._stop(one)
     if not row[step_lib.LEFT_OUT]:
       del row[step_lib.LEFT_OUT]
@@ -88,6 +103,9 @@ class Watch:
     raise FloatingPointError(
       f"{self._name}: loss or gradient was not finite in {self._in_a_row} "
       "steps in a row, which changed nothing; the last of them was step "
-      f"{last.step} on the examples [{shown}{more}], and "
-      f"{self._checkpointer.last_good()}"
+      f"{last.step} on the examples [{shown}{more}], "
+      f"{self._kept(last)}and {self._checkpointer.last_good()}"
     )
+
+  def _kept(self, last: Taken) -> str:
+    return f"kept for --replay={self._name}:{last.step}, " if last.rows else ""

@@ -128,7 +128,9 @@ def train(
     progress = stack.enter_context(
       metrics_lib.Progress(name, start=start, total=steps, unit="step")
     )
-    watch = finite.Watch(name, checkpointer, nonfinite_steps=nonfinite_steps)
+    watch = finite.Watch(
+      name, checkpointer, folder, seed=seed, nonfinite_steps=nonfinite_steps
+    )
     window, waits, evaluation, batch = [], None, {}, None
 
     def write(step, window, further=dict):
@@ -149,7 +151,7 @@ def train(
         hold()
         seconds = time.monotonic() - began
         progress.begin(step, f"compiled its step in {seconds:.0f} s")
-      window.append(finite.Taken.of(step, batch, metrics))
+      window.append(finite.Taken.of(step, batch, metrics, take_step.rows))
       batch = following
       if waits:
         write(*waits)

@@ -18,9 +18,9 @@ import numpy as np
 import optax
 
 from nashmd_jax import arrays
+from nashmd_jax.training import dumps, warned
 from nashmd_jax.training import followers as followers_lib
 from nashmd_jax.training import state as state_lib
-from nashmd_jax.training import warned
 
 Batch = Mapping[str, jax.Array]
 Params = Any
@@ -97,8 +97,12 @@ class Programs(NamedTuple):
 
   def step(self, state, batch):
     """Both as one program; the barrier keeps them the same as two."""
+    return self.step_on(state, batch)[:2]
+
+  def step_on(self, state, batch):
+    """The same, and the rows that were learnt from; see `dumps.small`."""
     rows = lax.optimization_barrier(self.rollout(state, batch))
-    return self.update(state, rows)
+    return *self.update(state, rows), dumps.small(rows)
 
 
 def make_programs(
@@ -131,16 +135,13 @@ def make_programs(
     optimizer,
   )
 
-  def rngs(state):
-    rng = jax.random.fold_in(jax.random.key(seed), state.step)
-    return jax.random.split(rng, 3)
-
   def rollout(state, batch):
     sets = state_lib.params_by_name(state)
-    return experiment.rollout(sets, batch, rngs(state)[0], state.step)
+    rng, _, _ = rngs(seed, state.step)
+    return experiment.rollout(sets, batch, rng, state.step)
 
   def updates(state, rows):
-    _, loss_rng, follow_rng = rngs(state)
+    _, loss_rng, follow_rng = rngs(seed, state.step)
     one = functools.partial(update, state_lib.other_sets(state), rows)
     trained = (state.params, state.opt_state)
     if updates_per_rollout == 1:
@@ -162,6 +163,11 @@ def make_programs(
     return moved._replace(followers=followers), metrics
 
   return Programs(rollout, updates)
+
+
+def rngs(seed: int, step: jax.Array) -> jax.Array:
+  """The keys of rollout, loss and followers, once `step` steps are done."""
+  return jax.random.split(jax.random.fold_in(jax.random.key(seed), step), 3)
 
 
 def _follow(followers, state, rng) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from nashmd_jax.nash import play as play_lib
 from nashmd_jax.nash import settings
 from nashmd_jax.training import loop, sharding
 from nashmd_jax.training import optimizer as optimizer_lib
+from nashmd_jax.training import replay as replay_lib
 from nashmd_jax.training import settings as training_settings
 from nashmd_jax.training import step as step_lib
 from nashmd_jax.worlds import answer as answer_lib
@@ -188,21 +189,34 @@ def solve(config: Config, section: Config) -> tuple[World, answer_lib.Answer]:
 
 def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, float]:
   """Trains one of `config.nash.runs`; returns `distances` of its end."""
+  experiment, where = _made(config, workdir, job)
+  section = settings.run_section(config, job.split("/")[1])
+  tx = optimizer_lib.make_optimizer(**section.optimizer)
+  return loop.train(experiment, tx, **where, **section.train)
+
+
+def replay(
+  config: Config, workdir: pathlib.Path, job: str, step: int
+) -> list[str]:
+  """Lines about a step of a run that was kept; see `replay.replay`."""
+  experiment, where = _made(config, workdir, job)
+  return replay_lib.replay(experiment, step=step, **where)
+
+
+def _made(config, workdir, job) -> tuple[step_lib.Experiment, dict[str, Any]]:
+  """The experiment of a run, and what loop and replay are both told."""
   section = settings.run_section(config, job.split("/")[1])
   devices = sharding.make_devices(**config.devices)
   world, answer = solve(config, section)
   play = make_play(world, make_model(config, world), section, devices)
   evaluate = make_evaluation(world, play, answer, devices)
-  return loop.train(
-    make_experiment(world, play, section, evaluate),
-    optimizer_lib.make_optimizer(**section.optimizer),
-    devices=devices,
-    name=job,
-    folder=workdir / job,
-    seed=config.seed,
-    updates_per_rollout=section.updates_per_rollout,
-    **section.train,
-  )
+  return make_experiment(world, play, section, evaluate), {
+    "devices": devices,
+    "name": job,
+    "folder": workdir / job,
+    "seed": config.seed,
+    "updates_per_rollout": section.updates_per_rollout,
+  }
 
 
 def check(config: Config, findings: mistakes.Findings) -> None:
@@ -299,6 +313,7 @@ STAGE = pipeline.Stage(
   needs=lambda config, job: [],
   reads=reads,
   run=run,
+  replay=replay,
 )
 PIPELINE = pipeline.Pipeline(
   stages=[STAGE],
