@@ -8,7 +8,7 @@ MODELS := .venv-models/bin
 TPU := .venv-tpu/bin
 
 .PHONY: demo showcase sweep settings games certify judges models real scale \
-  seams bench bench-peers test test-slow slurm lint format lock clean
+  seams inputs bench bench-peers test test-slow slurm lint format lock clean
 
 demo: WORKDIR ?= out/demo
 demo: .venv/ready
@@ -49,6 +49,11 @@ real: .venv-models/ready .venv-tpu/ready
 # Its adapters are held against peft and transformers.
 seams: .venv-models/ready
 	$(MODELS)/python -m figures.seams
+
+# Cases of others are read beside the repository, or skipped: CASES=FOLDER.
+inputs: CASES ?= ../shared/cases
+inputs: .venv/ready
+	$(BIN)/python -m figures.inputs --cases=$(CASES)
 
 judges: .venv/ready
 	$(BIN)/python -m figures.judges

@@ -364,7 +364,9 @@ class FactsTest(parameterized.TestCase):
   def test_every_row_is_planted(self):
     self.assertEqual(list(rows_of_page()), list(self.PLANTED))
 
-  @parameterized.parameters(*PLANTED)
+  @parameterized.named_parameters(
+    (f"_{fact.replace(' ', '_')}", fact) for fact in PLANTED
+  )
   def test_row(self, fact):
     plant, told = self.PLANTED[fact]
     ends, out = rows_of_page()[fact], io.StringIO()

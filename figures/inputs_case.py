@@ -1,0 +1,52 @@
+"""Runs one of the cases of others, written before modules moved.
+
+  python -m figures.inputs_case FOLDER
+
+FOLDER holds `run.py`; a name that has moved since is found at its new place.
+"""
+
+import importlib
+import importlib.abc
+import importlib.util
+import pathlib
+import runpy
+import sys
+
+from nashmd_jax import judges
+from nashmd_jax.judges import scorers
+from nashmd_jax.models import decoder, decoder_config
+
+MOVED = {
+  "nashmd_jax.pretrained": "nashmd_jax.hub.pretrained",
+  "nashmd_jax.models.hub": "nashmd_jax.hub.folders",
+  "nashmd_jax.models.safetensors": "nashmd_jax.hub.safetensors",
+  "nashmd_jax.models.architectures": "nashmd_jax.hub.architectures",
+  "nashmd_jax.data.raters": "nashmd_jax.judges.raters",
+  "nashmd_jax.evaluation.tournament": "nashmd_jax.evaluation.win_rates",
+}
+
+
+class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+  """Finds the modules of `MOVED` where they are now."""
+
+  def find_spec(self, name, path, target=None):
+    """The spec of a module that has moved."""
+    del path, target
+    return (
+      importlib.util.spec_from_loader(name, self) if name in MOVED else None
+    )
+
+  def create_module(self, spec):
+    """The module at its new place."""
+    return importlib.import_module(MOVED[spec.name])
+
+  def exec_module(self, module):
+    """It has run already."""
+
+
+if __name__ == "__main__":
+  sys.meta_path.append(Finder())
+  judges.make_rater_judge = scorers.make_rater_judge
+  decoder.DecoderConfig = decoder_config.DecoderConfig
+  decoder.layer_data = decoder_config.layer_data
+  runpy.run_path(str(pathlib.Path(sys.argv[1]) / "run.py"), run_name="__main__")
