@@ -49,4 +49,5 @@ if __name__ == "__main__":
   judges.make_rater_judge = scorers.make_rater_judge
   decoder.DecoderConfig = decoder_config.DecoderConfig
   decoder.layer_data = decoder_config.layer_data
-  runpy.run_path(str(pathlib.Path(sys.argv[1]) / "run.py"), run_name="__main__")
+  sys.argv = [str(pathlib.Path(sys.argv[1]) / "run.py")]  # as run by itself
+  runpy.run_path(sys.argv[0], run_name="__main__")
