@@ -30,6 +30,7 @@ DEPENDENCIES = {
 }
 EXTRAS = {
   "test": {
+    "hypothesis": "damaged inputs, made with the shape of the right ones",
     "kubernetes-validate": "holds the GKE job against its schema",
     "pytest": "runs the tests",
     "pytest-xdist": "runs them on all cores",

@@ -1,4 +1,8 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and are read or refused in a sentence.
+
+Whatever a file does to its reader, be it that the disk refuses or that it holds
+something else than it should, is one Mistake that names it: `readable`.
+"""
 
 from collections.abc import Iterator
 import contextlib
@@ -6,10 +10,16 @@ import errno
 import hashlib
 import io
 import json
+import lzma
 import os
 import pathlib
 import re
-from typing import Any
+import stat
+from typing import Any, BinaryIO
+import zlib
+
+from etils import epath
+import zstandard
 
 from nashmd_jax import mistakes
 
@@ -28,6 +38,27 @@ REFUSALS = {
 }
 # The same of a database of SQLite.
 SQLITE = ("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_IOERR", "SQLITE_CANTOPEN")
+# What opening, reading and unpacking a file raise, and what its contents do
+# to what makes something of them.
+UNREADABLE = (
+  OSError,
+  EOFError,
+  lzma.LZMAError,
+  zlib.error,
+  zstandard.ZstdError,
+)
+UNFIT = (
+  ValueError,
+  TypeError,
+  LookupError,
+  AttributeError,
+  ArithmeticError,
+  RecursionError,
+  MemoryError,
+)
+MOST_JSON = 2**28  # bytes of a file of one value
+MOST_NESTED = 100  # lists and objects in one another
+NESTED = f"nested more than {MOST_NESTED} deep"
 
 
 def save_text(path: pathlib.Path, text: str) -> None:
@@ -141,27 +172,145 @@ def digest(value: Any) -> str:
   return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_bytes(path: pathlib.Path) -> bytes:
+@contextlib.contextmanager
+def readable(where: Any, rest: str = "") -> Iterator[None]:
+  """Turns what goes wrong in a block that reads a file into one Mistake.
+
+  Args:
+    where: file, or file and line.
+    rest: what was expected there, or what to do, in a few words.
+  """
+  try:
+    yield
+  except mistakes.Mistake:
+    raise
+  except (*UNREADABLE, *UNFIT) as error:
+    rest = f"; {rest}" if rest else ""
+    raise mistakes.Mistake(
+      f"{where}: cannot be read ({cause(error)}){rest}"
+    ) from None
+
+
+@contextlib.contextmanager
+def told_of(where: Any) -> Iterator[None]:
+  """`readable`, for a block whose Mistakes do not say where; nor do its errors.
+
+  Args:
+    where: what is put in front of every sentence.
+  """
+  findings = mistakes.Findings()
+  with findings.collect(str(where)), readable("it"):
+    yield
+  findings.tell()
+
+
+def cause(error: BaseException) -> str:
+  """What was wrong with a file, in words that are not Python's."""
+  match error:
+    case OSError() if error.strerror:
+      return error.strerror
+    case UnicodeDecodeError():
+      found = f"byte 0x{error.object[error.start]:02x} at {error.start + 1}"
+      return f"not UTF-8, {found}; save it as UTF-8"
+    case json.JSONDecodeError():
+      line = f"line {error.lineno}, " if error.lineno > 1 else ""
+      return f"not JSON, {error.msg} at {line}column {error.colno}"
+    case RecursionError():
+      return NESTED
+    case MemoryError():
+      return "larger than the memory of this machine"
+    case KeyError():
+      return f"lacks {mistakes.quote(error.args[0] if error.args else '')}"
+  # Python goes on to tell how its limit of digits is raised.
+  return mistakes.brief(error).partition("; use sys.")[0]
+
+
+def opened(path: epath.PathLike) -> BinaryIO:
+  """A file, open to be read as bytes.
+
+  Raises: OSError, also for what never ends, such as a pipe or a device.
+  """
+  path = epath.Path(path)
+  if "://" not in str(path):
+    kind = os.stat(path).st_mode
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+      raise OSError(errno.EINVAL, "it is no regular file")
+  return path.open("rb")
+
+
+def read_bytes(path: epath.PathLike) -> bytes:
   """What a file holds.
 
   Raises: Mistake if it cannot be read.
   """
-  try:
-    return path.read_bytes()
-  except OSError as error:
-    raise mistakes.Mistake(
-      f"{path}: cannot be read ({reason(error)})"
-    ) from None
+  with readable(path), opened(path) as file:
+    return file.read()
 
 
-def load_json(path: pathlib.Path) -> Any:
-  """Reads a value that `save_json` wrote.
+def load_json(path: epath.PathLike) -> Any:
+  """What a file of JSON holds, see `parse_json`.
 
-  Raises: ValueError if the file is missing, not UTF-8 or not JSON.
+  Raises: Mistake if the file cannot be read, or is not such JSON.
   """
-  try:
-    return json.loads(path.read_text(encoding="utf-8"))
-  except (OSError, ValueError, RecursionError) as error:
+  with readable(path), opened(path) as file:
+    data = file.read(MOST_JSON + 1)
+    if len(data) > MOST_JSON:
+      raise ValueError(f"more than {MOST_JSON:,} bytes of JSON")
+    return parse_json(data)
+
+
+def load_object(path: epath.PathLike, *needed: str) -> dict[str, Any]:
+  """`load_json` of a file that holds an object with certain keys.
+
+  Raises: Mistake if it does not.
+  """
+  found = load_json(path)
+  if not isinstance(found, dict):
     raise mistakes.Mistake(
-      f"{path}: cannot be read ({mistakes.brief(error)})"
-    ) from None
+      f"{path}: expected a JSON object, got {mistakes.quote(found)}"
+    )
+  absent = [key for key in needed if key not in found]
+  if absent:
+    raise mistakes.Mistake(
+      f"{path}: lacks {mistakes.some(absent)}; it was changed, or another "
+      "program wrote it"
+    )
+  return found
+
+
+def parse_json(data: bytes) -> Any:
+  """The value in UTF-8 JSON.
+
+  A key that stands twice is refused, for two values are meant by it, and so is
+  what is nested deeper than anything that reads it on would follow. NaN and
+  Infinity, which JSON lacks and Python writes, are numbers.
+
+  Raises: ValueError, or RecursionError.
+  """
+  found = json.loads(data.decode(), object_pairs_hook=_object)
+  if data.count(b"[") + data.count(b"{") > MOST_NESTED:
+    _check_depth(found)
+  return found
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  found = dict(pairs)
+  if len(found) < len(pairs):
+    seen = set()
+    twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+    raise ValueError(f"the key {mistakes.quote(twice)} stands there twice")
+  return found
+
+
+def _check_depth(value: Any) -> None:
+  level = [value]
+  for _ in range(MOST_NESTED + 1):
+    level = [one for one in level if isinstance(one, dict | list)]
+    level = [
+      one
+      for above in level
+      for one in (above.values() if isinstance(above, dict) else above)
+    ]
+    if not level:
+      return
+  raise RecursionError

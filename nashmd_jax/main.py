@@ -251,7 +251,8 @@ def _mistake(trial: trials.Trial) -> str | None:
   return None
 
 
-def _one_sentence(error: BaseException) -> str:
+def one_sentence(error: BaseException) -> str:
+  """What is wrong with the flags, by what absl or a config file raised."""
   text = str(error)
   if "Traceback" in text:  # a config file that failed: what it said last
     text = text.strip().splitlines()[-1]
@@ -262,7 +263,7 @@ def _one_sentence(error: BaseException) -> str:
     )
   elif isinstance(error, KeyError | AttributeError):
     text = f"--config: there is no setting {error.args[0]}"
-  return " ".join(text.split()) or type(error).__name__
+  return mistakes.brief(text) or type(error).__name__
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -286,7 +287,7 @@ def _parse(argv: list[str]) -> list[str]:
     sys.path.append(os.path.dirname(os.path.abspath(file.split(":")[0])))
     return rest
   except Exception as error:  # config files can raise anything
-    print(f"nashmd_jax: {_one_sentence(error)}", file=sys.stderr)
+    print(f"nashmd_jax: {one_sentence(error)}", file=sys.stderr)
     raise SystemExit(2) from None
 
 
@@ -315,7 +316,7 @@ def main(argv: list[str]) -> None:
     status = ending.status()
   except mistakes.Mistake as error:
     for sentence in error.sentences:
-      print(f"nashmd_jax: {' '.join(sentence.split())}", file=sys.stderr)
+      print(f"nashmd_jax: {mistakes.plain(sentence)}", file=sys.stderr)
     status = 2
   except (FloatingPointError, mistakes.Fault) as error:
     ending.tell(str(error))

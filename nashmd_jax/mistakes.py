@@ -6,12 +6,16 @@ failed to do is a Fault: a sentence too, and status 1. Any other error is the
 program's own and keeps its traceback.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import contextlib
 import reprlib
 from typing import Any
 
 MOST_QUOTED = 200  # characters
+MOST_NAMES, LONGEST_NAME = 3, 100  # told of a kind, characters of each
+
+REPR = reprlib.Repr()
+REPR.maxstring = 60
 
 
 class Mistake(ValueError):
@@ -34,23 +38,41 @@ class Fault(RuntimeError):
   """
 
 
-def quote(value: Any) -> str:
-  """A value as a sentence shows it: its repr, at most `MOST_QUOTED` long."""
+def quote(value: Any, most: int = MOST_QUOTED) -> str:
+  """A value as a sentence shows it: its repr, of so many characters at most."""
   try:
-    return _bounded(reprlib.repr(value))
+    return _bounded(REPR.repr(value), most)
   except ValueError:  # more digits than Python writes
     return "an int too large to show"
 
 
 def brief(error: BaseException) -> str:
   """What an error says, in one line of at most `MOST_QUOTED` characters."""
-  text = " ".join(str(error).split())[: MOST_QUOTED + 1]
-  shown = (one if one.isprintable() else ascii(one)[1:-1] for one in text)
-  return _bounded("".join(shown))
+  return _bounded(plain(str(error)[: 2 * MOST_QUOTED]))
 
 
-def _bounded(text: str) -> str:
-  return text if len(text) <= MOST_QUOTED else f"{text[: MOST_QUOTED - 1]}…"
+def plain(text: str) -> str:
+  """A text in one line, in which nothing steers a terminal."""
+  text = " ".join(text.split())
+  return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
+def some(
+  names: Sequence[Any], most: int = MOST_NAMES, between: str = ", "
+) -> str:
+  """The first of some names that were found, and how many more there are."""
+  told = between.join(_shown(str(name)) for name in names[:most])
+  more = len(names) - most
+  return f"{told} and {more} more" if more > 0 else told
+
+
+def _shown(name: str) -> str:
+  """A name as it is, or in quotes if it is not printable."""
+  return _bounded(name if name.isprintable() else quote(name), LONGEST_NAME)
+
+
+def _bounded(text: str, most: int = MOST_QUOTED) -> str:
+  return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 class Findings:

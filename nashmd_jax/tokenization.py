@@ -12,7 +12,7 @@ from etils import epath
 import ml_collections
 
 from nashmd_jax import declare, files, mistakes
-from nashmd_jax.data import messages, records
+from nashmd_jax.data import messages, records, templates
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.hub import pretrained, token_files
 from nashmd_jax.training import distributed
@@ -134,7 +134,7 @@ def load_chat(
   if found is None:
     return None
   folder = pretrained.given_folder(config, section)
-  render = messages.make_render(
+  render = templates.make_render(
     found[0],
     tokens={} if folder is None else token_files.names(folder),
     where=found[1],
@@ -155,10 +155,9 @@ def _template(config, section) -> tuple[str, str] | None:
     return None
   if asked not in FROM_FOLDER:
     try:
-      read = files.read_bytes(epath.Path(asked))
+      return token_files.read_template(epath.Path(asked)), asked
     except mistakes.Mistake as mistake:
       raise mistakes.Mistake(f"chat.template: {mistake}") from None
-    return read.decode(errors="replace"), asked
   found = None if folder is None else token_files.chat_template(folder)
   if found is None and asked == "folder":
     raise mistakes.Mistake(

@@ -28,6 +28,8 @@ CONFIG, KEY, DONE, FAILED = (
   "failed.json",
 )
 WAIT_SECONDS = 1.0
+SHOWN = 40  # characters of a value that has changed
+PARTS = ("settings", "facts", "needs")  # of a key, beside its hash
 NO_WORK = {f"{CONFIG}.partial", owner.NAME}
 # Settings that say when a job stops, and nothing of what it gives.
 STOPPING = (".train.nonfinite_steps",)
@@ -129,7 +131,8 @@ def differences(old: Key, new: Key) -> list[str]:
     for name in sorted(set(before) | set(now)):
       was, to_be = before.get(name, "absent"), now.get(name, "absent")
       if was != to_be:
-        found.append(f"{name} was {was!r} and is now {to_be!r}")
+        was, to_be = (mistakes.quote(one, SHOWN) for one in (was, to_be))
+        found.append(f"{mistakes.some([name])} was {was} and is now {to_be}")
   return found
 
 
@@ -149,7 +152,8 @@ def check_keys(workdir: pathlib.Path, keys: Mapping[str, Key]) -> None:
       after.append(job)
   sentences = [
     f"{workdir}: {', '.join(jobs)} was made of other settings or data, "
-    f"{'; '.join(changed)}; choose another --workdir, which may "
+    f"{mistakes.some(changed, between='; ')}; choose another --workdir, which "
+    "may "
     f"--reuse={workdir}, or delete the folder to make it anew"
     for changed, jobs in changes.items()
   ]
@@ -172,11 +176,12 @@ def check_settings(
   for job, mine in settings.items():
     path = workdir / job / KEY
     if path.exists():
-      old = files.load_json(path)
+      old = _load_key(path)
       changed = differences(old, {**old, "settings": plain(_telling(mine))})
       if changed:
         findings.sentences.append(
-          f"{workdir / job}: was made with other settings, {'; '.join(changed)}"
+          f"{workdir / job}: was made with other settings, "
+          f"{mistakes.some(changed, between='; ')}"
         )
   findings.tell()
 
@@ -193,9 +198,16 @@ def plain(value: Any) -> Any:
 def _changed(folder: pathlib.Path, key: Key) -> tuple[list[str], bool]:
   """What of its own has changed, and whether what it was made from has."""
   if (folder / KEY).exists():
-    old = files.load_json(folder / KEY)
+    old = _load_key(folder / KEY)
     return differences(old, key), old["needs"] != key["needs"]
   return [f"it has no {KEY}"] if (folder / DONE).exists() else [], False
+
+
+def _load_key(path: pathlib.Path) -> Key:
+  key = files.load_object(path, "settings", "facts", "needs", "hash")
+  if not all(isinstance(key[part], dict) for part in PARTS):
+    raise mistakes.Mistake(f"{path}: is no key of a job; it was changed")
+  return key
 
 
 def begin(workdir: pathlib.Path, job: str, key: Key) -> None:
@@ -223,7 +235,7 @@ def ends(workdir: pathlib.Path, jobs: Iterable[str]) -> str:
   """A hash of what jobs gave, another once one of them is run again."""
   paths = {job: workdir / job / DONE for job in jobs}
   return files.digest(
-    {j: files.load_json(path) for j, path in paths.items() if path.exists()}
+    {j: _load_key(path) for j, path in paths.items() if path.exists()}
   )
 
 
@@ -235,7 +247,7 @@ def finished(workdir: pathlib.Path) -> dict[str, dict[str, Any]]:
   found = []
   for path in (*workdir.glob(f"*/{DONE}"), *workdir.glob(f"*/*/{DONE}")):
     folder = path.parent
-    done = files.load_json(path)
+    done = files.load_object(path, "seconds", "results")
     if folder.is_symlink():
       done["reused"] = str(folder.resolve())
     name = folder.relative_to(workdir).as_posix()
@@ -247,7 +259,7 @@ def origin(workdir: pathlib.Path, job: str) -> dict[str, Any]:
   """Where a job really is, and its key; None for one that has none."""
   folder = (workdir / job).resolve()
   path = folder / KEY
-  key = files.load_json(path) if path.exists() else None
+  key = _load_key(path) if path.exists() else None
   return {"folder": str(folder), "key": key}
 
 
@@ -274,7 +286,7 @@ def reuse(
     folder = (other / job).resolve()
     if not (folder / DONE).exists() or not (folder / KEY).exists():
       continue
-    if files.load_json(folder / KEY)["hash"] == key["hash"]:
+    if _load_key(folder / KEY)["hash"] == key["hash"]:
       _link(workdir / job, folder)
       return folder
   return None

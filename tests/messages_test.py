@@ -6,7 +6,7 @@ from absl.testing import absltest, parameterized
 import tokenizers
 
 from nashmd_jax import mistakes
-from nashmd_jax.data import batches, messages, records, tldr
+from nashmd_jax.data import batches, messages, records, templates, tldr
 from nashmd_jax.data import tokenizer as tokenizer_lib
 
 SPECIAL = ["<pad>", "<|end|>", "<|user|>", "<|bot|>", "<|system|>"]
@@ -53,7 +53,7 @@ class MessagesTest(parameterized.TestCase):
     )
 
   def chat(self, template=TEMPLATE, **kwargs):
-    render = messages.make_render(template, tokens={}, where="chat.jinja")
+    render = templates.make_render(template, tokens={}, where="chat.jinja")
     return messages.Chat(
       render, **({"system": None, "user": "{prompt}"} | kwargs)
     )

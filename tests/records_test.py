@@ -16,7 +16,7 @@ COMPARED = (
 
 class RecordsTest(parameterized.TestCase):
   @parameterized.named_parameters(
-    ("broken", "summary", '{"id": "1", ', "line 2: not JSON"),
+    ("broken", "summary", '{"id": "1", ', "line 2: cannot be read \\(not JSON"),
     ("list", "summary", "[1]", "line 2: expected a JSON object"),
     (
       "field",
@@ -77,8 +77,8 @@ class RecordsTest(parameterized.TestCase):
       COMPARED % '"votes": 4, "ties": 3',
       "prob_a of 0.75 cannot be with 3 of 4 votes ties",
     ),
-    ("deep", "prompt", "[" * 100_000, "line 2: JSON that cannot be read"),
-    ("digits", "prompt", "9" * 5000, "line 2: JSON that cannot be read"),
+    ("deep", "prompt", "[" * 100_000, "line 2: cannot be read"),
+    ("digits", "prompt", "9" * 5000, "line 2: cannot be read"),
     *(
       (
         f"slot_{i}",

@@ -189,7 +189,7 @@ class NamesTest(FolderCase):
 
   @parameterized.parameters(
     (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer to wei"),
-    (b"\x02" + bytes(7) + b"[]", "a header that is no object"),
+    (b"\x02" + bytes(7) + b"[]", "no header of safetensors"),
   )
   def test_what_is_no_weights(self, content, message):
     self.take("llama")

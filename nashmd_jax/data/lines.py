@@ -7,24 +7,15 @@ and line. What the objects must have is in `records`.
 from collections.abc import Iterator
 import gzip
 import io
-import json
 import lzma
 import re
 from typing import Any
-import zlib
 
 from etils import epath
 import zstandard
 
-from nashmd_jax import mistakes
+from nashmd_jax import files, mistakes
 
-UNREADABLE = (
-  OSError,
-  EOFError,
-  lzma.LZMAError,
-  zlib.error,
-  zstandard.ZstdError,
-)
 # Packings that are not read, and what packed files begin with.
 OTHERS = (".bz2", ".zip", ".7z")
 MAGIC = {
@@ -40,6 +31,7 @@ LIKE_PART = re.compile(
   rf".*\.jsonl({'|'.join(map(re.escape, MAGIC.values()))})?"
 )
 CHUNK = 2**16  # bytes
+MOST_LINE = 2**27  # bytes
 UTF8_MARK = b"\xef\xbb\xbf"
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -167,21 +159,12 @@ def parse_object(line: bytes, where: str) -> dict[str, Any]:
     where: file and line, for the error.
   Raises: Mistake if there is none.
   """
-  mend = "mend or delete the line"
   try:
-    found = json.loads(line.decode(), object_pairs_hook=_object)
+    line.decode()
   except UnicodeDecodeError as error:
     raise mistakes.Mistake(f"{where}: {_not_utf8(line, error)}") from None
-  except json.JSONDecodeError as error:
-    raise mistakes.Mistake(
-      f"{where}: not JSON ({error.msg} at column {error.colno}); {mend}"
-    ) from None
-  except (ValueError, RecursionError) as error:
-    # Python goes on to tell how its limit of digits is raised.
-    text = mistakes.brief(error).partition(";")[0]
-    raise mistakes.Mistake(
-      f"{where}: JSON that cannot be read ({text}); {mend}"
-    ) from None
+  with files.readable(where, "mend or delete the line"):
+    found = files.parse_json(line)
   if not isinstance(found, dict):
     raise mistakes.Mistake(
       f"{where}: expected a JSON object, got {mistakes.quote(found)}"
@@ -190,34 +173,23 @@ def parse_object(line: bytes, where: str) -> dict[str, Any]:
 
 
 def _lines(path: epath.Path, expected: str) -> Iterator[tuple[int, bytes]]:
-  number = 0
+  number, told = 0, f"expected {expected}"
   try:
-    with path.open("rb") as packed:
+    with files.opened(path) as packed:
       unpack = OPENERS.get(path.suffix)
       with unpack(packed) if unpack else packed as file:
-        for number, line in enumerate(file, start=1):
+        while line := file.readline(MOST_LINE):
+          number += 1
+          if len(line) == MOST_LINE:
+            raise ValueError(f"a line of more than {MOST_LINE:,} bytes")
           line = line.removeprefix(UTF8_MARK).rstrip()
           if line:
             yield number, line
   except FileNotFoundError:
-    raise mistakes.Mistake(
-      f"{path}: no such file; expected {expected}"
-    ) from None
-  except UNREADABLE as error:
-    reason = error.strerror if isinstance(error, OSError) else None
-    raise mistakes.Mistake(
-      f"{path}, line {number + 1}: cannot be read "
-      f"({reason or mistakes.brief(error)}); expected {expected}"
-    ) from None
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-  found = dict(pairs)
-  if len(found) < len(pairs):
-    seen = set()
-    twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-    raise ValueError(f"the key {mistakes.quote(twice)} stands there twice")
-  return found
+    raise mistakes.Mistake(f"{path}: no such file; {told}") from None
+  except (*files.UNREADABLE, ValueError) as error:
+    with files.readable(f"{path}, line {number + 1}", told):
+      raise error
 
 
 def _not_utf8(line: bytes, error: UnicodeDecodeError) -> str:

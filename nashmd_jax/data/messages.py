@@ -7,14 +7,8 @@ model of chat reads the messages themselves, in its own template.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-import datetime
-import json
 import re
-from typing import Any, NamedTuple
-
-import jinja2
-import jinja2.ext
-import jinja2.sandbox
+from typing import NamedTuple
 
 from nashmd_jax import mistakes
 from nashmd_jax.data import cuts, records
@@ -22,8 +16,6 @@ from nashmd_jax.data import tokenizer as tokenizer_lib
 
 Message = Mapping[str, str]
 PLACE = "{prompt}"
-# What a template gets that asks for today: the same prompts every day.
-TODAY = datetime.datetime(2024, 7, 26)
 ANSWER = "answer"
 
 
@@ -41,67 +33,6 @@ class Chat(NamedTuple):
   render: Callable[[Sequence[Message], bool], str]
   system: str | None
   user: str
-
-
-class _Generation(jinja2.ext.Extension):
-  """The tag that marks what an assistant says, which is said all the same."""
-
-  tags = {"generation"}
-
-  def parse(self, parser):
-    next(parser.stream)
-    return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def make_render(
-  template: str, *, tokens: Mapping[str, str], where: str
-) -> Callable[[Sequence[Message], bool], str]:
-  """The field "render" of a Chat, in jinja's sandbox.
-
-  Args:
-    template: jinja, as chat_template.jinja holds it.
-    tokens: names of special tokens by what they are: "bos_token".
-    where: the template is from, for errors.
-  Raises: Mistake for a template that is none; what is returned raises one for
-    messages that the template does not take.
-  """
-  environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-    trim_blocks=True,
-    lstrip_blocks=True,
-    extensions=[_Generation, jinja2.ext.loopcontrols],
-  )
-  environment.filters["tojson"] = _to_json
-  environment.globals |= {
-    "raise_exception": _refuse,
-    "strftime_now": TODAY.strftime,
-  }
-  try:
-    compiled = environment.from_string(template)
-  except jinja2.TemplateError as error:
-    raise mistakes.Mistake(
-      f"{where}: not a chat template ({mistakes.brief(error)})"
-    ) from None
-
-  def render(messages: Sequence[Message], begun: bool) -> str:
-    try:
-      return compiled.render(
-        **tokens, messages=messages, add_generation_prompt=begun
-      )
-    except Exception as error:  # a template can do anything
-      roles = [message["role"] for message in messages]
-      raise mistakes.Mistake(
-        f"{where}: does not take messages of {roles} ({mistakes.brief(error)})"
-      ) from None
-
-  return render
-
-
-def _to_json(value: Any, indent: int | None = None) -> str:
-  return json.dumps(value, ensure_ascii=False, indent=indent)
-
-
-def _refuse(message: str) -> None:
-  raise jinja2.TemplateError(message)
 
 
 def encode_prompt(

@@ -1,6 +1,7 @@
 """Text to token ids and back, through a `tokenizer.json` of any origin."""
 
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+import contextlib
 import functools
 import json
 import pathlib
@@ -13,6 +14,7 @@ from nashmd_jax import files, mistakes
 
 PAD = "<pad>"
 BYTES = 256
+MOST_IDS = 2**24
 # A letter of cuneiform: no text that a tokenizer was made for has it.
 UNHEARD_OF = "\U00012000"
 HIDDEN = "\ue000"  # before the name of a piece that no text is to match
@@ -111,12 +113,26 @@ def load_tokenizer(
   """
   loaded = _load(epath.Path(path))
   special = [eos_token] if bos_token is None else [eos_token, bos_token]
+  with _told(path):
+    return _prepared(loaded, path, special, ends, embedded)
+
+
+def _prepared(
+  loaded: tokenizers.Tokenizer,
+  path: epath.PathLike,
+  special: Sequence[str],
+  ends: Sequence[int],
+  embedded: int | None,
+) -> Tokenizer:
+  """The fields of a Tokenizer, once the file is held against what it does."""
   _check_known(loaded, special, embedded, path)
   if embedded is not None:
     loaded = _below(loaded, embedded)
   # A file keeps what its last user had switched on.
   loaded.no_truncation()
   loaded.no_padding()
+  if getattr(loaded.model, "dropout", None):
+    loaded.model.dropout = None
   known = [i for i in ends if loaded.id_to_token(i) is not None]
   loaded.add_special_tokens([*special, *map(loaded.id_to_token, known)])
   _check_pieces(loaded, path)
@@ -295,11 +311,35 @@ def _settings_without(
 
 
 def _load(path: epath.Path) -> tokenizers.Tokenizer:
+  data = files.read_bytes(path)
+  with files.readable(path):
+    # Of two values of one key the library takes one.
+    _check_ids(files.parse_json(data))
+  with _told(path):
+    return tokenizers.Tokenizer.from_str(data.decode())
+
+
+def _check_ids(settings: Any) -> None:
+  """Refuses ids that the library would count up to."""
+  vocab = settings["model"].get("vocab", {})
+  ids = list(vocab.values()) if isinstance(vocab, dict) else []
+  ids += [one["id"] for one in settings.get("added_tokens") or ()]
+  odd = [i for i in ids if type(i) is not int or not 0 <= i < MOST_IDS]
+  if odd:
+    raise ValueError(f"a token has the id {mistakes.quote(odd[0])}")
+
+
+@contextlib.contextmanager
+def _told(path: epath.PathLike) -> Iterator[None]:
+  """Turns what the library raises, bare Exception or a panic, to a Mistake."""
   try:
-    return tokenizers.Tokenizer.from_str(path.read_text())
-  except FileNotFoundError:
-    raise mistakes.Mistake(f"{path}: no such tokenizer file") from None
-  except Exception as error:  # the library raises bare Exception
+    yield
+  except mistakes.Mistake:
+    raise
+  except BaseException as error:
+    panics = type(error).__name__ == "PanicException"
+    if not (panics or isinstance(error, Exception)):
+      raise
     raise mistakes.Mistake(
       f"{path}: not a tokenizer.json ({mistakes.brief(error)})"
     ) from None

@@ -6,6 +6,7 @@ no setting that changes what a model computes is passed over.
 
 from typing import Any
 
+from nashmd_jax import mistakes
 from nashmd_jax.hub import config_keys, layer_settings
 from nashmd_jax.hub.layer_settings import number, refuse, whole
 from nashmd_jax.models import decoder_config, t5
@@ -33,7 +34,9 @@ def text_settings(settings: Json) -> dict[str, Any]:
   name, own_class = MULTIMODAL[family]
   classes = settings.get("architectures") or [own_class]
   if classes != [own_class]:
-    refuse(f"architectures is {classes!r}, expected {[own_class]!r}")
+    refuse(
+      f"architectures is {mistakes.quote(classes)}, expected {[own_class]!r}"
+    )
   above = {
     key: value
     for key, value in settings.items()
@@ -51,14 +54,16 @@ def config_from_json(settings: Json) -> Config:
   family = settings.get("model_type")
   if not isinstance(family, str) or family not in config_keys.CLASSES:
     refuse(
-      f"model_type is {family!r}, expected one of {sorted(config_keys.CLASSES)}"
+      f"model_type is {mistakes.quote(family)}, expected one of "
+      f"{sorted(config_keys.CLASSES)}"
     )
   for key in ("quantization_config", "compression_config"):
     if settings.get(key):
       refuse(f"has a {key}; take the folder that is not quantised")
   wanted = [config_keys.CLASSES[family]]
   if (settings.get("architectures") or wanted) != wanted:
-    refuse(f"architectures is {settings['architectures']!r}, expected {wanted}")
+    found = mistakes.quote(settings["architectures"])
+    refuse(f"architectures is {found}, expected {wanted}")
   settings = {**config_keys.ABSENT[family], **settings}
   if family == "t5":
     return _t5(settings)
@@ -107,18 +112,18 @@ def _decoder(
 def _check_fixed(family: str, settings: Json) -> None:
   """Refuses all settings that our code has another value for."""
   others = [
-    f"{key} = {settings[key]!r} (only {value!r} is known)"
+    f"{key} = {mistakes.quote(settings[key])} (only {value!r} is known)"
     for key, value in config_keys.FIXED[family].items()
     if key in settings and (settings[key] or False) != (value or False)
   ]
   others += [
-    f"{key} = {settings[key]!r} (only {value!r} is known)"
+    f"{key} = {mistakes.quote(settings[key])} (only {value!r} is known)"
     for key, value in config_keys.MORE[family].items()
     if key not in config_keys.FIXED[family]
     if settings.get(key) not in (None, [], value)
   ]
   if others:
-    refuse(f"of {family}, {'; '.join(others)}")
+    refuse(f"of {family}, {mistakes.some(others, between='; ')}")
 
 
 def _fields(keys: Json, settings: Json) -> dict[str, Any]:
@@ -131,11 +136,18 @@ def _fields(keys: Json, settings: Json) -> dict[str, Any]:
     if ours == "tied":
       found[ours] = settings[theirs]
       if not isinstance(found[ours], bool):
-        refuse(f"{theirs} is {found[ours]!r}, expected true or false")
+        refuse(
+          f"{theirs} is {mistakes.quote(found[ours])}, expected true or false"
+        )
     elif ours == "norm_epsilon":
       found[ours] = number(settings, theirs)
     else:
       found[ours] = whole(settings, theirs)
+      if ours.endswith("layers") and found[ours] > layer_settings.MOST_LAYERS:
+        refuse(
+          f"{theirs} is {found[ours]}, expected at most "
+          f"{layer_settings.MOST_LAYERS:,}"
+        )
   return found
 
 

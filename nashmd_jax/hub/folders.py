@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 import numpy as np
 
-from nashmd_jax import files, mistakes
+from nashmd_jax import files
 from nashmd_jax.hub import (
   architectures,
   config_json,
@@ -75,11 +75,9 @@ def load_config(folder: epath.PathLike, **numerics: str) -> Any:
   Raises: ValueError for a file that is missing or an unknown architecture.
   """
   settings = files.load_json(epath.Path(folder) / CONFIG)
-  try:
+  with files.told_of(folder):
     config = config_json.config_from_json(settings)
     families.make_model(config)
-  except ValueError as error:
-    raise mistakes.Mistake(f"{folder}: {error}") from None
   return config._replace(**numerics)
 
 
@@ -184,7 +182,7 @@ def save_pretrained(
   _save_weights(folder, names, leaves, max_file_bytes=max_file_bytes)
   generation = {}
   if beside is not None and (epath.Path(beside) / GENERATION).exists():
-    generation = files.load_json(epath.Path(beside) / GENERATION)
+    generation = files.load_object(epath.Path(beside) / GENERATION)
   told = {key: value for key, value in settings.items() if key.endswith("_id")}
   save_json(folder / GENERATION, {**generation, **told})
   if beside is not None and epath.Path(beside) != folder:

@@ -3,6 +3,8 @@
 import math
 from typing import Any, NoReturn
 
+import numpy as np
+
 from nashmd_jax import mistakes
 from nashmd_jax.hub import config_keys
 from nashmd_jax.models import decoder_config, positions
@@ -10,6 +12,8 @@ from nashmd_jax.models import decoder_config, positions
 Json = config_keys.Json
 LOCAL, GLOBAL = "sliding_attention", "full_attention"
 LENGTH = "original_max_position_embeddings"
+MOST, MOST_LAYERS = 2**24, 2**12  # of anything, and of layers
+LARGEST = float(np.finfo(np.float32).max)
 KINDS = ("default", "linear", "llama3", "yarn")
 # Families whose windows are in some layers, and in all of them.
 PATTERNED = ("gemma2", "gemma3_text", "olmo3")
@@ -22,18 +26,21 @@ def refuse(sentence: str) -> NoReturn:
 
 
 def whole(settings: Json, key: str) -> int:
-  """A count of 1 or more."""
+  """A count of 1 or more, of anything that a model has."""
   value = settings[key]
-  if type(value) is not int or value < 1:
-    refuse(f"{key} is {value!r}, expected a whole number of 1 or more")
+  if type(value) is not int or not 1 <= value <= MOST:
+    refuse(
+      f"{key} is {mistakes.quote(value)}, expected a whole number from 1 to "
+      f"{MOST:,}"
+    )
   return value
 
 
 def number(settings: Json, key: str) -> float:
   """A number above 0."""
   value = settings.get(key)
-  if type(value) not in (int, float) or not value > 0:
-    refuse(f"{key} is {value!r}, expected a number above 0")
+  if type(value) not in (int, float) or not 0 < value <= LARGEST:
+    refuse(f"{key} is {mistakes.quote(value)}, expected a number above 0")
   return float(value)
 
 
@@ -65,7 +72,7 @@ def _scaling(family: str, scaling: Json, settings: Json) -> dict[str, Any]:
   kind = scaling.get("rope_type") or scaling.get("type") or "default"
   known = [one for one in KINDS if family != "phi3" or one == "default"]
   if kind not in known:
-    refuse(f"rope_type is {kind!r}, expected one of {known}")
+    refuse(f"rope_type is {mistakes.quote(kind)}, expected one of {known}")
   if scaling.get("partial_rotary_factor") not in (None, 1):
     refuse("partial_rotary_factor is not 1, but whole heads are rotated here")
   for key in (LOCAL, GLOBAL, "mrope_section"):
@@ -152,7 +159,9 @@ def locality(family: str, settings: Json) -> dict[str, Any]:
   elif qwen:
     first = settings.get("max_window_layers", 28)
     if type(first) is not int:
-      refuse(f"max_window_layers is {first!r}, expected a whole number")
+      refuse(
+        f"max_window_layers is {mistakes.quote(first)}, expected a whole number"
+      )
     local = tuple(i >= first for i in range(depth))
   else:
     key = "sliding_window_pattern"

@@ -27,6 +27,15 @@ FIXED = {
   "alpha_pattern": {},
   "modules_to_save": None,
 }
+# What is read, and of what type each is.
+KINDS = {
+  "peft_type": (str,),
+  "base_model_name_or_path": (str,),
+  "target_modules": (str, list),
+  "r": (int,),
+  "lora_alpha": (int, float),
+}
+MOST = 2**24  # of a rank or α
 
 
 def adapter_names(
@@ -93,17 +102,27 @@ def load_settings(folder: epath.PathLike) -> dict[str, Any]:
 
   Raises: ValueError for a file that is missing, or adapters of another kind.
   """
-  settings = files.load_json(epath.Path(folder) / CONFIG)
+  path = epath.Path(folder) / CONFIG
+  settings = files.load_object(path, *KINDS)
   wrong = [
-    f"{key} = {settings.get(key)!r}"
+    f"{key} = {mistakes.quote(settings.get(key))}"
     for key, only in FIXED.items()
     if (settings.get(key) or only) != only
   ]
-  if wrong or settings.get("peft_type") != "LORA":
+  if wrong or settings["peft_type"] != "LORA":
+    kind = mistakes.some(wrong) or mistakes.quote(settings["peft_type"])
     raise mistakes.Mistake(
-      f"{folder}: holds adapters of a kind that is not known here "
-      f"({', '.join(wrong) or settings.get('peft_type')})"
+      f"{folder}: holds adapters of a kind that is not known here ({kind})"
     )
+  for key, kinds in KINDS.items():
+    found = settings[key]
+    sized = type(found) in kinds and (
+      type(found) in (str, list) or 0 < found <= MOST
+    )
+    if not sized:
+      raise mistakes.Mistake(
+        f"{path}: {key} is {mistakes.quote(found)}, which is none"
+      )
   return settings
 
 
@@ -128,10 +147,11 @@ def load_adapter(
     if path[-1] in lora.INPUT_AXES
   }
   modules = settings["target_modules"]
-  if isinstance(modules, str) or not set(modules) <= set(ours):
+  known = isinstance(modules, list) and all(one in [*ours] for one in modules)
+  if not known or not modules:
     raise mistakes.Mistake(
-      f"{folder}: target_modules are {modules!r}, expected some of "
-      f"{sorted(ours)}"
+      f"{folder}: target_modules are {mistakes.quote(modules)}, expected some "
+      f"of {sorted(ours)}"
     )
   shapes = jax.eval_shape(
     lambda params: lora.init_lora(

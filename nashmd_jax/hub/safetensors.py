@@ -17,6 +17,7 @@ import numpy as np
 from nashmd_jax import files, mistakes
 from nashmd_jax.training import distributed
 
+ENTRY = {"dtype", "shape", "data_offsets"}
 MAX_HEADER = 100_000_000
 POINTER = b"version "  # as the files begin that git-lfs leaves
 BLOCK = 2**26  # bytes compared at a time
@@ -55,8 +56,8 @@ def load_header(path: epath.Path) -> dict[str, Tensor]:
 
   Raises: ValueError if the file is missing, cut off or of another format.
   """
-  try:
-    with path.open("rb") as file:
+  with files.readable(path, "get it again"):
+    with files.opened(path) as file:
       first = file.read(8)
       if first == POINTER:
         raise mistakes.Mistake(
@@ -65,50 +66,65 @@ def load_header(path: epath.Path) -> dict[str, Tensor]:
       size = int.from_bytes(first, "little")
       if size > MAX_HEADER:
         raise ValueError(f"a header of {size} bytes")
-      header = json.loads(file.read(size))
-      if not isinstance(header, dict):
-        raise ValueError("a header that is no object")
+      header = files.parse_json(file.read(size))
+      if len(first) < 8 or not isinstance(header, dict):
+        raise ValueError("no header of safetensors")
       file.seek(0, 2)
       end = file.tell()
     header.pop("__metadata__", None)
-    return {
-      name: _tensor(path, 8 + size, end, **entry)
-      for name, entry in header.items()
-    }
-  except mistakes.Mistake:
-    raise
-  except (OSError, ValueError, TypeError, KeyError) as error:
-    raise mistakes.Mistake(
-      f"{path}: not a whole safetensors file ({error}); get it again"
-    ) from None
+    start, found = 8 + size, {}
+    for name, entry in header.items():
+      if set(entry) != ENTRY:
+        raise ValueError(f"a tensor with the keys {mistakes.some([*entry])}")
+      found[name] = _tensor(path, start, **entry)
+    _check_whole(found.values(), start, end)
+  return found
 
 
-def _tensor(path, start, end, *, dtype, shape, data_offsets) -> Tensor:
-  if dtype not in NAMES:
+def _tensor(path, start, *, dtype, shape, data_offsets) -> Tensor:
+  if not isinstance(dtype, str) or dtype not in NAMES:
     raise mistakes.Mistake(
-      f"{path}: has tensors of type {dtype}, which no model here is computed "
-      "with; take a folder that is not quantised"
+      f"{path}: has tensors of type {mistakes.some([dtype])}, which no model "
+      "here is computed with; take a folder that is not quantised"
     )
+  if any(type(one) is not int or one < 0 for one in (*shape, *data_offsets)):
+    raise ValueError("a shape or place that is no whole number")
   found = np.dtype(NAMES[dtype])
   first, last = data_offsets
-  if last - first != math.prod(shape) * found.itemsize or start + last > end:
-    raise ValueError(f"bytes {first} to {last} of {end - start}")
+  if last - first != math.prod(shape) * found.itemsize:
+    raise ValueError(f"{last - first} bytes for a tensor of shape {shape}")
   return Tensor(path, start + first, tuple(shape), found)
+
+
+def _check_whole(tensors: Iterable[Tensor], start: int, end: int) -> None:
+  """Refuses tensors that share bytes or leave some out, as the format does."""
+  for begin, size in sorted((one.start, size_of(one)) for one in tensors):
+    if begin != start:
+      raise ValueError(f"a tensor at byte {begin} and not {start}")
+    start += size
+  if start != end:
+    raise ValueError(f"{end} bytes for what takes {start}")
+
+
+def size_of(tensor: Tensor) -> int:
+  """Bytes of a tensor."""
+  return math.prod(tensor.shape) * tensor.dtype.itemsize
 
 
 def load_tensor(tensor: Tensor) -> np.ndarray:
   """Reads one tensor into memory."""
-  with tensor.path.open("rb") as file:
-    file.seek(tensor.start)
-    data = file.read(math.prod(tensor.shape) * tensor.dtype.itemsize)
-  return np.frombuffer(data, tensor.dtype).reshape(tensor.shape)
+  with files.readable(tensor.path, "get it again"):
+    with tensor.path.open("rb") as file:
+      file.seek(tensor.start)
+      data = file.read(size_of(tensor))
+    return np.frombuffer(data, tensor.dtype).reshape(tensor.shape)
 
 
 def same(one: Tensor, other: Tensor) -> bool:
   """Whether two tensors are equal bit for bit, read a block at a time."""
   if (one.shape, one.dtype) != (other.shape, other.dtype):
     return False
-  left = math.prod(one.shape) * one.dtype.itemsize
+  left = size_of(one)
   with one.path.open("rb") as first, other.path.open("rb") as second:
     first.seek(one.start)
     second.seek(other.start)

@@ -9,7 +9,7 @@ from typing import Any
 
 from etils import epath
 
-from nashmd_jax import files, mistakes
+from nashmd_jax import declare, files, mistakes
 from nashmd_jax.hub import config_json, folders
 
 SETTINGS = "tokenizer_config.json"
@@ -45,12 +45,13 @@ def end_ids(folder: epath.PathLike) -> list[int]:
   for file in (folders.GENERATION, folders.CONFIG):
     settings = load(folder, file)
     if file == folders.CONFIG:
-      settings = config_json.text_settings(settings)
+      with files.told_of(folder):
+        settings = config_json.text_settings(settings)
     found = settings.get("eos_token_id")
     if found is None:
       continue
     ids = found if isinstance(found, list) else [found]
-    if not all(type(i) is int and i >= 0 for i in ids):
+    if not all(type(i) is int and 0 <= i <= declare.LARGEST for i in ids):
       raise mistakes.Mistake(
         f"{folder / file}: eos_token_id is {mistakes.quote(found)}, expected "
         "an id or a list of ids"
@@ -67,12 +68,12 @@ def chat_template(folder: epath.PathLike) -> tuple[str, str] | None:
   """
   folder = epath.Path(folder)
   if (folder / TEMPLATE).exists():
-    text = files.read_bytes(folder / TEMPLATE).decode(errors="replace")
-    return text, str(folder / TEMPLATE)
+    return read_template(folder / TEMPLATE), str(folder / TEMPLATE)
   for file in (TEMPLATES, SETTINGS):
     found = load(folder, file).get("chat_template")
     if isinstance(found, list):
-      found = {one["name"]: one["template"] for one in found}.get("default")
+      with files.readable(folder / file, "each template needs name and text"):
+        found = {one["name"]: one["template"] for one in found}.get("default")
     if isinstance(found, str):
       return found, str(folder / file)
     if found is not None:
@@ -83,6 +84,15 @@ def chat_template(folder: epath.PathLike) -> tuple[str, str] | None:
   return None
 
 
+def read_template(path: epath.PathLike) -> str:
+  """The text of a file of jinja.
+
+  Raises: Mistake for a file that cannot be read, or is not UTF-8.
+  """
+  with files.readable(path):
+    return files.read_bytes(path).decode()
+
+
 def load(folder: epath.PathLike, file: str) -> dict[str, Any]:
   """What one of a folder's files says; nothing if it is not there.
 
@@ -91,9 +101,4 @@ def load(folder: epath.PathLike, file: str) -> dict[str, Any]:
   path = epath.Path(folder) / file
   if not path.exists():
     return {}
-  found = files.load_json(path)
-  if not isinstance(found, dict):
-    raise mistakes.Mistake(
-      f"{path}: expected a JSON object, got {mistakes.quote(found)}"
-    )
-  return found
+  return files.load_object(path)

@@ -49,7 +49,6 @@ STRANGERS = {
     "adapted or quantised weights; merge them, or take plain ones"
   ),
 }
-MOST = 3  # names told of a kind
 
 
 def load_headers(folder: epath.Path) -> Tensors:
@@ -59,12 +58,15 @@ def load_headers(folder: epath.Path) -> Tensors:
   """
   index, single = (folder / INDEX).exists(), (folder / WEIGHTS).exists()
   if index:
-    return _indexed(folder, single)
+    with files.readable(folder / INDEX):
+      return _indexed(folder, single)
   if single:
     return safetensors.load_header(folder / WEIGHTS)
   parts = _there(folder)
   if parts:
-    _refuse(folder, f"has {_some(parts)} but no {INDEX}; get that file too")
+    _refuse(
+      folder, f"has {mistakes.some(parts)} but no {INDEX}; get that file too"
+    )
   _refuse(
     folder,
     f"holds neither {WEIGHTS} nor {INDEX}; only safetensors are read, so "
@@ -77,28 +79,37 @@ def _indexed(folder: epath.Path, single: bool) -> Tensors:
   where = where.get("weight_map") if isinstance(where, dict) else None
   if not isinstance(where, dict) or not where:
     _refuse(folder, f"{INDEX} maps no tensor to a file; get it again")
-  names = list(dict.fromkeys(map(str, where.values())))
+  where = {name: str(file) for name, file in where.items()}
+  names = list(dict.fromkeys(where.values()))
   odd = [
-    name for name in names if not re.fullmatch(r"[^/]+\.safetensors", name)
+    name
+    for name in names
+    if not (re.fullmatch(r"[^/]+\.safetensors", name) and name.isprintable())
   ]
   if odd:
-    _refuse(folder, f"{INDEX} names {_some(odd)}; only safetensors are read")
+    _refuse(
+      folder,
+      f"{INDEX} names {mistakes.some(odd)}; only safetensors are read that "
+      "stand beside it",
+    )
   if single and WEIGHTS not in names:
     _refuse(
       folder, f"holds both {WEIGHTS} and {INDEX} of others; delete the old one"
     )
   missing = [name for name in names if not (folder / name).exists()]
   if missing:
-    there = _some(_there(folder)) or "none"
+    there = mistakes.some(_there(folder)) or "none"
     _refuse(
       folder,
-      f"{INDEX} names {_some(missing)}, not there; there is {there}, so get "
-      "the others",
+      f"{INDEX} names {mistakes.some(missing)}, not there; there is {there}, "
+      "so get the others",
     )
   held = {name: safetensors.load_header(folder / name) for name in names}
   astray = [name for name, file in where.items() if name not in held[file]]
   if astray:
-    _refuse(folder, f"{_some(astray)} not in the file that {INDEX} names")
+    _refuse(
+      folder, f"{mistakes.some(astray)} not in the file that {INDEX} names"
+    )
   tensors = {name: held[file][name] for name, file in where.items()}
   for header in held.values():
     tensors = header | tensors
@@ -224,19 +235,15 @@ def check_tensors(
       if not jnp.issubdtype(tensors[name].dtype, jnp.floating)
     ],
   }
-  told = [f"{kind}: {_some(found)}" for kind, found in faults.items() if found]
+  wrong = {kind: found for kind, found in faults.items() if found}
+  most = mistakes.MOST_NAMES if len(wrong) == 1 else 1
+  told = [f"{kind}: {mistakes.some(wrong[kind], most)}" for kind in wrong]
   if told:
     _refuse(where, f"weights do not fit the architecture; {'; '.join(told)}")
 
 
 def _there(folder: epath.Path) -> list[str]:
   return sorted(path.name for path in folder.glob("*-of-*.safetensors"))
-
-
-def _some(names: list[str]) -> str:
-  told = ", ".join(names[:MOST])
-  more = len(names) - MOST
-  return f"{told} and {more} more" if more > 0 else told
 
 
 def _refuse(folder: Any, sentence: str) -> NoReturn:

@@ -113,7 +113,7 @@ def _told(path: pathlib.Path) -> Iterator[None]:
   try:
     yield
   except (sqlite3.Error, OSError) as error:
-    told = " ".join(str(error).split())
+    told = mistakes.brief(error)
     raise mistakes.Mistake(
       f"{path}: the judge's answers cannot be kept there ({told}); if the disk "
       "has room and the file may be written, move it away and start again"

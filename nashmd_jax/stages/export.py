@@ -207,7 +207,7 @@ def load_deployed(
   """
   folder, lane = epath.Path(folder), {"policy": 1.0}
   if (folder / MIXTURE).exists():
-    lane = files.load_json(folder / MIXTURE)
+    lane = _load_lane(folder / MIXTURE)
 
   @functools.cache
   def whole(place):
@@ -226,6 +226,23 @@ def load_deployed(
       found.params, adapters, alpha=settings["lora_alpha"]
     )
   return Deployed(model=found.model, sets=sets, lane=lane)
+
+
+def _load_lane(path: epath.Path) -> sampling.Lane:
+  """Weights by the names of folders beside the file."""
+  lane = files.load_object(path)
+  fine = all(
+    declare.NAME.fullmatch(name)
+    and type(weight) in (int, float)
+    and 0 < weight <= 1
+    for name, weight in lane.items()
+  )
+  if not fine or len(lane) < 2:
+    raise mistakes.Mistake(
+      f"{path}: got {mistakes.quote(lane)}, expected weights by name; export "
+      "the policy anew"
+    )
+  return lane
 
 
 def check(config: Config, findings: mistakes.Findings) -> None:
@@ -247,8 +264,8 @@ def check(config: Config, findings: mistakes.Findings) -> None:
 
 def check_adaptable(place: epath.Path) -> None:
   """Raises Mistake for a folder whose tensors adapters cannot stand beside."""
-  family = files.load_json(place / folders.CONFIG).get("model_type")
-  if family in config_keys.OUR_NAMES:
+  family = files.load_object(place / folders.CONFIG).get("model_type")
+  if isinstance(family, str) and family in config_keys.OUR_NAMES:
     raise mistakes.Mistake(
       f"export.form: got 'peft', but {place} is a {family}, whose tensors hold "
       "several of the matrices that are adapted here; set the form to 'whole'"

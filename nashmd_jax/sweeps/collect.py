@@ -15,6 +15,7 @@ import numpy as np
 from scipy import stats
 
 from nashmd_jax import files
+from nashmd_jax import workdir as workdir_lib
 from nashmd_jax.stages import tournament
 from nashmd_jax.sweeps import collect_plot, trials
 from nashmd_jax.training import metrics
@@ -90,7 +91,8 @@ def state(entry: Entry, names: Sequence[str]) -> Row:
     found = FINISHED
   elif failure.exists():
     found = "failed"
-    reached, reason = files.load_json(failure).values()
+    said = files.load_object(failure, "stage", "error")
+    reached, reason = said["stage"], said["error"]
   elif entry.mistake:
     found, reached, reason = "failed", "config", entry.mistake
   elif not (entry.trial.folder / "config.json").exists():
@@ -128,9 +130,12 @@ def load_scores(folder: pathlib.Path, jobs: Sequence[str]) -> dict[str, float]:
   scores = {}
   for job in reversed(jobs):
     if job == "tournament":
-      found = _win_rates(files.load_json(folder / job / "results.json"))
+      path = folder / job / "results.json"
+      with files.readable(path, "run its trial anew"):
+        found = _win_rates(files.load_json(path))
     else:
-      found = files.load_json(folder / job / "done.json")["results"]
+      path = folder / job / workdir_lib.DONE
+      found = files.load_object(path, "results")["results"]
     scores |= {
       f"{job}/{name}": float(value)
       for name, value in found.items()
@@ -142,12 +147,16 @@ def load_scores(folder: pathlib.Path, jobs: Sequence[str]) -> dict[str, float]:
 def _win_rates(results: Mapping[str, Any]) -> dict[str, float]:
   names = results["policies"]
   column = names.index(tournament.START)
-  return {
-    f"{judge}/{name} against {tournament.START}": found["win_rate"][i][column]
-    for judge, found in results["judges"].items()
-    for i, name in enumerate(names)
-    if i != column
-  }
+  scores = {}
+  for judge, found in results["judges"].items():
+    rates = np.asarray(found["win_rate"], float)
+    if rates.shape != 2 * (len(names),) or np.any(abs(rates - 0.5) > 0.5):
+      raise ValueError(f"no win rates of {judge}")
+    for i, name in enumerate(names):
+      if i != column:
+        rate = found["win_rate"][i][column]
+        scores[f"{judge}/{name} against {tournament.START}"] = rate
+  return scores
 
 
 def interval(

@@ -189,7 +189,7 @@ def claim(trial: Trial) -> None:
   if not path.exists():
     files.save_json(path, {"trial": trial.number, "overrides": mine})
     return
-  old = files.load_json(path)["overrides"]
+  old = files.load_object(path, "overrides")["overrides"]
   for name in sorted(set(mine) | set(old)):
     if mine.get(name, "absent") != old.get(name, "absent"):
       raise mistakes.Mistake(

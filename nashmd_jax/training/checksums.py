@@ -11,7 +11,7 @@ from concurrent import futures
 import json
 import pathlib
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 import zlib
 
 from nashmd_jax import files, mistakes
@@ -65,7 +65,7 @@ def find_damage(
   """
   try:
     lists = _load_lists(folder)
-  except (TypeError, ValueError, AttributeError) as error:
+  except ValueError as error:
     return Damage(
       f"its list of checksums is damaged ({mistakes.brief(error)})", cut=False
     )
@@ -93,11 +93,18 @@ def _load_lists(folder: pathlib.Path) -> dict[str, list[int]] | None:
     return None
   found = {}
   for path in parts.values():
-    found |= {
-      str(name): [int(size), int(crc)]
-      for name, (size, crc) in files.load_json(path).items()
-    }
+    for name, sums in files.load_object(path).items():
+      if not _is_listed(folder, name, sums):
+        raise ValueError(f"{path.name} has {mistakes.some([name])}")
+      found[name] = sums
   return found
+
+
+def _is_listed(folder: pathlib.Path, name: str, sums: Any) -> bool:
+  """Whether an entry of a list is the name of a file in it, and its sums."""
+  numbers = isinstance(sums, list) and [type(one) for one in sums] == [int] * 2
+  inside = (folder / name).resolve().is_relative_to(folder.resolve())
+  return numbers and inside
 
 
 def _names(folder: pathlib.Path) -> Iterator[str]:

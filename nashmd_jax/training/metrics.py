@@ -124,16 +124,16 @@ def load_metrics(path: pathlib.Path) -> list[dict[str, float]]:
   rows, lines = [], files.read_bytes(path).splitlines()
   for number, line in enumerate(lines, start=1):
     try:
-      row = json.loads(line)
-      if not isinstance(row["step"], int):
+      row = files.parse_json(line)
+      if type(row["step"]) is not int:
         raise TypeError("its step is no number")
       rows.append(row)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except files.UNFIT as error:
       if number == len(lines):
         break
       raise mistakes.Mistake(
         f"{path}, line {number}: is no row of metrics "
-        f"({mistakes.brief(error)}), but {len(lines) - number} more follow; "
+        f"({files.cause(error)}), but {len(lines) - number} more follow; "
         f"mend it, or delete {path.parent} to train it anew"
       ) from None
   return rows
