@@ -36,7 +36,7 @@ def explain(
   if found is None or (place and place not in known):
     near = difflib.get_close_matches(name, known, n=NEAR, cutoff=0)
     raise mistakes.Mistake(
-      f"--explain: there is no setting {name!r}; the nearest are "
+      f"--explain: there is no setting {mistakes.quote(name)}; the nearest are "
       f"{', '.join(near)}"
     )
   if isinstance(found, declare.Setting):

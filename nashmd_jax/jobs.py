@@ -7,7 +7,7 @@ import pathlib
 import time
 from typing import Any, NamedTuple
 
-from nashmd_jax import files, mistakes, owner
+from nashmd_jax import changes, files, mistakes, owner
 from nashmd_jax import pipeline as pipeline_lib
 from nashmd_jax import workdir as workdir_lib
 from nashmd_jax.training import distributed, dumps, ending
@@ -24,11 +24,13 @@ class Place(NamedTuple):
     workdir: of the run.
     reuse: other workdirs.
     store: folder that the trials of a sweep share; None for a single run.
+    allowed: settings of which finished stages may have been made otherwise.
   """
 
   workdir: pathlib.Path
   reuse: Sequence[pathlib.Path] = ()
   store: pathlib.Path | None = None
+  allowed: Sequence[str] = ()
 
 
 @contextlib.contextmanager
@@ -228,6 +230,8 @@ def _look(config, place: Place, keys) -> None:
       found = workdir_lib.reuse(place.workdir, job, key, place.reuse)
       if found is not None:
         print(f"{job}: reused from {found}", flush=True)
+  for line in changes.allow(place.workdir, keys, place.allowed):
+    print(line, flush=True)
   workdir_lib.check_keys(place.workdir, keys)
   files.save_json(
     place.workdir / workdir_lib.CONFIG, pipeline_lib.plain(config)

@@ -81,6 +81,12 @@ REPLAY = flags.DEFINE_string(
   "Job and step, as nash/nash_md:12, of a step that changed nothing and was "
   "kept: computes it again and says where its numbers are not finite.",
 )
+ALLOW = flags.DEFINE_list(
+  "allow_config_change",
+  [],
+  "Settings, such as nash.kl_coef, of which what is in the workdir may have "
+  "been made otherwise; it stands, and its key.json says so.",
+)
 TRIAL = flags.DEFINE_integer(
   "trial", None, "Number of the trial to run if the config is a sweep, from 0."
 )
@@ -113,13 +119,14 @@ def pipeline_of(
   name = config.pipeline if "pipeline" in config else None
   if not isinstance(name, str) or name not in PIPELINES:
     raise mistakes.Mistake(
-      f"config.pipeline: got {name!r}, expected one of {sorted(PIPELINES)}"
+      f"config.pipeline: got {mistakes.quote(name)}, expected one of "
+      f"{sorted(PIPELINES)}"
     )
   stages = tuple(stage.name for stage in PIPELINES[name].stages)
   stages += (CHECK, *((POD_CHECK,) if name in POD_CHECKS else ()))
   if stage not in ("all", *stages):
     raise mistakes.Mistake(
-      f"--stage: got {stage!r}, expected all or one of {stages}"
+      f"--stage: got {mistakes.quote(stage)}, expected all or one of {stages}"
     )
   return PIPELINES[name]
 
@@ -201,7 +208,7 @@ def run_sweep(
   if number is not None:
     trial = trials.chosen(found, number)
     reuse = workdir_lib.names(REUSE.value)
-    place = jobs.Place(trial.folder, reuse, workdir / "shared")
+    place = jobs.Place(trial.folder, reuse, workdir / "shared", ALLOW.value)
     run(trial.config, place, stage, trial)
   elif stage == "trials":
     _list_trials(found)
@@ -258,9 +265,8 @@ def one_sentence(error: BaseException) -> str:
     text = text.strip().splitlines()[-1]
   typo = re.search(r'Did you mean "(.+)" instead of "(.+)"', text)
   if typo:
-    text = (
-      f"--config: there is no setting {typo[2]!r}; did you mean {typo[1]!r}?"
-    )
+    meant, said = map(mistakes.quote, typo.groups())
+    text = f"--config: there is no setting {said}; did you mean {meant}?"
   elif isinstance(error, KeyError | AttributeError):
     text = f"--config: there is no setting {error.args[0]}"
   return mistakes.brief(text) or type(error).__name__
@@ -273,7 +279,7 @@ def _parse(argv: list[str]) -> list[str]:
     for file in [value for name, _, value in given if name == "--config"]:
       if not os.path.isfile(file.split(":")[0]):
         raise mistakes.Mistake(
-          f"--config: there is no file {file.split(':')[0]!r}"
+          f"--config: there is no file {mistakes.quote(file.split(':')[0])}"
         )
     rest = flags.FLAGS(argv)
     if len(rest) > 1:
@@ -339,7 +345,8 @@ def _run_or_sweep(workdir: pathlib.Path) -> None:
       "and has no trials"
     )
   else:
-    place = jobs.Place(workdir, workdir_lib.names(REUSE.value))
+    reuse = workdir_lib.names(REUSE.value)
+    place = jobs.Place(workdir, reuse, allowed=ALLOW.value)
     run(CONFIG.value, place, STAGE.value)
 
 

@@ -35,12 +35,15 @@ def find(name: str, table: Mapping[str, Any], *, setting: str) -> Any:
   module, colon, function = str(name).partition(":")
   if not colon:
     raise mistakes.Mistake(
-      f"{setting}: got {name!r}, expected one of {sorted(table)}, or your own "
+      f"{setting}: got {mistakes.quote(name)}, expected one of "
+      f"{sorted(table)}, or your own "
       "as module:function"
     )
   found = getattr(_imported(module, name, setting), function, None)
   if not callable(found):
-    raise mistakes.Mistake(f"{setting}: {module} has no function {function!r}")
+    raise mistakes.Mistake(
+      f"{setting}: {mistakes.some([module])} has no function {mistakes.quote(function)}"
+    )
   return guarded(found, name=name, setting=setting)
 
 
@@ -96,13 +99,15 @@ def _imported(module: str, name: str, setting: str) -> Any:
     if not f"{module}.".startswith(f"{error.name}."):
       _tell(_traceback(error))
     raise mistakes.Mistake(
-      f"{setting}: got {name!r}, but {error}; the folder of the config file "
+      f"{setting}: got {mistakes.quote(name)}, but {mistakes.brief(error)}; the folder of the "
+      "config file "
       "and the current one are searched"
     ) from None
   except Exception as error:
     _tell(_traceback(error))
     raise mistakes.Mistake(
-      f"{setting}: {module} cannot be imported ({_line(error)})"
+      f"{setting}: {mistakes.some([module])} cannot be imported "
+      f"({_line(error)})"
     ) from None
 
 

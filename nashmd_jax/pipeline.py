@@ -150,7 +150,9 @@ def check_given(config: Config, names: Iterable[str]) -> None:
   known = flat(plain(config))
   for name in names:
     if name not in known:
-      raise mistakes.Mistake(f"required: there is no setting {name!r}")
+      raise mistakes.Mistake(
+        f"required: there is no setting {mistakes.quote(name)}"
+      )
   absent = [name for name in names if known[name] is None]
   if absent:
     flags = " ".join(f"--config.{name}=…" for name in absent)

@@ -225,7 +225,7 @@ def _check_own(own: Own, findings: mistakes.Findings) -> None:
   if kind is not None and kind not in own.kinds:
     fitting = [name for name, s in tldr.SCHEMAS.items() if s.kind in own.kinds]
     raise mistakes.Mistake(
-      f"{own.setting}: got the schema {own.schema!r} for a "
+      f"{own.setting}: got the schema {mistakes.quote(own.schema)} for a "
       f"{' or a '.join(own.kinds)}, expected one of {sorted(fitting)}, or your "
       "own as module:function"
     )

@@ -194,13 +194,14 @@ def check_chat(config: ml_collections.ConfigDict) -> None:
   """Raises Mistake for a section `chat` that cannot be."""
   if config.chat.user.count(messages.PLACE) != 1:
     raise mistakes.Mistake(
-      f"chat.user: got {config.chat.user!r}, expected text with "
+      f"chat.user: got {mistakes.quote(config.chat.user)}, expected text with "
       f"{messages.PLACE} in it once"
     )
   chats = [load_chat(config, section) for section in pretrained.SECTIONS]
   if config.chat.system is not None and chats[0] is None:
     raise mistakes.Mistake(
-      f"chat.system: got {config.chat.system!r}, which no template reads; set "
+      f"chat.system: got {mistakes.quote(config.chat.system)}, which no "
+      "template reads; set "
       "chat.template"
     )
 

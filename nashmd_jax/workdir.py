@@ -28,8 +28,10 @@ CONFIG, KEY, DONE, FAILED = (
   "failed.json",
 )
 WAIT_SECONDS = 1.0
-SHOWN = 40  # characters of a value that has changed
-PARTS = ("settings", "facts", "needs")  # of a key, beside its hash
+SHOWN, MORE = 40, 6  # characters of a changed value, names without values
+OWN = ("settings", "facts")  # of a key, beside needs and hash
+ALLOW = "--allow_config_change"
+ALLOWED = "allowed"  # in a key: what has changed and was let through
 NO_WORK = {f"{CONFIG}.partial", owner.NAME}
 # Settings that say when a job stops, and nothing of what it gives.
 STOPPING = (".train.nonfinite_steps",)
@@ -123,17 +125,27 @@ def make_key(
   return key | {"hash": hashlib.sha256(text.encode()).hexdigest()}
 
 
-def differences(old: Key, new: Key) -> list[str]:
-  """What of a job's own changed from one key to another, a phrase each."""
-  found = []
-  for part in ("settings", "facts"):
+def changes(old: Key, new: Key) -> dict[str, list[Any]]:
+  """What of a job's own changed from one key to another: [was, is now]."""
+  found = {}
+  for part in OWN:
     before, now = old[part], new[part]
     for name in sorted(set(before) | set(now)):
-      was, to_be = before.get(name, "absent"), now.get(name, "absent")
-      if was != to_be:
-        was, to_be = (mistakes.quote(one, SHOWN) for one in (was, to_be))
-        found.append(f"{mistakes.some([name])} was {was} and is now {to_be}")
+      both = [one.get(name, "absent") for one in (before, now)]
+      if both[0] != both[1]:
+        found[name] = both
   return found
+
+
+def told(changed: Mapping[str, Sequence[Any]]) -> str:
+  """Changes in a few words, the first of them with their values."""
+  phrases = []
+  for name, both in changed.items():
+    was, now = (mistakes.quote(one, SHOWN) for one in both)
+    phrases.append(f"{mistakes.some([name])} was {was} and is now {now}")
+  rest = [*changed][mistakes.MOST_NAMES :]
+  more = f" and so {mistakes.some(rest, MORE)}" if rest else ""
+  return "; ".join(phrases[: mistakes.MOST_NAMES]) + more
 
 
 def check_keys(workdir: pathlib.Path, keys: Mapping[str, Key]) -> None:
@@ -142,20 +154,19 @@ def check_keys(workdir: pathlib.Path, keys: Mapping[str, Key]) -> None:
   Raises: Mistake that names the jobs that were made of something else, what
     has changed, and the jobs that were made from them.
   """
-  changes: dict[tuple[str, ...], list[str]] = {}
+  stale: dict[tuple[str, str], list[str]] = {}
   after = []
   for job, key in keys.items():
     own, needs = _changed(workdir / job, key)
     if own:
-      changes.setdefault(tuple(own), []).append(job)
+      stale.setdefault(own, []).append(job)
     elif needs:
       after.append(job)
   sentences = [
-    f"{workdir}: {', '.join(jobs)} was made of other settings or data, "
-    f"{mistakes.some(changed, between='; ')}; choose another --workdir, which "
-    "may "
-    f"--reuse={workdir}, or delete the folder to make it anew"
-    for changed, jobs in changes.items()
+    f"{workdir}: {mistakes.some(jobs, MORE)} was made of other settings or "
+    f"data, {changed}; choose another --workdir, which may --reuse={workdir}, "
+    f"delete the folder to make it anew{allowing}"
+    for (changed, allowing), jobs in stale.items()
   ]
   if after and sentences:
     sentences[-1] += f"; so with what was made from it, {', '.join(after)}"
@@ -176,12 +187,11 @@ def check_settings(
   for job, mine in settings.items():
     path = workdir / job / KEY
     if path.exists():
-      old = _load_key(path)
-      changed = differences(old, {**old, "settings": plain(_telling(mine))})
+      old = load_key(path)
+      changed = changes(old, {**old, "settings": plain(_telling(mine))})
       if changed:
         findings.sentences.append(
-          f"{workdir / job}: was made with other settings, "
-          f"{mistakes.some(changed, between='; ')}"
+          f"{workdir / job}: was made with other settings, {told(changed)}"
         )
   findings.tell()
 
@@ -195,17 +205,31 @@ def plain(value: Any) -> Any:
   return json.loads(json.dumps(value))
 
 
-def _changed(folder: pathlib.Path, key: Key) -> tuple[list[str], bool]:
-  """What of its own has changed, and whether what it was made from has."""
+def _changed(
+  folder: pathlib.Path, key: Key
+) -> tuple[tuple[str, str] | None, bool]:
+  """What of its own has changed, and whether what it was made from has.
+
+  Returns: (what, the way to let it through) or None, and the second.
+  """
   if (folder / KEY).exists():
-    old = _load_key(folder / KEY)
-    return differences(old, key), old["needs"] != key["needs"]
-  return [f"it has no {KEY}"] if (folder / DONE).exists() else [], False
+    old = load_key(folder / KEY)
+    own, needs = changes(old, key), old["needs"] != key["needs"]
+    if not own:
+      return None, needs
+    names = mistakes.some([*own], MORE, ",")
+    return (told(own), f", or let it stand by {ALLOW}={names}"), needs
+  absent = (f"it has no {KEY}", "") if (folder / DONE).exists() else None
+  return absent, False
 
 
-def _load_key(path: pathlib.Path) -> Key:
+def load_key(path: pathlib.Path) -> Key:
+  """The key in a file.
+
+  Raises: Mistake if there is none in it.
+  """
   key = files.load_object(path, "settings", "facts", "needs", "hash")
-  if not all(isinstance(key[part], dict) for part in PARTS):
+  if not all(isinstance(key[part], dict) for part in (*OWN, "needs")):
     raise mistakes.Mistake(f"{path}: is no key of a job; it was changed")
   return key
 
@@ -235,7 +259,7 @@ def ends(workdir: pathlib.Path, jobs: Iterable[str]) -> str:
   """A hash of what jobs gave, another once one of them is run again."""
   paths = {job: workdir / job / DONE for job in jobs}
   return files.digest(
-    {j: _load_key(path) for j, path in paths.items() if path.exists()}
+    {j: files.load_json(path) for j, path in paths.items() if path.exists()}
   )
 
 
@@ -259,7 +283,7 @@ def origin(workdir: pathlib.Path, job: str) -> dict[str, Any]:
   """Where a job really is, and its key; None for one that has none."""
   folder = (workdir / job).resolve()
   path = folder / KEY
-  key = _load_key(path) if path.exists() else None
+  key = load_key(path) if path.exists() else None
   return {"folder": str(folder), "key": key}
 
 
@@ -286,7 +310,8 @@ def reuse(
     folder = (other / job).resolve()
     if not (folder / DONE).exists() or not (folder / KEY).exists():
       continue
-    if _load_key(folder / KEY)["hash"] == key["hash"]:
+    found = load_key(folder / KEY)
+    if found["hash"] == key["hash"] and ALLOWED not in found:
       _link(workdir / job, folder)
       return folder
   return None

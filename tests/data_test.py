@@ -200,7 +200,7 @@ class TokenizerTest(parameterized.TestCase):
 
   def test_mistakes_are_one_sentence(self):
     folder = pathlib.Path(self.create_tempdir().full_path)
-    with self.assertRaisesRegex(ValueError, "no such tokenizer file"):
+    with self.assertRaisesRegex(ValueError, "No such file"):
       tokenizer_lib.load_tokenizer(
         folder / "absent.json", eos_token="</s>", bos_token=None
       )

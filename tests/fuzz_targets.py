@@ -359,7 +359,7 @@ def _header_means(data: bytes, found) -> bool:
 
 
 def _same_key(said: Any) -> bool:
-  return all(said[part] == KEY[part] for part in workdir.PARTS)
+  return all(said[part] == KEY[part] for part in (*workdir.OWN, "needs"))
 
 
 def _metrics_mean(data: bytes, found) -> bool:

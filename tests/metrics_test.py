@@ -52,11 +52,11 @@ class RowsTest(parameterized.TestCase):
   @parameterized.parameters(
     (b'{"loss": 1.0, "st', "Unterminated"),
     (b"", "Expecting value"),
-    (b'{"step": 2, "loss": "\xff"}', "codec can't decode"),
+    (b'{"step": 2, "loss": "\xff"}', "not UTF-8"),
     (b'{"loss": 1.0}', "'step'"),
     (b'{"step": "2", "loss": 1.0}', "its step is no number"),
     (b"[2]", "list indices"),
-    (b"[" * 100_000, "recursion"),
+    (b"[" * 100_000, "nested"),
   )
   def test_a_damaged_row_in_the_middle_is_refused_by_line(self, line, why):
     self.rows()

@@ -60,15 +60,25 @@ class KeyTest(parameterized.TestCase):
     sft, other = key(), key(seed=1)
     old = workdir.make_key({"beta": 0.1, "gone": 1}, FACTS, {"sft": sft})
     new = workdir.make_key({"beta": 0.5}, {"records": "x"}, {"sft": other})
+    changed = workdir.changes(old, new)
     self.assertEqual(
-      workdir.differences(old, new),
-      [
-        "beta was 0.1 and is now 0.5",
-        "gone was 1 and is now 'absent'",
-        "records was 'abc' and is now 'x'",
-      ],
+      changed,
+      {"beta": [0.1, 0.5], "gone": [1, "absent"], "records": ["abc", "x"]},
     )
-    self.assertEmpty(workdir.differences(old, json.loads(json.dumps(old))))
+    self.assertEqual(
+      workdir.told(changed),
+      "beta was 0.1 and is now 0.5; gone was 1 and is now 'absent'; records "
+      "was 'abc' and is now 'x'",
+    )
+    self.assertEmpty(workdir.changes(old, json.loads(json.dumps(old))))
+
+  def test_many_changes_are_told_in_a_bounded_list(self):
+    changed = {f"section.{name}": ["x" * 900, [1] * 900] for name in "abcdefgh"}
+    found = workdir.told(changed)
+    self.assertLess(len(found), 450)
+    self.assertEndsWith(
+      found, "and so section.d, section.e, section.f, section.g, section.h"
+    )
 
   def test_stale_jobs_are_refused_all_at_once_and_left_alone(self):
     place = self.finished("run", "sft", key())

@@ -140,7 +140,8 @@ def topology_devices(topology: str) -> list[jax.Device]:
   """
   if topology.split(":")[0] not in CHIPS:
     raise mistakes.Mistake(
-      f"--topology: got {topology!r}, expected v5e:4x4 or another shape of "
+      f"--topology: got {mistakes.quote(topology)}, expected v5e:4x4 or "
+      "another shape of "
       f"one of {sorted(CHIPS)}"
     )
   if importlib.util.find_spec("libtpu") is None:
@@ -154,7 +155,7 @@ def topology_devices(topology: str) -> list[jax.Device]:
     found = topologies.get_topology_desc(platform="tpu", topology_name=topology)
   except jax.errors.JaxRuntimeError as error:
     raise mistakes.Mistake(
-      f"--topology: libtpu knows no slice {topology!r} "
+      f"--topology: libtpu knows no slice {mistakes.quote(topology)} "
       f"({str(error).splitlines()[0]})"
     ) from None
   return list(found.devices)

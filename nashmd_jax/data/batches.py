@@ -68,7 +68,11 @@ def encode_record(
 
 def _encode_prompt(record, tokenizer, max_prompt, chat) -> Example:
   """The columns of what stands before a response."""
-  name = f"record {_text(record, 'id')!r}" if "id" in record else "a record"
+  name = (
+    f"record {mistakes.quote(_text(record, 'id'))}"
+    if "id" in record
+    else "a record"
+  )
   start, close = tokenizer.start_ids, tokenizer.close_ids
   ids, cut = cuts.shorten(
     _text(record, "prompt"),

@@ -214,10 +214,11 @@ def _check_known(loaded, special, embedded, path) -> None:
   for token in special:
     i = loaded.token_to_id(token)
     if i is None:
-      raise mistakes.Mistake(f"{path}: has no token {token!r}")
+      raise mistakes.Mistake(f"{path}: has no token {mistakes.quote(token)}")
     if embedded is not None and i >= embedded:
       raise mistakes.Mistake(
-        f"{path}: {token!r} is id {i}, and the model has ids below {embedded}"
+        f"{path}: {mistakes.quote(token)} is id {i}, and the model has ids "
+        f"below {embedded}"
       )
 
 
@@ -256,7 +257,8 @@ def check_same_ids(
     if there != token and not (there is None and i in special):
       raise mistakes.Mistake(
         f"{setting}: {other} has another vocabulary than {path}, which the run "
-        f"reads text with: id {i} is {there!r} there and {token!r} here; "
+        f"reads text with: id {i} is {mistakes.quote(there)} there and "
+        f"{mistakes.quote(token)} here; "
         "choose a model of the same tokenizer"
       )
 

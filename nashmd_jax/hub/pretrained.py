@@ -215,7 +215,7 @@ def _of_folder(place, config, section) -> Any:
   if differ:
     # Not what follows from another, as the scale does from the head's size.
     listed = ", ".join(
-      f"{name} {value!r}, not {other!r}"
+      f"{name} {mistakes.quote(value)}, not {mistakes.quote(other)}"
       for name, (value, other) in differ.items()
       if name in said
     )

@@ -86,7 +86,8 @@ def _comparisons(config: Config) -> list[dict]:
   kind = tldr.find_schema(given.schema, setting=setting).kind
   if kind not in (None, "comparison"):
     raise mistakes.Mistake(
-      f"{setting}: got the schema {given.schema!r} of a {kind}, expected one "
+      f"{setting}: got the schema {mistakes.quote(given.schema)} of a {kind}, "
+      "expected one "
       "of comparisons"
     )
   rows = tldr.read_records(

@@ -147,7 +147,8 @@ def make_algorithm(
     function = _off_policy(
       function,
       f"nash.{'judge_ahead' if judge_ahead else 'updates_per_rollout'}: got "
-      f"{judge_ahead or updates_per_rollout} for the loss {loss!r} on a "
+      f"{judge_ahead or updates_per_rollout} for the loss "
+      f"{mistakes.quote(loss)} on a "
       f"{scores}",
     )
   names = set(inspect.signature(function).parameters)
@@ -159,7 +160,8 @@ def make_algorithm(
   )
   if way.gives not in (scores, None):
     raise mistakes.Mistake(
-      f"nash.loss: {loss!r} learns from a {way.gives}, but the judge gives a "
+      f"nash.loss: {mistakes.quote(loss)} learns from a {way.gives}, but the "
+      "judge gives a "
       f"{scores}"
     )
   way = ways.designed(way, design, orders, loss=loss)
@@ -278,13 +280,14 @@ def _check_names(names: set[str], way: ways.Way, loss: str) -> None:
   if unknown:
     others = sorted(name for name in ways.BY_NAME if name not in way.names)
     raise mistakes.Mistake(
-      f"nash.loss: {loss!r} asks for {unknown}, expected some of "
+      f"nash.loss: {mistakes.quote(loss)} asks for {unknown}, expected some of "
       f"{sorted([*EVERY, *way.names])}, or one of {others} and what comes with "
       "it"
     )
   if names & {*WHOLE} and names & {*SAMPLED, "log_ratio"}:
     raise mistakes.Mistake(
-      f"nash.loss: {loss!r} asks for both log-probs of sampled tokens and of "
+      f"nash.loss: {mistakes.quote(loss)} asks for both log-probs of sampled "
+      "tokens and of "
       f"the whole vocabulary; take the former out of {WHOLE} at tokens"
     )
 
@@ -305,7 +308,8 @@ def _checked(returned, loss: str):
   taken = sorted(TAKEN & set(metrics))
   if wrong or taken:
     raise mistakes.Mistake(
-      f"nash.loss: {loss!r} must return its loss and a dict of metrics, each a "
+      f"nash.loss: {mistakes.quote(loss)} must return its loss and a dict of "
+      "metrics, each a "
       f"scalar or an arrays.Mean, and none named {sorted(TAKEN)}; "
       f"not so: {', '.join([*wrong, *taken])}"
     )

@@ -66,7 +66,7 @@ def run_section(config: ml_collections.ConfigDict, name: str) -> Section:
   section = config.nash.copy_and_resolve_references()
   if name not in section.runs:
     raise mistakes.Mistake(
-      f"nash.runs: no run {name!r} among {sorted(section.runs)}"
+      f"nash.runs: no run {mistakes.quote(name)} among {sorted(section.runs)}"
     )
   own, changes = section.to_dict(), section.runs[name]
   lacking = sorted(
@@ -186,7 +186,8 @@ def check_play(
   """
   if section.loss in ("ipo", "dpo") and section.kl_coef == 0:
     findings.sentences.append(
-      f"nash.kl_coef: got 0 for the loss {section.loss!r}, expected τ above 0"
+      f"nash.kl_coef: got 0 for the loss {mistakes.quote(section.loss)}, "
+      "expected τ above 0"
     )
   if gives is None:
     return

@@ -262,13 +262,15 @@ def designed(way: Way, design: str, orders: str, *, loss: str) -> Way:
   """A way of playing with another choice of pairs; see `make_algorithm`."""
   if design not in DESIGNS[way]:
     raise mistakes.Mistake(
-      f"nash.design: got {design!r} for the loss {loss!r}, expected one of "
+      f"nash.design: got {mistakes.quote(design)} for the loss "
+      f"{mistakes.quote(loss)}, expected one of "
       f"{sorted(DESIGNS[way])}"
     )
   if orders not in ORDERS or (orders == "both" and way.gives != "win_prob"):
     expected = ORDERS if way.gives == "win_prob" else ORDERS[:1]
     raise mistakes.Mistake(
-      f"nash.orders: got {orders!r} for the loss {loss!r}, expected one of "
+      f"nash.orders: got {mistakes.quote(orders)} for the loss "
+      f"{mistakes.quote(loss)}, expected one of "
       f"{expected}"
     )
   made = DESIGNS[way][design]

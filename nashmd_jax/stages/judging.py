@@ -76,7 +76,8 @@ def whole(
   """
   if name in above:
     raise mistakes.Mistake(
-      f"{setting}: {name!r} is made of {' of '.join([*above[1:], name])}, "
+      f"{setting}: {mistakes.quote(name)} is made of "
+      f"{' of '.join([*above[1:], name])}, "
       "which never ends; name other judges there"
     )
   judge = table.find(name, setting=setting)
@@ -255,7 +256,8 @@ def text_judge(
     trained = stages_of(config, [name], setting=setting)
     if trained and jax.process_count() > 1:
       raise mistakes.Mistake(
-        f"{setting}: {name!r} is made of a judge on the host and of {trained}, "
+        f"{setting}: {mistakes.quote(name)} is made of a judge on the host and "
+        f"of {trained}, "
         "which several processes would have to run together; name judges of "
         "one kind"
       )

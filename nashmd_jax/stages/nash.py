@@ -349,7 +349,8 @@ def check_records(
     recorded = made.way.gives is None
     if recorded and any("label" not in row for row in splits["train"]):
       findings.sentences.append(
-        f"nash.loss: {section.loss!r} asks for the labels of the records, but "
+        f"nash.loss: {mistakes.quote(section.loss)} asks for the labels of the "
+        "records, but "
         "they have none; give unary records, with data.schema=unary for one"
       )
 

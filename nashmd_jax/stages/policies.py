@@ -58,7 +58,8 @@ def policy_job(
   if name in config.nash.runs:
     return f"{nash.NAME}/{name}"
   raise mistakes.Mistake(
-    f"{setting}: {name!r} is neither {START!r} nor one of nash.runs "
+    f"{setting}: {mistakes.quote(name)} is neither {mistakes.quote(START)} nor "
+    "one of nash.runs "
     f"({sorted(config.nash.runs)})"
   )
 
@@ -236,7 +237,8 @@ def check_names(config: Config) -> None:
     "tournament.chosen": config.tournament.chosen,
   }.items():
     findings.sentences += [
-      f"{setting}: {name!r} is the name of another policy already; give this "
+      f"{setting}: {mistakes.quote(name)} is the name of another policy "
+      "already; give this "
       "one a name of its own"
       for name in names
       if name in taken

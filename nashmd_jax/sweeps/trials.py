@@ -64,7 +64,8 @@ def load_sweep(config_flag: str) -> hyper.Sweep | None:
     or not all(isinstance(overrides, dict) for overrides in sweep)
   ):
     raise mistakes.Mistake(
-      f"{file}, get_hyper: got {sweep!r}, expected a list of at least one "
+      f"{file}, get_hyper: got {mistakes.quote(sweep)}, expected a list of at "
+      "least one "
       "{dotted name: value}"
     )
   return sweep
@@ -145,7 +146,8 @@ def _python(value: Any) -> Any:
 
 def _unknown(config: ml_collections.ConfigDict, name: str) -> str:
   near = difflib.get_close_matches(name, _names(config), n=1, cutoff=0)
-  return f"there is no setting {name!r}; the nearest is {near[0]!r}"
+  name, nearest = map(mistakes.quote, (name, near[0]))
+  return f"there is no setting {name}; the nearest is {nearest}"
 
 
 def _names(section, prefix: str = "") -> list[str]:
@@ -194,6 +196,6 @@ def claim(trial: Trial) -> None:
     if mine.get(name, "absent") != old.get(name, "absent"):
       raise mistakes.Mistake(
         f"{trial.folder}: belongs to another trial, {name} was "
-        f"{old.get(name, 'absent')!r} and is now "
-        f"{mine.get(name, 'absent')!r}; choose another --workdir"
+        f"{mistakes.quote(old.get(name, 'absent'))} and is now "
+        f"{mistakes.quote(mine.get(name, 'absent'))}; choose another --workdir"
       )

@@ -96,7 +96,8 @@ def fixed_point(loss: str) -> Callable[..., games.FixedPoint]:
   """The solver of a loss; raises Mistake where it is not known."""
   if loss not in FIXED_POINTS:
     raise mistakes.Mistake(
-      f"nash.loss: got {loss!r}, whose point of rest is not known; expected "
+      f"nash.loss: got {mistakes.quote(loss)}, whose point of rest is not "
+      "known; expected "
       f"one of {sorted(FIXED_POINTS)}"
     )
   return FIXED_POINTS[loss]
@@ -115,7 +116,8 @@ def weight_on_reference(opponent: opponents.Opponent, steps: int) -> float:
   sums = abs(sum(lane.values()) - 1) <= 1e-6
   if len(lanes) > 1 or set(lane) - known or not (sums and 0 <= beta <= 1):
     raise mistakes.Mistake(
-      f"nash.opponent: no exact answer is known for {opponent.name!r}, which "
+      "nash.opponent: no exact answer is known for "
+      f"{mistakes.quote(opponent.name)}, which "
       f"writes in {[dict(one) for _, one in lanes]}; choose self, mixture, "
       "reference, or a moving average"
     )
