@@ -8,7 +8,7 @@ MODELS := .venv-models/bin
 TPU := .venv-tpu/bin
 
 .PHONY: demo showcase sweep settings games certify judges models real scale \
-  seams inputs bench bench-peers test test-slow slurm lint format lock clean
+  seams inputs bench bench-peers test test-slow slurm audit lint format lock clean
 
 demo: WORKDIR ?= out/demo
 demo: .venv/ready
@@ -71,6 +71,16 @@ test-slow: .venv/ready
 slurm: .venv/ready
 	$(BIN)/python -m pytest -m slurm -rs
 
+# Known holes in what the lock files name. Not every index has pip-audit, nor
+# every machine a way to the list of holes: then it says so, and fails.
+audit:
+	@$(PYTHON) -m venv .venv-audit
+	@.venv-audit/bin/python -m pip install --quiet \
+	  --disable-pip-version-check pip-audit || \
+	  { echo "the package index has no pip-audit: nothing was audited"; exit 1; }
+	@for lock in requirements*.lock; do echo $$lock; \
+	  .venv-audit/bin/pip-audit --no-deps --disable-pip -r $$lock || exit 1; done
+
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -129,4 +139,4 @@ lock: .venv/ready
 	mv requirements-tunix.lock.new requirements-tunix.lock
 
 clean:
-	rm -rf .venv .venv-models .venv-tpu .venv-trl .venv-tunix out
+	rm -rf .venv .venv-audit .venv-models .venv-tpu .venv-trl .venv-tunix out

@@ -42,7 +42,8 @@ def find(name: str, table: Mapping[str, Any], *, setting: str) -> Any:
   found = getattr(_imported(module, name, setting), function, None)
   if not callable(found):
     raise mistakes.Mistake(
-      f"{setting}: {mistakes.some([module])} has no function {mistakes.quote(function)}"
+      f"{setting}: {mistakes.some([module])} has no function "
+      f"{mistakes.quote(function)}"
     )
   return guarded(found, name=name, setting=setting)
 
@@ -99,7 +100,8 @@ def _imported(module: str, name: str, setting: str) -> Any:
     if not f"{module}.".startswith(f"{error.name}."):
       _tell(_traceback(error))
     raise mistakes.Mistake(
-      f"{setting}: got {mistakes.quote(name)}, but {mistakes.brief(error)}; the folder of the "
+      f"{setting}: got {mistakes.quote(name)}, but {mistakes.brief(error)}; "
+      "the folder of the "
       "config file "
       "and the current one are searched"
     ) from None

@@ -314,7 +314,7 @@ def _settings_without(
 
 def _load(path: epath.Path) -> tokenizers.Tokenizer:
   data = files.read_bytes(path)
-  with files.readable(path):
+  with files.readable(path, "it is not a tokenizer.json"):
     # Of two values of one key the library takes one.
     _check_ids(files.parse_json(data))
   with _told(path):
