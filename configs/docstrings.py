@@ -35,6 +35,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     "schema": "summary",
     "comparisons": placeholder(str),
     "comparisons_schema": "comparison",
+    "bad_rows": "error",
     "packages": (),
   }
   config.tokenizer = {

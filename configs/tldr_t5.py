@@ -53,6 +53,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     "schema": "tldr_posts",
     "comparisons": placeholder(str),
     "comparisons_schema": "openai_comparisons",
+    "bad_rows": "error",
     "packages": (),
   }
   config.tokenizer = {

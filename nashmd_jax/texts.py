@@ -48,6 +48,12 @@ SETTINGS = {
   "comparisons_schema": declare.text(
     "Schema of the comparisons, one as of the records."
   ),
+  "bad_rows": declare.text(
+    "What becomes of a row of your files that is no JSON, not of its schema or "
+    "has a field that cannot be: error refuses it, by file and line; skip "
+    "passes over it, and the data card counts such rows by cause.",
+    one_of=tldr.BAD_ROWS,
+  ),
   "packages": declare.several(
     declare.text(
       "Packages whose docstrings are taken; all that are found if none is "
@@ -69,6 +75,7 @@ class Own(NamedTuple):
     setting: dotted name of the setting that names the schema.
     kinds: that the records may be of.
     splits: that must be there.
+    bad_rows: what becomes of bad rows, one of `tldr.BAD_ROWS`.
   """
 
   place: str
@@ -77,6 +84,7 @@ class Own(NamedTuple):
   setting: str
   kinds: tuple[str, ...]
   splits: tuple[str, ...]
+  bad_rows: str
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -131,21 +139,37 @@ def load_comparisons(
   return _prepared_own(own, workdir)
 
 
+class LeftOut(NamedTuple):
+  """Rows of files that are in no record, by split.
+
+  Attributes:
+    none: rows that gave no record.
+    skipped: bad ones that were passed over, by cause.
+  """
+
+  none: Mapping[str, int] = {}
+  skipped: Mapping[str, Mapping[str, int]] = {}
+
+
 def count_left_out(
   config: ml_collections.ConfigDict, workdir: pathlib.Path
-) -> tuple[dict[str, int], dict[str, int]]:
-  """Rows of the user's files that gave no record, by split.
+) -> tuple[LeftOut, LeftOut]:
+  """What is left out of the user's files.
 
-  Returns: of the records, of the comparisons; empty for files that are not the
-    user's. Both have been loaded before.
+  Returns: of the records, of the comparisons; nothing for files that are not
+    the user's. Both have been loaded before.
   """
   of_records, of_comparisons = (
-    {}
+    LeftOut()
     if own.folder is None
-    else tldr.Tldr(**_own_files(own, workdir)).info.metadata["left_out"]
+    else _left_out(tldr.Tldr(**_own_files(own, workdir)).info.metadata)
     for own in _own_of(config.data)
   )
   return of_records, of_comparisons
+
+
+def _left_out(metadata: Mapping[str, Any]) -> LeftOut:
+  return LeftOut(metadata["left_out"], metadata["skipped"])
 
 
 def save_card(
@@ -153,7 +177,7 @@ def save_card(
   splits: Mapping[str, Sequence[records.Record]],
   encode: Callable[[records.Record], card.Example],
   *,
-  left_out: Mapping[str, int],
+  left_out: LeftOut,
   name: str = "card",
   title: str = "data",
 ) -> dict[str, card.Card]:
@@ -163,14 +187,14 @@ def save_card(
     workdir: of the run.
     splits: records of any kind by split.
     encode: record -> token ids; see `batches.encode_record`.
-    left_out: rows that gave no record, by split; see `count_left_out`.
+    left_out: see `count_left_out`.
     name: of the file.
     title: what the lines begin with.
   Returns: the card, see `card.describe`.
   """
 
   def work():
-    found = card.describe(splits, encode, left_out)
+    found = card.describe(splits, encode, *left_out)
     files.save_json(workdir / "data" / f"{name}.json", found)
     for told in card.lines(found):
       print(f"{title}: {told}")
@@ -207,6 +231,7 @@ def _own_of(data) -> tuple[Own, Own]:
       "data.schema",
       SUMMARISED,
       SPLITS,
+      data.bad_rows,
     ),
     Own(
       "data.comparisons",
@@ -215,6 +240,7 @@ def _own_of(data) -> tuple[Own, Own]:
       "data.comparisons_schema",
       COMPARED,
       JUDGED,
+      data.bad_rows,
     ),
   )
 
@@ -243,7 +269,10 @@ def _check_own(own: Own, findings: mistakes.Findings) -> None:
 
 def _check_file(own: Own, path, kind: str | None) -> tuple[str | None, int]:
   """The kind of the records in a file and their number."""
-  rows = tldr.read_records(path, own.schema, kind=kind, setting=own.setting)
+  skip = None if own.bad_rows == tldr.REFUSE else lambda cause: None
+  rows = tldr.read_records(
+    path, own.schema, kind=kind, setting=own.setting, skip=skip
+  )
   count = 0
   for number, record in rows:
     kind = kind or records.kind_of(record)
@@ -281,7 +310,8 @@ def _own_files(own: Own, workdir: pathlib.Path) -> dict[str, Any]:
   """What makes the builder of the user's files."""
   found = _files(own)
   source = outside.source_hash(own.schema) or ""
-  digest = hashlib.sha256(f"{own.schema}{source}".encode())
+  policy = "" if own.bad_rows == tldr.REFUSE else own.bad_rows
+  digest = hashlib.sha256(f"{own.schema}{source}{policy}".encode())
   for split, paths in found.items():
     for path in paths:
       name = f"{split} {path.name}\n".encode()
@@ -292,6 +322,7 @@ def _own_files(own: Own, workdir: pathlib.Path) -> dict[str, Any]:
   return {
     "schema": own.schema,
     "files": paths,
+    "bad_rows": own.bad_rows,
     "data_dir": workdir / "data" / digest.hexdigest()[:12],
   }
 

@@ -39,7 +39,7 @@ SPLITS = {
 
 class CardTest(absltest.TestCase):
   def test_hand_values(self):
-    found = card.describe(SPLITS, encode, {"train": 3})
+    found = card.describe(SPLITS, encode, {"train": 3}, {})
     self.assertEqual(
       found["train"],
       {
@@ -62,11 +62,11 @@ class CardTest(absltest.TestCase):
     pair = {"id": "1", "prompt": "p", "response_a": "long"}
     rows = [pair | {"response_b": text} for text in ("long", "b")]
     rows.append(rows[1] | {"response_a": "a"})
-    found = card.describe({"train": rows}, encode, {})["train"]
+    found = card.describe({"train": rows}, encode, {}, {})["train"]
     self.assertAlmostEqual(found["responses_cut"], 2 / 3)
     self.assertEqual(found["empty_responses"], 0)
     rows += [pair | {"response_a": a, "response_b": ""} for a in ("", "a")]
-    found = card.describe({"train": rows}, encode, {})["train"]
+    found = card.describe({"train": rows}, encode, {}, {})["train"]
     self.assertEqual(found["empty_responses"], 2)
 
   def test_of_many_records_some_are_looked_at_all_over(self):
@@ -77,7 +77,7 @@ class CardTest(absltest.TestCase):
       seen.append(int(one["id"]))
       return encode(one)
 
-    found = card.describe({"train": rows}, noted, {})["train"]
+    found = card.describe({"train": rows}, noted, {}, {})["train"]
     self.assertEqual(found["looked_at"], 2000)
     self.assertEqual(seen, list(range(0, 50_000, 25)))
     self.assertEqual(found["prompts_cut"], 0.5)
@@ -86,7 +86,7 @@ class CardTest(absltest.TestCase):
     self.assertIn("50.0% of the prompts are cut (of 2,000 looked at)", line)
 
   def test_an_empty_split(self):
-    found = card.describe({"train": []}, encode, {})["train"]
+    found = card.describe({"train": []}, encode, {}, {})["train"]
     self.assertEqual(set(found.values()), {0})
 
   def test_it_is_saved_and_only_what_is_amiss_is_told(self):
@@ -95,7 +95,12 @@ class CardTest(absltest.TestCase):
     told = io.StringIO()
     with contextlib.redirect_stdout(told):
       found = texts.save_card(
-        workdir, splits, encode, left_out={"train": 1200, "test": 0}
+        workdir,
+        splits,
+        encode,
+        left_out=texts.LeftOut(
+          {"train": 1200, "test": 0}, {"validation": {"not_json": 2}}
+        ),
       )
     saved = json.loads((workdir / "data" / "card.json").read_text())
     self.assertEqual(saved, found)
@@ -108,6 +113,7 @@ class CardTest(absltest.TestCase):
         "are cut; repeated ids: 2; repeated prompts: 1; prompts that are also "
         "in another split: 2",
         "data: test, 2 records: prompts that are also in another split: 1",
+        "data: validation, 1 records: bad rows skipped, not json: 2",
       ],
     )
 

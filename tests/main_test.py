@@ -189,7 +189,7 @@ class WholePathTest(absltest.TestCase):
     path.write_text("\n".join(lines))
     out = self.run_on(copy, "--stage=preference")
     self.assertEqual(out.returncode, 2)
-    self.assertIn("train.jsonl, line 3: not JSON", out.stderr)
+    self.assertIn("train.jsonl, line 3: cannot be read (not JSON", out.stderr)
     self.assertNotIn("Traceback", out.stderr)
 
 
@@ -346,7 +346,9 @@ class MistakesTest(absltest.TestCase):
       f"--workdir={folder / 'run'}", f"--config.data.records={folder}"
     )
     self.assertEqual(out.returncode, 2)
-    self.assertIn("validation.jsonl, line 2: not JSON", out.stderr)
+    self.assertIn(
+      "validation.jsonl, line 2: cannot be read (not JSON", out.stderr
+    )
 
   def test_workdir_that_is_not_given(self):
     for given, folder in {

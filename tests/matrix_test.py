@@ -76,7 +76,7 @@ class MatrixTest(parameterized.TestCase):
       try:
         config = parse(f"{file}.py:{variant}", flag)
       except Exception as error:  # flags raise what their parsers do
-        told = main._one_sentence(error)
+        told = main.one_sentence(error)
         self.assertIn(f"config.{case.name}", told)
         self.assertNotIn("\n", told)
         continue

@@ -37,6 +37,7 @@ def wrong(row):
 
 def data_config(**data):
   absent = {"records": None, "comparisons": None, "packages": ()}
+  absent["bad_rows"] = "error"
   schemas = {"schema": "summary", "comparisons_schema": "comparison"}
   return ml_collections.ConfigDict({"data": absent | schemas | data})
 
@@ -179,12 +180,47 @@ class TextsTest(parameterized.TestCase):
     self.assertLen(splits["train"], 2)
     self.assertEqual(
       self.load(texts.count_left_out, **given),
-      ({"train": 2, "validation": 0, "test": 0}, {}),
+      (
+        (
+          {"train": 2, "validation": 0, "test": 0},
+          {"train": {}, "validation": {}, "test": {}},
+        ),
+        ({}, {}),
+      ),
     )
     (found,) = self.sentences(
       records=self.write(train=[none]), schema="scitldr"
     )
     self.assertIn("train.jsonl: no records in it", found)
+
+  def test_bad_rows_are_refused_or_skipped_and_counted_by_cause(self):
+    good = {"id": "1", "prompt": "p", "response": "r"}
+    folder = self.write(train=[good], validation=[good], test=[good])
+    with (self.folder / "data" / "train.jsonl").open("ab") as file:
+      file.write(b'{\n\xff\n[1]\n{"id": "2"}\n{"id": "1", "id": "2"}\n')
+      file.write(json.dumps(good | {"messages": 7}).encode() + b"\n")
+      file.write(json.dumps(good | {"id": "3"}).encode() + b"\n")
+    (found,) = self.sentences(records=folder)
+    self.assertIn("train.jsonl, line 2: cannot be read (not JSON", found)
+    given = {"records": folder, "bad_rows": "skip"}
+    texts.check(data_config(**given))
+    splits = self.load(texts.load_summaries, **given)
+    self.assertEqual({row["id"] for row in splits["train"]}, {"1", "3"})
+    of_records, _ = self.load(texts.count_left_out, **given)
+    self.assertEqual(of_records.none["train"], 0)
+    self.assertEqual(
+      of_records.skipped,
+      {
+        "train": {"not_json": 4, "bad_field": 1, "not_of_the_schema": 1},
+        "validation": {},
+        "test": {},
+      },
+    )
+
+  def test_a_file_of_bad_rows_alone_has_no_records(self):
+    folder = self.write(train=[{}], validation=[{}], test=[{}])
+    for sentence in self.sentences(records=folder, bad_rows="skip"):
+      self.assertIn("no records in it", sentence)
 
   def test_other_files_are_other_data(self):
     def rows(response):

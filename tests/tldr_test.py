@@ -79,7 +79,7 @@ class SchemaTest(parameterized.TestCase):
 
   @parameterized.parameters(
     ('{"info": {"id": "1"}}', r"line 2: not a row .*KeyError: 'summaries'"),
-    ('{"id": ', "line 2: not JSON"),
+    ('{"id": ', "line 2: cannot be read .not JSON"),
     ('{"info": {"id": 5, "article": "t"}, "worker": "w", "choice": 0, '
      '"summaries": [{"text": "a"}, {"text": "b"}]}',
      "line 2: a comparison needs the text field 'id', got 5"),

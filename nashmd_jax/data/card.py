@@ -11,6 +11,7 @@ from typing import Any
 from nashmd_jax.data import records
 
 LOOKED_AT = 2000
+SKIPPED = "skipped_"
 LOST = {
   "left_out": "rows that gave no record",
   "empty_responses": "empty responses",
@@ -28,6 +29,7 @@ def describe(
   splits: Mapping[str, Sequence[records.Record]],
   encode: Callable[[records.Record], Example],
   left_out: Mapping[str, int],
+  skipped: Mapping[str, Mapping[str, int]],
 ) -> dict[str, Card]:
   """Counts of every split.
 
@@ -37,12 +39,14 @@ def describe(
       `batches.encode_record`.
     left_out: rows of the files that gave no record, by split; a split that is
       not named has none.
-  Returns: by split "rows"; "left_out"; "empty_responses", rows with a response
-    of no text, a comparison counting once; "looked_at", the rows, evenly
-    spread, that the shares are of; "prompts_cut" and "responses_cut", shares of
-    these rows in [0, 1], a comparison counting if either response is cut;
-    "duplicate_ids", rows whose id an earlier one has; "prompts", how many
-    differ; "shared_prompts", rows whose prompt is also in another split.
+    skipped: bad rows that were passed over, by split and cause.
+  Returns: by split "rows"; "left_out"; "skipped_CAUSE" of each cause there is;
+    "empty_responses", rows with a response of no text, a comparison counting
+    once; "looked_at", the rows, evenly spread, that the shares are of;
+    "prompts_cut" and "responses_cut", shares of these rows in [0, 1], a
+    comparison counting if either response is cut; "duplicate_ids", rows whose
+    id an earlier one has; "prompts", how many differ; "shared_prompts", rows
+    whose prompt is also in another split.
   """
   prompts = {
     split: [row["prompt"] for row in rows] for split, rows in splits.items()
@@ -56,6 +60,7 @@ def describe(
     card[split] = {
       "rows": len(rows),
       "left_out": left_out.get(split, 0),
+      **{f"{SKIPPED}{why}": n for why, n in skipped.get(split, {}).items()},
       "empty_responses": sum(map(_is_empty, rows)),
       **_cuts(rows, encode),
       "duplicate_ids": len(rows) - len({row["id"] for row in rows}),
@@ -100,6 +105,11 @@ def lines(card: Mapping[str, Card]) -> Iterator[str]:
       cuts[-1] += f" (of {counts['looked_at']:,} looked at)"
     again = {"prompts_again": counts["rows"] - counts["prompts"]}
     lost = _told(counts, LOST)
+    lost += [
+      f"bad rows skipped, {name.removeprefix(SKIPPED).replace('_', ' ')}: {n:,}"
+      for name, n in counts.items()
+      if name.startswith(SKIPPED)
+    ]
     found = lost + cuts + _told(counts | again, REPEATED)
     if found:
       yield f"{split}, {counts['rows']:,} records: {'; '.join(found)}"

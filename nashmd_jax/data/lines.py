@@ -139,14 +139,21 @@ def read_objects(
     expected: what the file should be, for the error of one that is missing.
   Raises: Mistake with file and line of what cannot be read.
   """
+  for number, line in read_lines(path, expected):
+    yield number, parse_object(line, f"{path}, line {number}")
+
+
+def read_lines(
+  path: epath.PathLike, expected: str
+) -> Iterator[tuple[int, bytes]]:
+  """The lines of a file that are not empty; see `read_objects`."""
   path = epath.Path(path)
   if path.suffix in OTHERS:
     raise mistakes.Mistake(
       f"{path}: {path.suffix} is not read; pack it as .gz, .xz or .zst, or "
       "not at all"
     )
-  for number, line in _lines(path, expected):
-    yield number, parse_object(line, f"{path}, line {number}")
+  yield from _lines(path, expected)
 
 
 def parse_object(line: bytes, where: str) -> dict[str, Any]:

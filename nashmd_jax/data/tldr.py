@@ -27,6 +27,11 @@ POST = ("subreddit", "title", "post")
 MISFITS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
+# Why a row is bad: no JSON object, none of its schema, a field that cannot be.
+CAUSES = ("not_json", "not_of_the_schema", "bad_field")
+REFUSE, SKIP = BAD_ROWS = ("error", "skip")
+
+
 class Schema(NamedTuple):
   """How others' rows become our records.
 
@@ -207,23 +212,18 @@ def find_schema(name: str, *, setting: str = "data.schema") -> Schema:
 
 
 def read_records(
-  path: epath.PathLike,
-  schema: str,
-  *,
-  kind: str | None = None,
-  setting: str = "data.schema",
+  path: epath.PathLike, schema: str, **how: Any
 ) -> Iterator[tuple[int, records.Record]]:
   """Records of a file, each with the number of its line.
 
   Args:
-    path: JSON lines; a name in .xz or .gz is unpacked.
+    path: JSON lines; a name in .xz, .gz or .zst is unpacked.
     schema: a key of `SCHEMAS`, or module:function of the user's.
-    kind: of the records of a user's schema; None for that of the first.
-    setting: dotted name of the setting that gave the schema, for errors.
+    **how: see `read_rows`.
   Raises: Mistake for an unknown schema, a missing file, or with file, line
     and field of the first bad row.
   """
-  for number, found in read_rows(path, schema, kind=kind, setting=setting):
+  for number, found in read_rows(path, schema, **how):
     for record in found:
       yield number, record
 
@@ -234,16 +234,33 @@ def read_rows(
   *,
   kind: str | None = None,
   setting: str = "data.schema",
+  skip: Callable[[str], None] | None = None,
 ) -> Iterator[tuple[int, Sequence[records.Record]]]:
-  """The records of each row of a file, maybe none; see `read_records`."""
+  """The records of each row of a file, maybe none; see `read_records`.
+
+  Args:
+    kind: of the records of a user's schema; None for that of the first.
+    setting: dotted name of the setting that gave the schema, for errors.
+    skip: called with one of `CAUSES` for a bad row, which is passed over; None
+      to refuse it.
+  """
   declared, convert = find_schema(schema, setting=setting)
   kind = declared or kind
-  for number, row in lines.read_objects(path, f"JSON lines of {schema}"):
-    where = f"{path}, line {number}"
-    found = _converted(convert, row, schema, where)
-    for record in found:
-      kind = kind or records.kind_of(record)
-      records.check_record(record, kind, where)
+  for number, line in lines.read_lines(path, f"JSON lines of {schema}"):
+    where, cause = f"{path}, line {number}", "not_json"
+    try:
+      row = lines.parse_object(line, where)
+      cause = "not_of_the_schema"
+      found = _converted(convert, row, schema, where)
+      cause = "bad_field"
+      for record in found:
+        kind = kind or records.kind_of(record)
+        records.check_record(record, kind, where)
+    except mistakes.Mistake:
+      if skip is None:
+        raise
+      skip(cause)
+      continue
     yield number, found
 
 
@@ -284,7 +301,12 @@ class Tldr(tfds.core.GeneratorBasedBuilder):
   }
 
   def __init__(
-    self, *, schema: str, files: Mapping[str, Sequence[str]], **kwargs
+    self,
+    *,
+    schema: str,
+    files: Mapping[str, Sequence[str]],
+    bad_rows: str = REFUSE,
+    **kwargs,
   ):
     """Describes the data; nothing is read before `download_and_prepare`.
 
@@ -293,11 +315,12 @@ class Tldr(tfds.core.GeneratorBasedBuilder):
     Args:
       schema: a key of `SCHEMAS`, or module:function of the user's.
       files: local or remote paths by split.
+      bad_rows: one of `BAD_ROWS`; those that are skipped are counted.
       **kwargs: of the TFDS builder, such as data_dir.
     Raises: Mistake for an unknown schema, or a first row that is bad.
     """
     declared = find_schema(schema).kind
-    self._schema, self._files = schema, files
+    self._schema, self._files, self._bad_rows = schema, files, bad_rows
     self._kind = declared or self._first_kind()
     name = schema if declared else f"{schema.replace(':', '.')}.{self._kind}"
     config = tfds.core.BuilderConfig(name=name, version=self.VERSION)
@@ -305,9 +328,15 @@ class Tldr(tfds.core.GeneratorBasedBuilder):
 
   def _first_kind(self) -> str:
     for path in itertools.chain(*self._files.values()):
-      for _, record in read_records(path, self._schema):
+      for _, record in read_records(path, self._schema, skip=self._skip({})):
         return records.kind_of(record)
     raise mistakes.Mistake(f"{self._schema}: gave no record")
+
+  def _skip(self, counts: dict[str, int]) -> Callable[[str], None] | None:
+    """What counts bad rows by their cause; None where they are refused."""
+    if self._bad_rows == REFUSE:
+      return None
+    return lambda cause: counts.update({cause: counts.get(cause, 0) + 1})
 
   def _info(self) -> tfds.core.DatasetInfo:
     features = {
@@ -334,20 +363,24 @@ class Tldr(tfds.core.GeneratorBasedBuilder):
   def _split_generators(self, dl_manager):
     del dl_manager
     digest, left_out = hashlib.sha256(), dict.fromkeys(self._files, 0)
+    skipped: dict[str, dict[str, int]] = {split: {} for split in self._files}
     for split in sorted(self._files):
       for path in self._files[split]:
-        for number, found in read_rows(path, self._schema, kind=self._kind):
+        how = {"kind": self._kind, "skip": self._skip(skipped[split])}
+        for number, found in read_rows(path, self._schema, **how):
           left_out[split] += not found
           for record in found:
             digest.update(f"{split} {number} {record}\n".encode())
     self.info.metadata["content_hash"] = digest.hexdigest()
     self.info.metadata["left_out"] = left_out
+    self.info.metadata["skipped"] = skipped
     return {split: self._generate_examples(split) for split in self._files}
 
   def _generate_examples(self, split: str):
     names = set(self.info.features)
     for i, path in enumerate(self._files[split]):
-      found = read_records(path, self._schema, kind=self._kind)
+      how = {"kind": self._kind, "skip": self._skip({})}
+      found = read_records(path, self._schema, **how)
       for row, (_, record) in enumerate(found):
         slot = records.slot_of(record) or (0, 0)
         told = json.dumps(record.get("messages"), ensure_ascii=False)

@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 import contextlib
 import functools
 import json
+import os
 import pathlib
+import sys
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -317,8 +319,22 @@ def _load(path: epath.Path) -> tokenizers.Tokenizer:
   with files.readable(path, "it is not a tokenizer.json"):
     # Of two values of one key the library takes one.
     _check_ids(files.parse_json(data))
-  with _told(path):
+  with _told(path), _hushed():
     return tokenizers.Tokenizer.from_str(data.decode())
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+  """Lets nothing through of what the library writes when it panics."""
+  sys.stderr.flush()
+  kept = os.dup(2)
+  try:
+    with open(os.devnull, "wb") as nowhere:
+      os.dup2(nowhere.fileno(), 2)
+    yield
+  finally:
+    os.dup2(kept, 2)
+    os.close(kept)
 
 
 def _check_ids(settings: Any) -> None:
