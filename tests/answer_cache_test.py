@@ -110,7 +110,30 @@ class AnswerCacheTest(parameterized.TestCase):
     with sqlite3.connect(self.path) as database:
       database.execute("PRAGMA user_version = 7")
     database.close()
-    self.assert_refused("answers in version 7 of the file, expected 1")
+    self.assert_refused("answers in version 7 of the file, expected 2")
+
+  def test_answers_of_the_first_version_are_taken_over(self):
+    self.filled(2)
+    with sqlite3.connect(self.path) as database:
+      database.execute("ALTER TABLE answers DROP COLUMN crc")
+      database.execute("PRAGMA user_version = 1")
+    database.close()
+    for _ in range(2):
+      cache = self.open()
+      self.assertLen(cache.look_up([f"{n:064}" for n in range(3)]), 2)
+      cache.keep("c", Answer(0.5, "", 1, 1))
+    self.assertEqual(cache.look_up(["c"])["c"].win_prob, 0.5)
+
+  @parameterized.parameters(
+    "win_prob = 0.75", "text = 'other'", "tokens = 9", "calls = 'x'"
+  )
+  def test_an_answer_that_is_another_than_was_kept(self, change):
+    self.filled(2)
+    with sqlite3.connect(self.path) as database:
+      database.execute(f"UPDATE answers SET {change}")
+    database.close()
+    with self.assertRaisesRegex(mistakes.Mistake, "the answer 0.* is damaged"):
+      self.open().look_up([f"{0:064}"])
 
   @parameterized.parameters(4096, 40_000, 0.5)
   def test_a_damaged_file(self, place):

@@ -8,23 +8,31 @@ spent, answered or not. No API key comes here.
 from collections.abc import Callable, Iterable, Iterator
 import contextlib
 import functools
+import json
 import pathlib
 import sqlite3
 import time
 from typing import NamedTuple
+import zlib
 
 from nashmd_jax import mistakes
 
 KIND = 0x4E4D4A41  # of the file, in its header
-VERSION = 1
+VERSION = 2
 BUSY_SECONDS = 60.0  # how long one process waits for another
 AT_ONCE = 500  # keys in one query
 TABLES = (
   "CREATE TABLE answers (key TEXT PRIMARY KEY, win_prob REAL, text TEXT "
-  "NOT NULL, calls INTEGER NOT NULL, tokens INTEGER NOT NULL) WITHOUT ROWID",
+  "NOT NULL, calls INTEGER NOT NULL, tokens INTEGER NOT NULL, crc INTEGER) "
+  "WITHOUT ROWID",
   "CREATE TABLE spent (calls INTEGER NOT NULL, tokens INTEGER NOT NULL)",
   "INSERT INTO spent VALUES (0, 0)",
   f"PRAGMA application_id = {KIND}",
+  f"PRAGMA user_version = {VERSION}",
+)
+# Answers of version 1 have no checksum, and are believed.
+FROM_FIRST = (
+  "ALTER TABLE answers ADD COLUMN crc INTEGER",
   f"PRAGMA user_version = {VERSION}",
 )
 
@@ -133,6 +141,12 @@ def _prepare(database: sqlite3.Connection, path: pathlib.Path) -> None:
     raise mistakes.Mistake(
       f"{path}: a database, but not one of a judge's answers; move it away"
     )
+  if version == 1:
+    with _transaction(database):
+      if _pragma(database, "user_version") == [1]:  # no other was faster
+        for statement in FROM_FIRST:
+          database.execute(statement)
+    version = VERSION
   if version != VERSION:
     raise mistakes.Mistake(
       f"{path}: answers in version {version} of the file, expected {VERSION}; "
@@ -187,18 +201,27 @@ def _look_up(database: sqlite3.Connection, keys: Iterable[str]):
     some = keys[start : start + AT_ONCE]
     marks = ",".join("?" * len(some))
     rows = database.execute(
-      "SELECT key, win_prob, text, calls, tokens FROM answers "
+      "SELECT key, win_prob, text, calls, tokens, crc FROM answers "
       f"WHERE key IN ({marks})",
       some,
     )
-    found |= {key: Answer(*rest) for key, *rest in rows}
+    for key, *rest, crc in rows:
+      found[key] = Answer(*rest)
+      if crc not in (None, _crc(key, found[key])):
+        raise sqlite3.DatabaseError(f"the answer {key[:16]} is damaged")
   return found
+
+
+def _crc(key: str, answer: Answer) -> int:
+  """A checksum of a row; SQLite itself keeps none."""
+  return zlib.crc32(json.dumps([key, *answer]).encode())
 
 
 def _keep(database: sqlite3.Connection, key: str, answer: Answer) -> Answer:
   with _transaction(database):
     database.execute(
-      "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", (key, *answer)
+      "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?)",
+      (key, *answer, _crc(key, answer)),
     )
     database.execute("UPDATE spent SET tokens = tokens + ?", (answer.tokens,))
     return _look_up(database, [key])[key]
