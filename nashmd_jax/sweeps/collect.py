@@ -149,8 +149,9 @@ def _win_rates(results: Mapping[str, Any]) -> dict[str, float]:
   column = names.index(tournament.START)
   scores = {}
   for judge, found in results["judges"].items():
-    rates = np.asarray(found["win_rate"], float)
-    if rates.shape != 2 * (len(names),) or np.any(abs(rates - 0.5) > 0.5):
+    rates = np.asarray(found["win_rate"])
+    square = rates.shape == 2 * (len(names),) and rates.dtype.kind in "if"
+    if not square or np.any(abs(rates - 0.5) > 0.5):
       raise ValueError(f"no win rates of {judge}")
     for i, name in enumerate(names):
       if i != column:
