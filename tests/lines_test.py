@@ -96,6 +96,7 @@ class LinesTest(parameterized.TestCase):
       b'{"%s": 1, "%s": 2}' % (b"k" * 5000, b"k" * 5000),
       "stands there twice",
     ),
+    ("no_blank_of_json", b'{"id": "1"}\x0b', "not JSON, Extra data"),
     ("two_objects", b"{} {}", "not JSON, Extra data at column 4)"),
     ("null", b"null", "expected a JSON object, got None"),
     (

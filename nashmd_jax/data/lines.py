@@ -32,6 +32,7 @@ LIKE_PART = re.compile(
 )
 CHUNK = 2**16  # bytes
 MOST_LINE = 2**27  # bytes
+BLANKS = b" \t\r\n"  # of JSON
 UTF8_MARK = b"\xef\xbb\xbf"
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -189,7 +190,7 @@ def _lines(path: epath.Path, expected: str) -> Iterator[tuple[int, bytes]]:
           number += 1
           if len(line) == MOST_LINE:
             raise ValueError(f"a line of more than {MOST_LINE:,} bytes")
-          line = line.removeprefix(UTF8_MARK).rstrip()
+          line = line.removeprefix(UTF8_MARK).rstrip(BLANKS)
           if line:
             yield number, line
   except FileNotFoundError:
