@@ -4,6 +4,7 @@ import ast
 import pathlib
 import re
 import subprocess
+import sys
 
 from absl.testing import absltest, parameterized
 
@@ -168,6 +169,20 @@ class ReadmeTest(absltest.TestCase):
       and not name.endswith("__init__.py")
     ]
     self.assertCountEqual(listed, expected)
+
+
+class LoadedTest(absltest.TestCase):
+  def test_what_a_step_does_not_need_is_not_loaded_before_it(self):
+    late = ("matplotlib", "scipy.optimize", "scipy.stats", "tensorflow")
+    program = (
+      "import sys, nashmd_jax.main\n"
+      f"print([name for name in {late} if name in sys.modules])"
+    )
+    run = subprocess.run(
+      [sys.executable, "-c", program], cwd=ROOT,
+      capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    self.assertEqual(run.stdout.strip(), "[]")
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib.figure
 import numpy as np
 
 from nashmd_jax import files, games
+from nashmd_jax.evaluation import plots
 
 CORNERS = np.array([[0, 0], [1, 0], [0.5, 3**0.5 / 2]])
 COLOURS = {
@@ -97,9 +97,9 @@ def _share(response: int) -> Callable[[games.Game, jax.Array], jax.Array]:
   return lambda game, logits: jax.nn.softmax(logits)[response]
 
 
-def _simplex(played) -> matplotlib.figure.Figure:
+def _simplex(played):
   """One row a game, one column an algorithm: the path of the last policy."""
-  figure = matplotlib.figure.Figure(
+  figure = plots.new_figure(
     figsize=(2.5 * len(PATHS), 2.7 * len(played)), layout="constrained"
   )
   axes = figure.subplots(len(played), len(PATHS), squeeze=False)
@@ -138,9 +138,9 @@ def _zoom(axis, points: np.ndarray) -> str:
   return f"×{1.05 / width:.2g}"
 
 
-def _convergence(played, best) -> matplotlib.figure.Figure:
+def _convergence(played, best):
   """One panel a game: KL to equilibrium by preference queries."""
-  figure = matplotlib.figure.Figure(
+  figure = plots.new_figure(
     figsize=(4.4 * len(played), 4), layout="constrained"
   )
   axes = figure.subplots(1, len(played), squeeze=False)[0]
@@ -171,10 +171,10 @@ def _convergence(played, best) -> matplotlib.figure.Figure:
   return figure
 
 
-def _bounds(played) -> matplotlib.figure.Figure:
+def _bounds(played):
   """One row a game, one column a theorem: measured KL and its bound."""
   columns = ("nash_md", "omd", "mmd", "egpo", "nash_mp")
-  figure = matplotlib.figure.Figure(
+  figure = plots.new_figure(
     figsize=(2.7 * len(columns), 2.6 * len(played)), layout="constrained"
   )
   axes = figure.subplots(len(played), len(columns), squeeze=False)

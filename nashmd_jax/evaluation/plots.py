@@ -4,9 +4,6 @@ from collections.abc import Mapping, Sequence
 import pathlib
 from typing import Any
 
-import matplotlib
-import matplotlib.figure
-
 from nashmd_jax import files
 from nashmd_jax import workdir as workdir_lib
 from nashmd_jax.training import metrics
@@ -14,6 +11,16 @@ from nashmd_jax.training import metrics
 # What evaluations against the reference are named.
 WON = "win_prob_against_reference"
 JUDGES = ("preference", "reward")
+
+
+def new_figure(**kwargs: Any) -> Any:
+  """A matplotlib Figure, which draws without a display and global state.
+
+  The library is loaded with the first: a run draws at its very end.
+  """
+  from matplotlib import figure
+
+  return figure.Figure(**kwargs)
 
 
 def judge_scores(workdir: pathlib.Path) -> dict[str, dict[str, float]]:
@@ -39,8 +46,7 @@ def save_curves(
     policies: names of runs, one colour each.
     path: of the picture.
   """
-  # The object interface draws without a display and without global state.
-  figure = matplotlib.figure.Figure(figsize=(11, 6.4), layout="constrained")
+  figure = new_figure(figsize=(11, 6.4), layout="constrained")
   axes = figure.subplots(2, 2)
   axis = axes[0, 0]
   axis.plot(*_series(workdir / "sft", "nats_per_token"), label="training")
@@ -92,9 +98,7 @@ def _keys(folder: pathlib.Path, ending: str) -> list[str]:
 def save_win_rates(results: Mapping[str, Any], path: pathlib.Path) -> None:
   """Draws a heat map for each judge of a tournament's results."""
   names, count = results["policies"], len(results["judges"])
-  figure = matplotlib.figure.Figure(
-    figsize=(5.6 * count, 5), layout="constrained"
-  )
+  figure = new_figure(figsize=(5.6 * count, 5), layout="constrained")
   for axis, (judge, table) in zip(
     figure.subplots(1, count, squeeze=False)[0],
     results["judges"].items(),
@@ -114,6 +118,8 @@ def save_win_rates(results: Mapping[str, Any], path: pathlib.Path) -> None:
 
 def heat(rate: float) -> tuple[str, str]:
   """The colours of a win rate, background and ink."""
+  import matplotlib
+
   red, green, blue, _ = matplotlib.colormaps["RdBu"](rate)
   light = 0.299 * red + 0.587 * green + 0.114 * blue
   background = matplotlib.colors.to_hex((red, green, blue))

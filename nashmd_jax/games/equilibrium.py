@@ -10,7 +10,6 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 import numpy as np
-from scipy import optimize
 
 from nashmd_jax.games import payoffs, preference_game, solvers
 
@@ -201,6 +200,8 @@ def _widest(advantage: np.ndarray) -> np.ndarray:
   Σ min(v, 1) reaches there counts the responses of the widest; asking as much
   of the slacks −advantage v leaves just the constraints that must hold.
   """
+  from scipy import optimize  # as long to load as JAX, and for this alone
+
   count = len(advantage)
   eye, none = np.eye(count), np.zeros((count, count))
   # Unknowns: v, s ≤ min(v, 1), t ≤ min(−advantage v, 1).

@@ -12,7 +12,7 @@ import re
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from nashmd_jax import declare, mistakes
 from nashmd_jax.data import docstrings, records
@@ -231,6 +231,7 @@ def best_accuracy(exact: np.ndarray, votes: int) -> float:
     votes: raters on a panel; a drawn vote counts one half.
   """
   side = np.maximum(exact, 1 - exact)
-  panel = stats.binom(votes, side)
   half = votes / 2
-  return float(np.mean(panel.sf(half) + 0.5 * panel.pmf(half)))
+  more = special.bdtrc(np.floor(half), votes, side)
+  as_many = special.bdtrc(np.ceil(half) - 1, votes, side)
+  return float(np.mean((more + as_many) / 2))

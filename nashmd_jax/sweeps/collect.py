@@ -12,7 +12,7 @@ import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from nashmd_jax import files
 from nashmd_jax import workdir as workdir_lib
@@ -173,7 +173,7 @@ def interval(
   count, mean = len(values), float(np.mean(values))
   if count < 2:
     return mean, None, None
-  quantile = stats.t.ppf(0.5 + confidence / 2, count - 1)
+  quantile = special.stdtrit(count - 1, 0.5 + confidence / 2)
   half = float(quantile * np.std(values, ddof=1) / np.sqrt(count))
   return mean, mean - half, mean + half
 

@@ -5,9 +5,8 @@ import json
 import pathlib
 from typing import Any
 
-import matplotlib.figure
-
 from nashmd_jax import files
+from nashmd_jax.evaluation import plots
 
 PANELS, COLUMNS = 6, 3
 WIDE = 20  # numbers that span more than this factor stand on a log axis
@@ -33,7 +32,7 @@ def save(groups: Sequence[Group], path: pathlib.Path) -> None:
   axis_name = _axis_name(groups)
   columns = min(COLUMNS, len(names))
   rows = -(-len(names) // columns)
-  figure = matplotlib.figure.Figure(
+  figure = plots.new_figure(
     figsize=(4.2 * columns, 3.3 * rows + 0.5), layout="constrained"
   )
   panels = figure.subplots(rows, columns, squeeze=False).flat
