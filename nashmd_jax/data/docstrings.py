@@ -133,13 +133,11 @@ def find_records(
   found, seen = [], set()
   left_out = collections.Counter() if left_out is None else left_out
   for root in roots:
-    for path in sorted(root.rglob("*.py")):
+    for path in _sources(root, packages):
       relative = path.relative_to(root)
       if SKIPPED_FOLDERS & set(relative.parts[:-1]):
         continue
       module = ".".join(relative.with_suffix("").parts)
-      if packages and module.split(".")[0] not in packages:
-        continue
       try:
         definitions = list(documented(path.read_text(encoding="utf-8")))
       except (SyntaxError, ValueError, OSError, RecursionError, MemoryError):
@@ -158,6 +156,19 @@ def find_records(
         record["slot"] = (0, len(prompt))
         found.append((module, record))
   return found
+
+
+def _sources(
+  root: pathlib.Path, packages: tuple[str, ...]
+) -> list[pathlib.Path]:
+  """The Python files under a root, of the named packages, in order."""
+  if not packages:
+    return sorted(root.rglob("*.py"))
+  found = [root / f"{name}.py" for name in packages]
+  found = [path for path in found if path.is_file()]
+  for name in packages:
+    found += (root / name).rglob("*.py")
+  return sorted(found)
 
 
 def split_of(module: str) -> str:
