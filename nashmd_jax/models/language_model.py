@@ -103,7 +103,7 @@ def from_module(
     return module.apply({"params": params}, states, tokens, method="logits")
 
   return LanguageModel(
-    init=functools.partial(_init, module),
+    init=functools.partial(_init, _plain(module)),
     prefill=prefill,
     decode=run("decode"),
     response_states=run("response_states"),
@@ -135,10 +135,18 @@ def _apply(module, method, sizes, params, *args):
   return module.apply({"params": params}, *args, *sizes, method=method)
 
 
+def _plain(module):
+  """The module as it is initialised, the same whatever computes with it.
+
+  No kernel is chosen for sequences that are nobody's, no layer written out.
+  """
+  numerics = {"attention": "auto", "loop": "scan"}
+  return module.clone(config=module.config._replace(**numerics))
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _init(module, rng):
-  """Parameters, for which no kernel is chosen: its sequences are nobody's."""
-  module = module.clone(config=module.config._replace(attention="auto"))
+  """Parameters of a module of `_plain`."""
   one = jnp.zeros((1, 1), jnp.int32)
 
   def logits(module, *batch):
