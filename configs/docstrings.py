@@ -71,6 +71,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   config.devices = {
     "mode": "jit",
     "model": 1,
+    "compile": "full",
     "fsdp": False,
     "smallest": 65_536,
     "run_dtype": "float32",
@@ -256,6 +257,7 @@ def make_tiny(config: ml_collections.ConfigDict) -> None:
   config.data.packages = ("asyncio", "email", "logging", "tkinter", "turtle")
   config.tokenizer.vocab_size = 384
   config.layout = {"prompt_buckets": (32,), "max_response": 8}
+  config.devices.compile = "quick"
   config.model.update(
     {
       "width": 16,

@@ -97,6 +97,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   config.devices = {
     "mode": "jit",
     "model": 1,
+    "compile": "full",
     "fsdp": True,
     "smallest": 65_536,
     "run_dtype": "bfloat16",
@@ -280,6 +281,7 @@ def make_tiny(config: ml_collections.ConfigDict) -> None:
   config.data.packages = ("asyncio", "email", "logging", "tkinter", "turtle")
   config.tokenizer.vocab_size = 384
   config.layout = {"prompt_buckets": (32,), "max_response": 8}
+  config.devices.compile = "quick"
   small = {"width": 16, "num_heads": 2, "mlp_dim": 32}
   config.model.update(
     small | {"head_dim": 8, "encoder_layers": 1, "decoder_layers": 1}

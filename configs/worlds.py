@@ -82,6 +82,7 @@ def neural_config(variant: str) -> ml_collections.ConfigDict:
   config.devices = {
     "mode": "jit",
     "model": 1,
+    "compile": "full",
     "fsdp": False,
     "smallest": 65_536,
     "run_dtype": "float32",
@@ -148,6 +149,7 @@ def neural_config(variant: str) -> ml_collections.ConfigDict:
       {"vocab_size": 5, "max_response": 1, "prompt_length": 2}
     )
   if variant == "tiny":
+    config.devices.compile = "quick"
     config.world.max_response = 2
     config.model.update({"encoder_layers": 1, "decoder_layers": 1})
     config.nash.samples = 2

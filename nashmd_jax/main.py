@@ -33,7 +33,7 @@ from nashmd_jax import workdir as workdir_lib
 from nashmd_jax.capacity import pod_check
 from nashmd_jax.stages import games, text
 from nashmd_jax.sweeps import collect, hyper, trials
-from nashmd_jax.training import distributed, ending
+from nashmd_jax.training import distributed, ending, sharding
 from nashmd_jax.worlds import stage as worlds
 
 
@@ -170,14 +170,20 @@ def run(
     jobs.undone(place),
     jobs.claimed(config, place, further),
   ):
-    if jax.config.jax_compilation_cache_dir is None:
-      cache = str(place.workdir / "xla_cache")
-      jax.config.update("jax_compilation_cache_dir", cache)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    _keep_programs((place.store or place.workdir).parent)
+    if "devices" in config:
+      sharding.compile_as(config.devices.compile)
     if REPLAY.value is not None:
       jobs.replay(pipeline, config, place.workdir, REPLAY.value)
       return
     jobs.run(pipeline, config, place, None if stage == "all" else stage)
+
+
+def _keep_programs(folder: pathlib.Path) -> None:
+  """Keeps what is compiled in a folder for all workdirs beside it."""
+  if jax.config.jax_compilation_cache_dir is None:
+    jax.config.update("jax_compilation_cache_dir", str(folder / "xla_cache"))
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def run_sweep(

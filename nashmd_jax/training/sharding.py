@@ -20,6 +20,7 @@ from nashmd_jax import declare, mistakes
 
 MODES = ("jit", "pmap")
 DTYPES = ("float32", "bfloat16")
+COMPILE = ("full", "quick")
 # The last axes of a leaf by its name, inputs > outputs. V, H and F may be
 # split along `model`, B along `data`; leading axes (depth, slots) never are.
 AXES = {
@@ -60,6 +61,11 @@ SETTINGS = {
   "fsdp": declare.flag(
     "Whether parameters and moments are split over the devices where they are "
     "stored."
+  ),
+  "compile": declare.text(
+    "How much XLA does for a program: quick compiles in half the time what "
+    "runs slower, for runs of a few minutes on CPU.",
+    one_of=COMPILE,
   ),
   "smallest": declare.whole(
     "Elements below which an array is not split.", least=1, unit="elements"
@@ -102,9 +108,11 @@ def check_devices(
   smallest: int,
   run_dtype: str,
   frozen_dtype: str,
+  compile: str = "full",
 ) -> None:
   """Raises ValueError for a section `devices` that makes no sense."""
   given = {"mode": mode, "model": model, "fsdp": fsdp, "smallest": smallest}
+  given |= {"compile": compile}
   dtypes = {"run_dtype": run_dtype, "frozen_dtype": frozen_dtype}
   declare.check(SETTINGS, given | dtypes, "devices")
   check_mode(given)
@@ -120,19 +128,29 @@ def check_mode(section: Mapping[str, Any]) -> None:
     )
 
 
+def compile_as(compile: str) -> None:
+  """Says how all programs to come are compiled, one of `COMPILE`."""
+  jax.config.update("jax_disable_most_optimizations", compile == "quick")
+
+
 def make_devices(
-  devices: Sequence[jax.Device] | None = None, *, model: int, **settings
+  devices: Sequence[jax.Device] | None = None,
+  *,
+  model: int,
+  compile: str = "full",
+  **settings,
 ) -> Devices:
   """The devices of a config section.
 
   Args:
     devices: all of this run's if None.
     model: size of the axis `model`; what remains is `data`.
+    compile: see `compile_as`.
     **settings: the fields of `Devices`.
   Raises: ValueError for settings that make no sense, or a number of devices
     that `model` does not divide.
   """
-  check_devices(model=model, **settings)
+  check_devices(model=model, compile=compile, **settings)
   devices = jax.devices() if devices is None else devices
   if len(devices) % model:
     raise mistakes.Mistake(
