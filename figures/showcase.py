@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 import itertools
 import json
 import lzma
-import os
 import pathlib
 import re
 import resource
@@ -38,11 +37,6 @@ FOUND = pathlib.Path("figures") / "found" / "showcase"
 START, METHOD = "sft", "nash_md"
 METHODS = (METHOD, "rlhf", "self_play", "best_response", "best_of_8")
 WORDS, HELD_OUT = 32, 400
-# Memory that a step gives back stays mapped for the next one.
-TUNABLES = (
-  "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=8589934592:"
-  "glibc.malloc.trim_threshold=17179869184"
-)
 
 
 def shortened(text: str) -> str:
@@ -205,7 +199,6 @@ def main() -> int:
   if not real_data.FOLDER.exists() or not real_data.SMOLLM2.is_dir():
     absent = f"{real_data.SMOLLM2} or {real_data.FOLDER} is absent"
     return rows.report(OUT, [rows.row(f"not measured, {absent}", None, "=", 0)])
-  os.environ.setdefault("GLIBC_TUNABLES", TUNABLES)
   for split, found in splits().items():
     records.save_records(WORK / "records" / f"{split}.jsonl", found)
   for method in filter(None, args.methods.split(",")):

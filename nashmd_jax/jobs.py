@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from nashmd_jax import changes, files, mistakes, owner
 from nashmd_jax import pipeline as pipeline_lib
 from nashmd_jax import workdir as workdir_lib
-from nashmd_jax.training import distributed, dumps, ending
+from nashmd_jax.training import distributed, dumps, ending, memory
 
 BEHIND = 1.0  # seconds for an end in order, once another process has failed
 Config = pipeline_lib.Config
@@ -291,6 +291,7 @@ def _run_job(config, workdir, stage: pipeline_lib.Stage, job, key) -> None:
       with contextlib.suppress(OSError):  # which would stand before the cause
         workdir_lib.fail(workdir, job, error)
     raise
+  memory.give_back()
   seconds = time.monotonic() - began
   distributed.on_first(
     lambda: workdir_lib.finish(workdir, job, results, seconds)

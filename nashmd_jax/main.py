@@ -33,7 +33,7 @@ from nashmd_jax import workdir as workdir_lib
 from nashmd_jax.capacity import pod_check
 from nashmd_jax.stages import games, text
 from nashmd_jax.sweeps import collect, hyper, trials
-from nashmd_jax.training import distributed, ending, sharding
+from nashmd_jax.training import distributed, ending, memory, sharding
 from nashmd_jax.worlds import stage as worlds
 
 
@@ -321,7 +321,9 @@ def main(argv: list[str]) -> None:
       check = POD_CHECKS[CONFIG.value.pipeline]
       check(pipeline, CONFIG.value, TOPOLOGY.value, print)
       return
+    memory.run_in_main_thread()
     distributed.start()
+    memory.keep_pages()
     with contextlib.ExitStack() as stack:
       if not distributed.is_first():  # its errors are shown all the same
         nowhere = stack.enter_context(open(os.devnull, "w"))

@@ -15,6 +15,7 @@ from nashmd_jax.training import (
   distributed,
   ending,
   finite,
+  memory,
   programs,
   settings,
   sharding,
@@ -118,6 +119,7 @@ def train(
       checkpoints.make_checkpointer(folder, save_every=save_every)
     )
     state = checkpoints.restore(checkpointer, state, batches)
+    memory.give_back()
     start = int(state.step)
     if start:
       print(f"{name}: goes on from step {start}", flush=True)
@@ -149,6 +151,7 @@ def train(
       state, metrics = take_step(state, batch, following)
       if step == start + 1:
         hold()
+        memory.give_back()
         seconds = time.monotonic() - began
         progress.begin(step, f"compiled its step in {seconds:.0f} s")
       window.append(finite.Taken.of(step, batch, metrics, take_step.rows))
