@@ -1,6 +1,8 @@
 """The whole path on the tiny config, its resumption, and users' mistakes."""
 
+from collections.abc import Mapping
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -16,7 +18,11 @@ from tests import forked, golden_metrics, small_records
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-def run_main(*flags: str, config: str = "configs/docstrings.py:tiny"):
+def run_main(
+  *flags: str,
+  config: str = "configs/docstrings.py:tiny",
+  environ: Mapping[str, str] = os.environ,
+):
   """Runs the program as a user does, in a process of its own."""
   return subprocess.run(
     [sys.executable, "-m", "nashmd_jax.main", f"--config={config}", *flags],
@@ -24,6 +30,7 @@ def run_main(*flags: str, config: str = "configs/docstrings.py:tiny"):
     capture_output=True,
     text=True,
     timeout=600,
+    env=environ,
   )
 
 
@@ -197,7 +204,9 @@ class GamesTest(absltest.TestCase):
   def test_study_leaves_a_table_and_figures(self):
     workdir = pathlib.Path(self.create_tempdir().full_path) / "run"
     config = "configs/worlds.py:games_tiny"
-    out = run_main(f"--workdir={workdir}", config=config)
+    own = dict(os.environ)
+    del own["JAX_COMPILATION_CACHE_DIR"]
+    out = run_main(f"--workdir={workdir}", config=config, environ=own)
     self.assertEqual(out.returncode, 0, msg=out.stderr[-3000:])
     folder = workdir / "games"
     for plot in ("simplex.png", "convergence.png", "bounds.png"):
@@ -206,6 +215,8 @@ class GamesTest(absltest.TestCase):
     for name in ("nash_md", "omd", "egpo", "nash_ema(0.9)", "rlhf"):
       self.assertIn(f"| rock_paper_scissors | {name} | 0.1 |", table)
     self.assertIn(f"results: {folder / 'table.md'}", out.stdout)
+    self.assertTrue(list((workdir.parent / "xla_cache").iterdir()))
+    self.assertFalse((workdir / "xla_cache").exists())
     again = run_main(f"--workdir={workdir}", config=config)
     self.assertIn("all is done already", again.stdout)
 

@@ -6,6 +6,7 @@ under pmap, against one device.
 
 import functools
 import pathlib
+from unittest import mock
 
 from absl.testing import absltest, parameterized
 import jax
@@ -255,6 +256,25 @@ class TopologyTest(parameterized.TestCase):
       for folder in (whole, parts)
     ]
     np.testing.assert_allclose(*ends, rtol=1e-5)
+
+
+class CompileTest(parameterized.TestCase):
+  def test_a_program_compiled_quickly_computes_the_same(self):
+    x = np.linspace(-2, 2, 1000, dtype=np.float32)
+
+    def made():
+      return np.asarray(jax.jit(lambda x: jnp.tanh(x) * jnp.exp(x))(x))
+
+    full = made()
+    self.addCleanup(sharding.compile_as, "full")
+    sharding.compile_as("quick")
+    np.testing.assert_allclose(made(), full, rtol=1e-5)
+
+  @parameterized.parameters(("quick", True), ("full", False))
+  def test_jax_is_told(self, compile, least):
+    with mock.patch.object(sharding.jax.config, "update") as update:
+      sharding.compile_as(compile)
+    update.assert_called_once_with("jax_disable_most_optimizations", least)
 
 
 class DtypeTest(absltest.TestCase):
