@@ -212,6 +212,13 @@ def stage(
         "log_every": 20,
         "eval_every": 80,
         "save_every": 80,
+        "save_minutes": 0.0,
+        "keep": {
+          "last": 2,
+          "best": 0,
+          "metric": placeholder(str),
+          "highest": False,
+        },
       },
     }
   )

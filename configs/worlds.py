@@ -121,6 +121,13 @@ def neural_config(variant: str) -> ml_collections.ConfigDict:
       "log_every": 50,
       "eval_every": 250,
       "save_every": 500,
+      "save_minutes": 0.0,
+      "keep": {
+        "last": 2,
+        "best": 0,
+        "metric": ml_collections.config_dict.placeholder(str),
+        "highest": False,
+      },
     },
     "runs": {
       "self_play": {"opponent": "self"},

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import time
 import traceback
@@ -33,8 +34,8 @@ OWN = ("settings", "facts")  # of a key, beside needs and hash
 ALLOW = "--allow_config_change"
 ALLOWED = "allowed"  # in a key: what has changed and was let through
 NO_WORK = {f"{CONFIG}.partial", owner.NAME}
-# Settings that say when a job stops, and nothing of what it gives.
-STOPPING = (".train.nonfinite_steps",)
+# Settings that say when a job stops or saves, and nothing of what it gives.
+STOPPING = re.compile(r".*\.train\.(nonfinite_steps|save_minutes|keep\.\w+)")
 
 Key = Mapping[str, Any]
 
@@ -197,7 +198,7 @@ def check_settings(
 
 
 def _telling(settings: Mapping[str, Any]) -> dict[str, Any]:
-  return {k: v for k, v in settings.items() if not k.endswith(STOPPING)}
+  return {k: v for k, v in settings.items() if not STOPPING.fullmatch(k)}
 
 
 def plain(value: Any) -> Any:

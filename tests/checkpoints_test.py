@@ -13,6 +13,7 @@ import numpy as np
 
 from nashmd_jax import mistakes
 from nashmd_jax.training import checkpoints, checksums, metrics
+from nashmd_jax.training import state as state_lib
 from tests import least_squares
 
 # What each process wrote of a tree.
@@ -90,7 +91,7 @@ class DamageTest(parameterized.TestCase):
     """The step that a run would go on from, and what is said."""
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
-      with checkpoints.make_checkpointer(self.folder, save_every=4) as found:
+      with checkpoints.make_checkpointer(self.folder) as found:
         return found.latest, said.getvalue()
 
   @parameterized.named_parameters(
@@ -181,10 +182,10 @@ class DamageTest(parameterized.TestCase):
       as_before(self.place / step)
     state = least_squares.start()
     bad = state._replace(params={"w": jnp.full(8, jnp.nan)})
-    with checkpoints.make_checkpointer(self.folder, save_every=4) as made:
+    with checkpoints.make_checkpointer(self.folder) as made:
       batches = least_squares.make_batches()
       with self.assertRaisesRegex(FloatingPointError, "last good .* step 8"):
-        checkpoints.save(made, 12, bad, batches, now=True)
+        checkpoints.save(made, 12, bad, batches)
       made.begin(12, {
         "params": bad.params, **bad.followers, "data": batches,
         "optimizer": {"step": bad.step, "state": bad.opt_state},
@@ -206,20 +207,20 @@ class FiniteTest(parameterized.TestCase):
   )
   def test_every_part_counts(self, value, where):
     state = least_squares.start()
-    self.assertTrue(checkpoints.is_finite(state))
+    self.assertTrue(state_lib.is_finite(state))
     leaves, tree = jax.tree.flatten(getattr(state, where))
     at = next(i for i, x in enumerate(leaves) if jnp.ndim(x))
     leaves[at] = leaves[at].at[..., -1].set(value)
     state = state._replace(**{where: jax.tree.unflatten(tree, leaves)})
-    self.assertEqual(checkpoints.is_finite(state), value == 3e38)
+    self.assertEqual(state_lib.is_finite(state), value == 3e38)
 
   def test_numbers_of_few_bits_and_of_none(self):
     state = least_squares.start()
     for dtype in ("bfloat16", "float16"):
       tree = {"a": jnp.zeros((0, 3), dtype), "b": jnp.ones(3, dtype)}
-      self.assertTrue(checkpoints.is_finite(state._replace(params=tree)))
+      self.assertTrue(state_lib.is_finite(state._replace(params=tree)))
       tree["b"] = tree["b"].at[1].set(jnp.nan)
-      self.assertFalse(checkpoints.is_finite(state._replace(params=tree)))
+      self.assertFalse(state_lib.is_finite(state._replace(params=tree)))
 
 
 class ChecksumsTest(parameterized.TestCase):

@@ -36,7 +36,7 @@ def ended(folder: pathlib.Path) -> list[np.ndarray]:
   state = least_squares.start()
   state = jax.device_put(state, everywhere)
   batches = process_run.slow_batches(0.0)
-  with checkpoints.make_checkpointer(folder, save_every=20) as checkpointer:
+  with checkpoints.make_checkpointer(folder) as checkpointer:
     state = checkpoints.restore(checkpointer, state, batches)
   leaves = jax.tree.leaves((state._replace(frozen={}), next(batches)))
   return [np.asarray(leaf) for leaf in leaves]
@@ -71,7 +71,7 @@ class SigtermTest(parameterized.TestCase):
     for _ in range(2):
       statuses, (out,), errors = cut(parts, rng, count=1, devices=1)
       self.assertEqual(statuses, [distributed.EXIT_PREEMPTED], msg=errors)
-      self.assertRegex(out, r"test: saved at step \d*[05]\n$")
+      self.assertRegex(out, r"test: saved at step \d+\n$")
     self.assertEqual(processes.run(command(parts, 0.0))[0], [0])
     for a, b in zip(ended(whole), ended(parts), strict=True):
       np.testing.assert_array_equal(a, b)

@@ -14,6 +14,7 @@ from nashmd_jax.training import followers, loop, optimizer, sharding, state
 from nashmd_jax.training import step as step_lib
 
 PAST = dict(size=3, every=2, law="uniform")
+KEEP = {"last": 2, "best": 0, "metric": None, "highest": False}
 TARGET = np.arange(8.0, dtype=np.float32)
 
 
@@ -100,6 +101,8 @@ def train(folder, steps: int, made=None, **changes) -> dict[str, float]:
     log_every=2,
     eval_every=4,
     save_every=4,
+    save_minutes=0,
+    keep=KEEP,
   )
   return loop.train(
     made or experiment(),

@@ -59,11 +59,10 @@ def run(
   """Runs the chosen jobs, all if none are, and gives their last states."""
   saved, ends = checkpoints.save, {}
 
-  def save(checkpointer, step, state, batches, *, now):
+  def save(checkpointer, step, state, batches, **more):
     folder = pathlib.Path(checkpointer.directory).parent
-    if now:
-      ends[folder.relative_to(workdir.absolute()).as_posix()] = state
-    saved(checkpointer, step, state, batches, now=now)
+    ends[folder.relative_to(workdir.absolute()).as_posix()] = state
+    saved(checkpointer, step, state, batches, **more)
 
   prepare(config, workdir)
   with on_one_device(), mock.patch.object(checkpoints, "save", save):
@@ -112,7 +111,7 @@ def numbers(tree) -> int:
 
 def saved_shapes(folder: pathlib.Path) -> Mapping[str, dict[str, tuple]]:
   """Shapes of all arrays in the last checkpoint of a stage, by their path."""
-  with checkpoints.make_checkpointer(folder, save_every=1) as checkpointer:
+  with checkpoints.make_checkpointer(folder) as checkpointer:
     held = checkpointer.orbax.checkpointables_metadata(
       checkpointer.latest
     ).metadata

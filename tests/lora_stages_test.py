@@ -134,7 +134,7 @@ class StagesTest(parameterized.TestCase):
 
   def saved_at(self, job, step):
     folder = self.workdir / job
-    with checkpoints.make_checkpointer(folder, save_every=1) as checkpointer:
+    with checkpoints.make_checkpointer(folder) as checkpointer:
       like = jax.tree.map(jnp.zeros_like, self.ends[job].params)
       held = checkpointer.orbax.load_checkpointables(step, {"params": like})
     return jax.device_get(held["params"])
@@ -234,8 +234,8 @@ def share_on_disk(name: str, folder: pathlib.Path) -> float:
     place = folder / str(number)
     now = state.init_state(params, {"base": whole}, tx, {})
     batches = iter(grain.MapDataset.range(3).to_iter_dataset())
-    with checkpoints.make_checkpointer(place, save_every=1) as checkpointer:
-      checkpoints.save(checkpointer, 1, now, batches, now=True)
+    with checkpoints.make_checkpointer(place) as checkpointer:
+      checkpoints.save(checkpointer, 1, now, batches)
     files = [path for path in place.rglob("*") if path.is_file()]
     sizes.append(sum(path.stat().st_size for path in files))
   return sizes[1] / sizes[0]

@@ -34,6 +34,7 @@ FOLLOWERS = {
   "ema": followers.moving_average(decay=0.9),
   "past": followers.past_policies(size=3, every=2, law="uniform"),
 }
+KEEP = {"last": 2, "best": 0, "metric": None, "highest": False}
 TARGET = np.arange(8.0, dtype=np.float32)
 
 
@@ -129,6 +130,8 @@ def train(folder, steps, experiment=None, optimizer=None, **changes):
     log_every=2,
     eval_every=4,
     save_every=4,
+    save_minutes=0,
+    keep=KEEP,
   )
   return loop.train(
     experiment or least_squares(),
@@ -153,9 +156,7 @@ class LoopTest(parameterized.TestCase):
       "optimizer": {"step": now.step, "state": now.opt_state},
       "data": make_batches(),
     }
-    with checkpoints.make_checkpointer(
-      pathlib.Path(folder), save_every=4
-    ) as checkpointer:
+    with checkpoints.make_checkpointer(pathlib.Path(folder)) as checkpointer:
       held = checkpointer.orbax.load_checkpointables(checkpointer.latest, like)
     held["data"] = next(like["data"])
     self.assertEqual(int(held["optimizer"]["step"]), 12)
@@ -278,6 +279,8 @@ class LoopTest(parameterized.TestCase):
       log_every=2,
       eval_every=4,
       save_every=4,
+      save_minutes=0,
+      keep=KEEP,
     )
     settings.check_train(**kwargs)
     with self.assertRaisesRegex(ValueError, message):

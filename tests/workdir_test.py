@@ -48,7 +48,8 @@ class KeyTest(parameterized.TestCase):
     self.assertLen(hashes, 5)
 
   def test_when_a_job_stops_is_no_part_of_what_it_gives(self):
-    stops = {"sft.train.nonfinite_steps": 3}
+    names = ("nonfinite_steps", "save_minutes", "keep.best", "keep.metric")
+    stops = {f"sft.train.{name}": 3 for name in names}
     self.assertEqual(key()["hash"], key(**stops)["hash"])
     place = self.finished("run", "sft", key())
     settings = {"sft": SETTINGS | stops}

@@ -5,10 +5,11 @@ that it needs of an earlier one. A save that was cut off is never read, and
 nothing is read whose checksums differ: see `checksums`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import contextlib
 import errno
 import functools
+import json
 import logging
 import math
 import os
@@ -19,18 +20,17 @@ from typing import Any
 
 import grain
 import jax
-import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import v1 as ocp
 
 from nashmd_jax import files, mistakes
-from nashmd_jax.training import checksums, distributed, ending
+from nashmd_jax.training import checksums, distributed, ending, keeping
 from nashmd_jax.training import state as state_lib
 
 FOLDER, DAMAGED = "checkpoints", "damaged"
-FLOATS = "real floating"
+WINDOW = "window"  # what it is called in a checkpoint's metadata
 PATIENCE = 3.0  # seconds that a failing run waits for what is behind it
-preservation = ocp.training.preservation_policies
+Window = Sequence[Mapping[str, Any]]
 
 
 class Checkpointer:
@@ -38,18 +38,18 @@ class Checkpointer:
 
   Attributes:
     directory: of the checkpoints.
-    save_every: steps.
+    keep: which checkpoints stay.
     latest: step of the newest whole checkpoint, None if there is none.
     orbax: what reads and writes them.
   """
 
-  def __init__(self, directory: pathlib.Path, *, save_every: int):
+  def __init__(self, directory: pathlib.Path, *, keep: keeping.Keep):
     """Opens a folder of whole checkpoints; see `make_checkpointer`."""
     logging.getLogger("absl").addFilter(_is_not_of_orbax)
-    self.directory, self.save_every = directory, save_every
+    self.directory, self.keep = directory, keep
     self.orbax = ocp.training.Checkpointer(
       directory,
-      preservation_policy=preservation.LatestN(2),
+      preservation_policy=keep.policy(),
       cleanup_tmp_directories=True,
     )
     self.latest = newest(directory.parent)
@@ -57,14 +57,24 @@ class Checkpointer:
     self._error: BaseException | None = None
     self._until: float | None = None
 
-  def begin(self, step: int, pieces: Mapping[str, Any]) -> None:
+  def begin(
+    self,
+    step: int,
+    pieces: Mapping[str, Any],
+    window: Window = (),
+    scores: Mapping[str, float] | None = None,
+  ) -> None:
     """Copies the pieces; they are written, and summed up, behind."""
     self.wait()
     try:
       if not self.directory.is_dir():  # orbax would make it anew
         raise FileNotFoundError(errno.ENOENT, "gone", str(self.directory))
       response = self.orbax.save_checkpointables_async(
-        step, dict(pieces), force=True, custom_metadata=checksums.promise()
+        step,
+        dict(pieces),
+        force=True,
+        metrics=scores,
+        custom_metadata={**checksums.promise(), WINDOW: json.dumps(window)},
       )
     except Exception as error:  # orbax raises many kinds
       self._error = error
@@ -148,21 +158,23 @@ def _is_not_of_orbax(record: logging.LogRecord) -> bool:
   return f"{os.sep}orbax{os.sep}" not in record.pathname
 
 
-def make_checkpointer(folder: pathlib.Path, *, save_every: int) -> Checkpointer:
-  """A checkpointer that saves every `save_every` steps and keeps two.
+def make_checkpointer(
+  folder: pathlib.Path, *, keep: keeping.Keep = keeping.TWO
+) -> Checkpointer:
+  """A checkpointer that keeps some of what it saves.
 
   Leftovers of a save that was cut off are removed; newer checkpoints than the
   newest whole one are set aside.
 
   Args:
     folder: of the stage; the checkpoints are in a folder of their own there.
-    save_every: steps.
+    keep: which stay.
   Raises: Mistake if there are checkpoints, and all are damaged.
   """
   directory = folder.absolute() / FOLDER
   for line in distributed.on_first(functools.partial(_settle, directory)):
     print(line, flush=True)
-  return Checkpointer(directory, save_every=save_every)
+  return Checkpointer(directory, keep=keep)
 
 
 def _settle(directory: pathlib.Path) -> list[str]:
@@ -218,46 +230,46 @@ def save(
   state: state_lib.TrainState,
   batches: grain.DatasetIterator,
   *,
-  now: bool,
+  window: Window = (),
+  scores: Mapping[str, float] | None = None,
 ) -> None:
-  """Saves if `step` is due, or regardless when told to do it now.
+  """Saves the state, unless that step is saved already.
 
   The arrays are copied before this returns; writing goes on behind.
 
+  Args:
+    window: steps that no row of metrics tells of yet, as JSON.
+    scores: of an evaluation of the state, by which the best are kept.
   Raises: Fault if the save before has failed; FloatingPointError for a state
     that is not finite.
   """
-  checkpointer.check()
-  if not now and step % checkpointer.save_every:
+  checkpointer.wait()
+  if checkpointer.latest == step:
     return
-  if not is_finite(state):
+  if not state_lib.is_finite(state):
     raise FloatingPointError(
       f"the update of step {step} left parameters or moments that are not "
       f"finite; {checkpointer.last_good()}"
     )
-  checkpointer.begin(
-    step,
-    {
-      "params": state.params,
-      **state.followers,
-      "optimizer": {"step": state.step, "state": state.opt_state},
-      "data": batches,
-    },
-  )
+  pieces = {**state_lib.held(state), "data": batches}
+  checkpointer.begin(step, pieces, window, scores)
 
 
-def is_finite(state: state_lib.TrainState) -> bool:
-  """Whether all that a checkpoint holds of a state is finite."""
-  return bool(_is_finite((state.params, state.opt_state, state.followers)))
+def check_space(
+  checkpointer: Checkpointer, state: state_lib.TrainState
+) -> None:
+  """Raises Fault if the disk cannot hold the checkpoints that will be."""
 
+  def work():
+    there = len(_steps(checkpointer.directory))
+    keeping.check_space(
+      checkpointer.directory,
+      state_lib.held(state),
+      checkpointer.keep,
+      there=there,
+    )
 
-@jax.jit
-def _is_finite(tree):
-  # The largest of a leaf is NaN where one is, and quicker to find than all
-  # that are finite.
-  leaves = [x for x in jax.tree.leaves(tree) if jnp.isdtype(x.dtype, FLOATS)]
-  largest = [jnp.max(jnp.abs(x), initial=0) for x in leaves]
-  return jnp.all(jnp.isfinite(jnp.array(largest, jnp.float32)))
+  distributed.on_first(work)
 
 
 def restore(
@@ -277,21 +289,14 @@ def restore(
   if latest is None:
     return state
   place = checkpointer.directory / str(latest)
-  loaded = _load(
-    place,
-    {
-      "params": _abstract(state.params),
-      **_abstract(state.followers),
-      "optimizer": _abstract({"step": state.step, "state": state.opt_state}),
-    },
-  )
+  loaded = _load(place, _abstract(state_lib.held(state)))
   restored = state._replace(
     step=loaded["optimizer"]["step"],
     params=loaded["params"],
     followers={name: loaded[name] for name in state.followers},
     opt_state=loaded["optimizer"]["state"],
   )
-  if not is_finite(restored):
+  if not state_lib.is_finite(restored):
     raise mistakes.Mistake(
       f"{place}: holds numbers that are not finite; move it elsewhere to go on "
       "from the one before"
@@ -299,6 +304,18 @@ def restore(
   first = next((place / "data").glob("process_0-of-*.json"), place / "data")
   batches.set_state(files.load_json(first))
   return restored
+
+
+def load_window(checkpointer: Checkpointer) -> Window:
+  """What was saved as the window with the latest checkpoint, if there is one.
+
+  Raises: Mistake if it cannot be read.
+  """
+  if checkpointer.latest is None:
+    return ()
+  place = checkpointer.directory / str(checkpointer.latest)
+  own = files.load_json(place / checksums.METADATA).get("custom_metadata") or {}
+  return json.loads(own.get(WINDOW, "[]"))
 
 
 def load_params(

@@ -17,6 +17,7 @@ import zlib
 from nashmd_jax import files, mistakes
 
 FOLDER = "checksums"
+METADATA = "_CHECKPOINT_METADATA"  # a file of orbax's
 NAME = re.compile(r"process_(\d+)-of-(\d+)\.json")
 # How orbax and grain name what one of several processes writes.
 OWNER = re.compile(r"(?:^|/)(?:ocdbt\.)?process_(\d+)(?=/|$|-of-)")
@@ -146,7 +147,7 @@ def is_of_before(folder: pathlib.Path) -> bool:
   if (folder / FOLDER).exists():
     return False
   try:
-    text = (folder / "_CHECKPOINT_METADATA").read_text(encoding="utf-8")
+    text = (folder / METADATA).read_text(encoding="utf-8")
     return FOLDER not in (json.loads(text)["custom_metadata"] or {})
   except (OSError, ValueError, KeyError, TypeError):
     return False  # whatever it is, it is not whole

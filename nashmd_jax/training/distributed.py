@@ -179,6 +179,11 @@ def must_stop() -> bool:
   return bool(number)
 
 
+def asked_alone() -> bool:
+  """Whether a signal has come to the one process of a run; asks no other."""
+  return jax.process_count() == 1 and bool(ending.asked())
+
+
 def stop_if_asked() -> None:
   """Raises Preempted in all processes if a signal has come to any."""
   if must_stop():

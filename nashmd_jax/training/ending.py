@@ -83,7 +83,7 @@ def _hear(number: int) -> None:
     if not _Asked.holds:
       end_within(AT_START, status(), f"{said()}; start it again to go on")
     elif number == signal.SIGINT:
-      tell("saves at the end of this row of metrics; once more ends it at once")
+      tell("saves as soon as the state is whole; once more ends it at once")
   elif now - _Asked.since > AGAIN:
     leave(128 + number, f"a second {signal.Signals(number).name} ended it")
 

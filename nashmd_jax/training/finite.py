@@ -6,7 +6,7 @@ there are too many, and said which records they were of.
 
 from collections.abc import Mapping, Sequence
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -44,6 +44,24 @@ class Taken(NamedTuple):
     """Of a step on a batch."""
     ids = batch.get("record_ids", batch.get("example_ids", ()))
     return cls(step, ids, metrics, rows)
+
+  def plain(self) -> dict[str, Any]:
+    """It as JSON, exactly."""
+    metrics = jax.device_get(self.metrics)
+    return {
+      "step": self.step,
+      "ids": np.asarray(self.ids).tolist(),
+      "metrics": {
+        name: [float(mean.total), float(mean.count)]
+        for name, mean in metrics.items()
+      },
+    }
+
+  @classmethod
+  def of_plain(cls, found: Mapping[str, Any]) -> "Taken":
+    """What `plain` gave; its rows are gone."""
+    metrics = {name: step_lib.Mean(*x) for name, x in found["metrics"].items()}
+    return cls(found["step"], found["ids"], metrics, rows={})
 
 
 class Watch:

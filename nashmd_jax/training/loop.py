@@ -11,19 +11,19 @@ import jax
 import optax
 
 from nashmd_jax.training import (
-  checkpoints,
   distributed,
   ending,
   finite,
-  memory,
+  keeping,
   programs,
   settings,
   sharding,
-  warned,
+  trail,
 )
-from nashmd_jax.training import metrics as metrics_lib
 from nashmd_jax.training import state as state_lib
 from nashmd_jax.training import step as step_lib
+
+SLOW = 1.0  # seconds
 
 
 def make_first_state(
@@ -41,6 +41,11 @@ def make_first_state(
   return make
 
 
+def _make_step(experiment, optimizer, devices, state, **how):
+  make = functools.partial(step_lib.make_programs, experiment, optimizer, **how)
+  return programs.compile_step(devices, make, state, host=experiment.host)
+
+
 def train(
   experiment: step_lib.Experiment,
   optimizer: optax.GradientTransformation,
@@ -56,6 +61,8 @@ def train(
   log_every: int,
   eval_every: int,
   save_every: int,
+  save_minutes: float,
+  keep: Mapping[str, Any],
 ) -> dict[str, float]:
   """Trains to `steps`, from the latest checkpoint in `folder` if there is one.
 
@@ -76,10 +83,13 @@ def train(
     log_every: steps that one row of metrics is the mean of.
     eval_every: steps between evaluations; the last step is always evaluated.
     save_every: steps between checkpoints; the last step is always saved.
+    save_minutes: after which the next row is saved in any case; 0 for none.
+    keep: which checkpoints stay, keyword arguments of `keeping.Keep`.
   Returns: the metrics of the last evaluation, prefixed with "eval/".
   Raises: ValueError for settings that cannot work; FloatingPointError after
     `nonfinite_steps`, or for a state to save that is not finite; Preempted
-    after a signal to any process, with the last whole row saved.
+    after a signal to any process, with the last step saved; of several
+    processes, or with a judge that is ahead, the last whole row.
   """
   settings.check_train(
     steps=steps,
@@ -88,6 +98,8 @@ def train(
     log_every=log_every,
     eval_every=eval_every,
     save_every=save_every,
+    save_minutes=save_minutes,
+    keep=dict(keep),
   )
   state = sharding.store(
     devices,
@@ -95,18 +107,14 @@ def train(
     *experiment.init(jax.random.key(seed)),
   )
   batches = experiment.batches()
-  take_step = programs.compile_step(
+  take_step = _make_step(
+    experiment,
+    optimizer,
     devices,
-    functools.partial(
-      step_lib.make_programs,
-      experiment,
-      optimizer,
-      seed=seed,
-      updates_per_rollout=updates_per_rollout,
-      micro_batches=micro_batches,
-    ),
     state,
-    host=experiment.host,
+    seed=seed,
+    updates_per_rollout=updates_per_rollout,
+    micro_batches=micro_batches,
   )
 
   def evaluate():
@@ -115,65 +123,76 @@ def train(
 
   with contextlib.ExitStack() as stack:
     hold = stack.enter_context(ending.holding())
-    checkpointer = stack.enter_context(
-      checkpoints.make_checkpointer(folder, save_every=save_every)
+    left, state = stack.enter_context(
+      trail.opened(
+        name,
+        folder,
+        state,
+        batches,
+        rules=experiment.rules,
+        steps=steps,
+        seed=seed,
+        nonfinite_steps=nonfinite_steps,
+        keep=keep,
+      )
     )
-    state = checkpoints.restore(checkpointer, state, batches)
-    memory.give_back()
-    start = int(state.step)
-    if start:
-      print(f"{name}: goes on from step {start}", flush=True)
-    writer = stack.enter_context(
-      metrics_lib.MetricWriter(folder, start_step=start)
-    )
-    teller = warned.Teller(name, folder, experiment.rules, start_step=start)
-    progress = stack.enter_context(
-      metrics_lib.Progress(name, start=start, total=steps, unit="step")
-    )
-    watch = finite.Watch(
-      name, checkpointer, folder, seed=seed, nonfinite_steps=nonfinite_steps
-    )
-    window, waits, evaluation, batch = [], None, {}, None
-
-    def write(step, window, further=dict):
-      row, found = watch.row(window), further()
-      writer.write(step, teller.row(step, row | found))
-      progress.update(step, metrics_lib.note(row | found))
-      return found
-
+    start, window, waits, evaluation = int(state.step), left.window, None, {}
+    if window and (start == steps or start % log_every == 0):
+      if left.writer.last_step < start:
+        evaluation = left.write(start, left.row(window), evaluate())
+      window = []
+    ahead = experiment.host is not None and experiment.host.ahead
+    clock, batch, slow = keeping.Clock(save_minutes), None, False
     for step in range(start + 1, steps + 1):
-      batch = next(batches) if batch is None else batch
+      began = time.monotonic()
+      if batch is None:
+        place = batches.get_state() if experiment.host else None
+        batch = next(batches)
       last = step == steps
       within = step % log_every and not last
-      # Nothing is begun across a row, where the state may be saved.
-      following = next(batches) if within else None
-      began = time.monotonic()
-      state, metrics = take_step(state, batch, following)
-      if step == start + 1:
-        hold()
-        memory.give_back()
-        seconds = time.monotonic() - began
-        progress.begin(step, f"compiled its step in {seconds:.0f} s")
+      # What is begun across a row could not be saved with the state.
+      following = next(batches) if within and ahead else None
+      try:
+        state, metrics = take_step(state, batch, following)
+      except distributed.Preempted:
+        if not ahead:
+          batches.set_state(place)
+          if waits:
+            left.write(waits[0], left.row(waits[1]), {})
+          left.stop(step - 1, state, batches, window=window)
+        raise
       window.append(finite.Taken.of(step, batch, metrics, take_step.rows))
       batch = following
       if waits:
-        write(*waits)
+        left.write(waits[0], left.row(waits[1]), {})
         waits = None
+      # A signal waits for what is under way: one slow step, or two.
+      jax.block_until_ready(window[-1:] if slow else window[-2:-1])
+      slow = (seconds := time.monotonic() - began) > SLOW
+      if step == start + 1:
+        hold()
+        left.begin(step, seconds)
       if within:
+        if not ahead and distributed.asked_alone():
+          left.stop(step, state, batches, window=window)
         continue
-      stop = distributed.must_stop() and not last
+      asked = distributed.must_stop() and not last
       judged = last or step % eval_every == 0
-      if not (judged or stop or step % save_every == 0):
+      due = clock.due() or step % save_every == 0 or last
+      if not (judged or asked or due):
         waits, window = (step, window), []
         continue
-      if judged:
-        evaluation = write(step, window, evaluate)
-      else:
-        write(step, window)
+      row = left.row(window)
+      try:
+        evaluation = left.write(step, row, evaluate() if judged else {})
+      except distributed.Preempted:
+        left.stop(step, state, batches, window=window)
       window = []
-      checkpoints.save(checkpointer, step, state, batches, now=last or stop)
-      if stop:
-        raise distributed.Preempted(f"{name}: saved at step {step}")
+      if asked:
+        left.stop(step, state, batches)
+      if due or (judged and keep["best"]):
+        left.save(step, state, batches, scores=evaluation)
+        clock.saved()
     if not steps and not start:
-      checkpoints.save(checkpointer, 0, state, batches, now=True)
+      left.save(0, state, batches)
     return evaluation or evaluate()

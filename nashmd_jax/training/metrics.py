@@ -6,11 +6,8 @@ leaves the same file as an uninterrupted one: a metric whose name ends in
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-import contextlib
-import errno
 import functools
 import json
-import os
 import pathlib
 import sys
 import time
@@ -32,6 +29,9 @@ class MetricWriter:
   """Writes one row of scalars a step to `metrics.jsonl` and an event file.
 
   Scalars whose name ends in "_seconds" go to the event file alone.
+
+  Attributes:
+    last_step: of the last row that was there to begin with, 0 for none.
   """
 
   def __init__(self, folder: pathlib.Path, *, start_step: int):
@@ -44,7 +44,8 @@ class MetricWriter:
     """
     self._active = distributed.is_first()
     path = folder / "metrics.jsonl"
-    distributed.on_first(functools.partial(_drop_after, path, start_step))
+    drop = functools.partial(_drop_after, path, start_step)
+    self.last_step = distributed.on_first(drop)
     if not self._active:
       return
     self._path, self._file = path, path.open("ab", buffering=0)
@@ -55,21 +56,8 @@ class MetricWriter:
     if not self._active:
       return
     row = as_row(step, scalars)
-    self._append((json.dumps(row) + "\n").encode())
+    files.append(self._file, (json.dumps(row) + "\n").encode(), self._path)
     self._events.write(step, scalars)
-
-  def _append(self, line: bytes) -> None:
-    """Adds a whole line, or nothing of it."""
-    end = self._file.seek(0, os.SEEK_END)
-    try:
-      while line:
-        line = line[self._file.write(line) :]
-      if not os.fstat(self._file.fileno()).st_nlink:
-        raise FileNotFoundError(errno.ESTALE, "it has vanished")
-    except OSError as error:
-      with contextlib.suppress(OSError):
-        self._file.truncate(end)
-      raise OSError(error.errno, error.strerror, str(self._path)) from error
 
   def __enter__(self):
     return self
@@ -108,10 +96,11 @@ def means(rows: Sequence[Mapping[str, arrays.Mean]]) -> dict[str, float]:
   }
 
 
-def _drop_after(path: pathlib.Path, step: int) -> None:
-  """Drops the rows after a step, and a last one cut short."""
+def _drop_after(path: pathlib.Path, step: int) -> int:
+  """Drops the rows after a step, and a last one cut short; the last step."""
   kept = [row for row in load_metrics(path) if row["step"] <= step]
   files.save_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+  return kept[-1]["step"] if kept else 0
 
 
 def load_metrics(path: pathlib.Path) -> list[dict[str, float]]:

@@ -1,7 +1,8 @@
 """The settings of the loop, and what goes together in a section with them.
 
-Evaluations and saves happen where a row of metrics is written, so that no
-half-filled row is lost when a run is cut off. SIGTERM therefore waits for the
+Evaluations and saves happen where a row of metrics is written. A signal is
+answered at the next step, and what of a row is measured by then is saved with
+the state. Of several processes, or with a judge that is ahead, it waits for the
 end of the row: log_every steps are to take less than the grace time.
 """
 
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nashmd_jax import declare, mistakes
-from nashmd_jax.training import optimizer
+from nashmd_jax.training import keeping, optimizer
 
 TRAIN = {
   "steps": declare.whole(
@@ -45,6 +46,13 @@ TRAIN = {
     least=1,
     unit="steps",
   ),
+  "save_minutes": declare.number(
+    "Minutes after which a row of metrics is saved whatever save_every says; 0 "
+    "saves by steps alone.",
+    least=0,
+    unit="minutes",
+  ),
+  "keep": keeping.SETTINGS,
 }
 
 
@@ -52,6 +60,7 @@ def check_train(**train: Any) -> None:
   """Raises Mistake for a section `train` that cannot work."""
   declare.check(TRAIN, train, "train")
   check_rows(train)
+  keeping.check(train["keep"])
 
 
 def check_rows(train: Mapping[str, Any]) -> None:
@@ -89,6 +98,7 @@ def check_together(
   updates = train["steps"] * section.get("updates_per_rollout", 1)
   for check in (
     lambda: check_rows(train),
+    lambda: keeping.check(train["keep"]),
     lambda: check_parts(train, section["data"]["batch_size"]),
     lambda: optimizer.check_own(own),
     lambda: optimizer.check_warmup(own),

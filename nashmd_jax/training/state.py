@@ -10,6 +10,7 @@ import optax
 from nashmd_jax.training import followers as followers_lib
 
 Params = Any
+FLOATS = "real floating"
 
 
 class TrainState(NamedTuple):
@@ -66,3 +67,26 @@ def other_sets(state: TrainState) -> dict[str, Params]:
 def params_by_name(state: TrainState) -> dict[str, Params]:
   """The parameter sets that lanes and judges can name."""
   return {"policy": state.params, **other_sets(state)}
+
+
+def held(state: TrainState) -> dict[str, Any]:
+  """The arrays of a state that a checkpoint holds, piece by piece."""
+  return {
+    "params": state.params,
+    **state.followers,
+    "optimizer": {"step": state.step, "state": state.opt_state},
+  }
+
+
+def is_finite(state: TrainState) -> bool:
+  """Whether all that a checkpoint holds of a state is finite."""
+  return bool(_is_finite((state.params, state.opt_state, state.followers)))
+
+
+@jax.jit
+def _is_finite(tree):
+  # The largest of a leaf is NaN where one is, and quicker to find than all
+  # that are finite.
+  leaves = [x for x in jax.tree.leaves(tree) if jnp.isdtype(x.dtype, FLOATS)]
+  largest = [jnp.max(jnp.abs(x), initial=0) for x in leaves]
+  return jnp.all(jnp.isfinite(jnp.array(largest, jnp.float32)))
