@@ -8,7 +8,8 @@ MODELS := .venv-models/bin
 TPU := .venv-tpu/bin
 
 .PHONY: demo showcase sweep settings games certify judges models real scale \
-  seams inputs bench bench-peers test test-slow slurm audit lint format lock clean
+  endure seams inputs bench bench-peers test test-slow slurm audit lint format \
+  lock clean
 
 demo: WORKDIR ?= out/demo
 demo: .venv/ready
@@ -41,6 +42,10 @@ models: .venv-models/ready
 
 scale: .venv-tpu/ready
 	$(TPU)/python -m figures.scale
+
+# FLAGS=--only=plain,lora for some parts, which joins what others have found.
+endure: .venv/ready
+	$(BIN)/python -m figures.endure $(FLAGS)
 
 real: .venv-models/ready .venv-tpu/ready
 	-$(TPU)/python -m figures.real_kernels
