@@ -50,6 +50,7 @@ TRAIN = {
     "Minutes after which a row of metrics is saved whatever save_every says; 0 "
     "saves by steps alone.",
     least=0,
+    most=1e6,
     unit="minutes",
   ),
   "keep": keeping.SETTINGS,
