@@ -107,7 +107,7 @@ def _damaged_checkpoint(damage: Callable[[Folder], Any]):
     (place / "params" / "a").write_bytes(b"parameters" * 99)
     checksums.write(place, 0, 1)
     damage(place)
-    checkpoints.make_checkpointer(folder, save_every=1)
+    checkpoints.make_checkpointer(folder)
 
   return inject
 
@@ -183,10 +183,10 @@ def _dead_server(folder: Folder) -> None:
 
 
 def _not_finite(folder: Folder) -> None:
-  saver = checkpoints.make_checkpointer(folder, save_every=1)
-  state = mock.Mock(params={"a": jnp.array([1.0, jnp.nan])})
-  with mock.patch.object(checkpoints, "is_finite", lambda state: False):
-    checkpoints.save(saver, 3, state, mock.Mock(), now=True)
+  saver = checkpoints.make_checkpointer(folder)
+  params = {"a": jnp.array([1.0, jnp.nan])}
+  state = mock.Mock(params=params, opt_state=(), followers={})
+  checkpoints.save(saver, 3, state, mock.Mock())
 
 
 def _load_tokenizer(folder: Folder) -> None:
