@@ -16,6 +16,7 @@ import pathlib
 import re
 import stat
 from typing import Any, BinaryIO
+import zipfile
 import zlib
 
 from etils import epath
@@ -44,6 +45,7 @@ UNREADABLE = (
   OSError,
   EOFError,
   lzma.LZMAError,
+  zipfile.BadZipFile,
   zlib.error,
   zstandard.ZstdError,
 )
@@ -54,6 +56,7 @@ UNFIT = (
   AttributeError,
   ArithmeticError,
   RecursionError,
+  NotImplementedError,  # a way to pack that Python lacks
   MemoryError,
 )
 MOST_JSON = 2**28  # bytes of a file of one value

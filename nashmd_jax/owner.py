@@ -11,13 +11,14 @@ was.
 
 from collections.abc import Callable
 import contextlib
+import errno
 import json
 import os
 import pathlib
 import socket
 import threading
 import time
-from typing import Any
+from typing import Any, BinaryIO
 import uuid
 
 from nashmd_jax import mistakes
@@ -25,6 +26,8 @@ from nashmd_jax import mistakes
 NAME = "owner.json"
 BEAT = 2.0  # seconds
 LIMIT = 60.0  # seconds
+NO_FILE = {errno.EISDIR, errno.ELOOP}
+MOST_PID, MOST_BEGAN = 2**31, 2.0**40  # a number; seconds
 OVER = (
   f"its {NAME} is gone: another process of this run has failed, or the workdir "
   "was removed"
@@ -121,6 +124,13 @@ def take(
       alive = _is_alive(folder, found, waits)
     except FileNotFoundError:
       continue
+    except OSError as error:
+      if error.errno not in NO_FILE:
+        raise
+      raise mistakes.Mistake(
+        f"{path}: cannot be read ({error.strerror}); see that no run is at "
+        "work here, and remove it"
+      ) from None
     if alive:
       raise mistakes.Mistake(
         f"{folder}: {_who(found)} is at work here, since "
@@ -152,13 +162,27 @@ def _create(path: pathlib.Path, text: str) -> bool:
   return True
 
 
+def _opened(path: pathlib.Path) -> BinaryIO:
+  """The file, open; a pipe in its place is empty and not waited for."""
+  return open(path, "rb", opener=lambda x, how: os.open(x, how | os.O_NONBLOCK))
+
+
 def _load(path: pathlib.Path) -> dict[str, Any]:
   """What the file says; nothing if it is not whole."""
   try:
-    found = json.loads(path.read_text(encoding="utf-8"))
-  except ValueError:
+    with _opened(path) as file:
+      found = json.loads(file.read().decode())
+  except (ValueError, RecursionError):
     return {}
-  return found if isinstance(found, dict) else {}
+  return found if isinstance(found, dict) and _is_whole(found) else {}
+
+
+def _is_whole(found: dict[str, Any]) -> bool:
+  """Whether what is said of a process can be so."""
+  pid, began = found.get("pid", 1), found.get("began", 0.0)
+  known = type(pid) is int and type(began) in (int, float)
+  known = known and isinstance(found.get("host", ""), str)
+  return known and 0 < pid < MOST_PID and abs(began) < MOST_BEGAN
 
 
 def _myself(folder: pathlib.Path) -> dict[str, Any]:
@@ -229,7 +253,7 @@ def _is_alive(
 
 def _touched(path: pathlib.Path) -> float:
   """When a file was touched last; opened, so that a network is asked."""
-  with path.open("rb") as file:
+  with _opened(path) as file:
     return os.fstat(file.fileno()).st_mtime
 
 
@@ -267,7 +291,8 @@ def _replace(path: pathlib.Path, dead: dict[str, Any], text: str) -> bool:
 def _who(found: dict[str, Any]) -> str:
   if not found:
     return "a process that has not said its name yet"
-  return f"process {found.get('pid')} on {found.get('host')}"
+  host = mistakes.some([found.get("host")])
+  return f"process {found.get('pid')} on {host}"
 
 
 def _span(seconds: float) -> str:

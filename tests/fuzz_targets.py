@@ -31,6 +31,7 @@ from nashmd_jax.training import checksums, metrics
 from tests import (
   config_json_test,
   fuzz,
+  fuzz_own,
   fuzz_settings,
   messages_test,
   small_records,
@@ -385,8 +386,7 @@ def _scores_mean(data: bytes, found) -> bool:
 
 def _list_means(data: bytes, found) -> bool:
   """A list that is another than the right one is damage."""
-  right = json.loads(_checksums())
-  with_errors = found is not None
+  with_errors, right = found is not None, json.loads(_checksums())
   try:
     said = fuzz.strict(data)
   except (ValueError, RecursionError):
@@ -396,5 +396,5 @@ def _list_means(data: bytes, found) -> bool:
 
 
 def all_targets() -> list[Target]:
-  """Files and settings."""
-  return [*files(), fuzz_settings.overrides()]
+  """Files, of others and of a run's own, and settings."""
+  return [*files(), *fuzz_own.files(), fuzz_settings.overrides()]

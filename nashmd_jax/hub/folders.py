@@ -213,7 +213,7 @@ def _copy_beside(source: epath.Path, folder: epath.Path) -> None:
   save_others(
     folder,
     {
-      name: path.read_bytes() if path.exists() else None
+      name: files.read_bytes(path) if path.exists() else None
       for name, path in there.items()
     },
   )

@@ -129,18 +129,16 @@ def load_scores(folder: pathlib.Path, jobs: Sequence[str]) -> dict[str, float]:
   """
   scores = {}
   for job in reversed(jobs):
-    if job == "tournament":
-      path = folder / job / "results.json"
-      with files.readable(path, "run its trial anew"):
-        found = _win_rates(files.load_json(path))
-    else:
-      path = folder / job / workdir_lib.DONE
-      found = files.load_object(path, "results")["results"]
-    scores |= {
-      f"{job}/{name}": float(value)
-      for name, value in found.items()
-      if isinstance(value, int | float)
-    }
+    played = job == "tournament"
+    path = folder / job / ("results.json" if played else workdir_lib.DONE)
+    with files.readable(path, "run its trial anew"):
+      held = files.load_object(path)
+      found = _win_rates(held) if played else held["results"]
+      scores |= {
+        f"{job}/{name}": float(value)
+        for name, value in found.items()
+        if isinstance(value, int | float)
+      }
   return scores
 
 

@@ -192,6 +192,11 @@ def claim(trial: Trial) -> None:
     files.save_json(path, {"trial": trial.number, "overrides": mine})
     return
   old = files.load_object(path, "overrides")["overrides"]
+  if not isinstance(old, dict):
+    raise mistakes.Mistake(
+      f"{path}: overrides are {mistakes.quote(old)} and no settings by name; "
+      "it was changed"
+    )
   for name in sorted(set(mine) | set(old)):
     if mine.get(name, "absent") != old.get(name, "absent"):
       raise mistakes.Mistake(

@@ -8,7 +8,6 @@ other damage once in four thousand million times.
 
 from collections.abc import Iterator
 from concurrent import futures
-import json
 import pathlib
 import re
 from typing import Any, NamedTuple
@@ -147,7 +146,7 @@ def is_of_before(folder: pathlib.Path) -> bool:
   if (folder / FOLDER).exists():
     return False
   try:
-    text = (folder / METADATA).read_text(encoding="utf-8")
-    return FOLDER not in (json.loads(text)["custom_metadata"] or {})
-  except (OSError, ValueError, KeyError, TypeError):
+    said = files.load_object(folder / METADATA)
+    return FOLDER not in (said["custom_metadata"] or {})
+  except files.UNFIT:
     return False  # whatever it is, it is not whole

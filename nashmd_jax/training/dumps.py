@@ -6,11 +6,8 @@ what they belong to. `replay` computes such a step again.
 
 from collections.abc import Mapping
 import functools
-import json
 import pathlib
 from typing import Any, NamedTuple
-import zipfile
-import zlib
 
 import jax
 import jax.numpy as jnp
@@ -130,24 +127,15 @@ def load(folder: pathlib.Path, step: int) -> Dump:
     raise mistakes.Mistake(
       f"--replay: step {step} is not kept in {folder / FOLDER}; kept are {kept}"
     )
-  try:
-    facts = json.loads(files.read_bytes(_facts(folder, step)))
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
+  facts = files.load_object(_facts(folder, step), "step", "seed")
+  with files.readable(path, "it cannot be computed again, so delete it"):
+    with files.opened(path) as file, np.load(file, allow_pickle=False) as held:
       rows = {name: held[name] for name in held.files}
-    found = Dump(int(facts["step"]), rows, int(facts["seed"]))
-    if found.step != step or len(rows["example_ids"]) < 1:
-      raise ValueError(f"it is of step {found.step}")
-  except (
-    *(OSError, EOFError, ValueError, KeyError, TypeError, RecursionError),
-    *(zipfile.BadZipFile, zlib.error, NotImplementedError, MemoryError),
-  ) as error:
-    if isinstance(error, mistakes.Mistake):
-      raise
-    raise mistakes.Mistake(
-      f"{path}: is damaged ({mistakes.brief(error) or type(error).__name__}) "
-      "and cannot be computed again; delete it"
-    ) from None
-  return found
+    if [type(facts[name]) for name in ("step", "seed")] != [int, int]:
+      raise ValueError("its step or seed is no number")
+    if facts["step"] != step or len(rows["example_ids"]) < 1:
+      raise ValueError(f"it is of step {mistakes.quote(facts['step'])}")
+  return Dump(step, rows, facts["seed"])
 
 
 def _facts(folder: pathlib.Path, step: int) -> pathlib.Path:

@@ -69,11 +69,11 @@ def _load(path: pathlib.Path, of: str) -> dict[str, Any]:
   found = {}
   for number, line in enumerate(whole[1:], start=2):
     try:
-      piece = json.loads(line)
+      piece = files.parse_json(line)
       found[piece["piece"]] = piece["gave"]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except files.UNFIT as error:
       raise mistakes.Mistake(
-        f"{path}, line {number}: is damaged ({mistakes.brief(error)}); delete "
+        f"{path}, line {number}: is damaged ({files.cause(error)}); delete "
         "the file to have its pieces made again"
       ) from None
   return found
