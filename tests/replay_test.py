@@ -154,7 +154,9 @@ class ReplayTest(parameterized.TestCase):
     ):
       again(self.folder, 3)
 
-  @parameterized.parameters("cut", "flipped", "pickled", "empty", "text")
+  @parameterized.parameters(
+    "cut", "flipped", "locked", "pickled", "empty", "text"
+  )
   def test_a_damaged_file_ends_in_a_sentence(self, how):
     folder = pathlib.Path(self.create_tempdir().full_path)
     (folder / dumps.FOLDER).mkdir()
@@ -167,6 +169,9 @@ class ReplayTest(parameterized.TestCase):
       path.write_bytes(held[: len(held) // 2])
     elif how == "flipped":
       held[len(held) // 3] ^= 1
+      path.write_bytes(held)
+    elif how == "locked":
+      held[held.index(b"PK\1\2") + 8] |= 1  # that there is a password
       path.write_bytes(held)
     elif how == "pickled":
       np.savez(path, example_ids=np.array([{}]))

@@ -129,8 +129,7 @@ def load(folder: pathlib.Path, step: int) -> Dump:
     )
   facts = files.load_object(_facts(folder, step), "step", "seed")
   with files.readable(path, "it cannot be computed again, so delete it"):
-    with files.opened(path) as file, np.load(file, allow_pickle=False) as held:
-      rows = {name: held[name] for name in held.files}
+    rows = _arrays(path)
     if [type(facts[name]) for name in ("step", "seed")] != [int, int]:
       raise ValueError("its step or seed is no number")
     if facts["step"] != step or len(rows["example_ids"]) < 1:
@@ -140,3 +139,11 @@ def load(folder: pathlib.Path, step: int) -> Dump:
 
 def _facts(folder: pathlib.Path, step: int) -> pathlib.Path:
   return place(folder, step).with_suffix(".json")
+
+
+def _arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+  with files.opened(path) as file, np.load(file, allow_pickle=False) as held:
+    try:
+      return {name: held[name] for name in held.files}
+    except RuntimeError as error:  # of zipfile, for what asks for a password
+      raise ValueError(mistakes.brief(error)) from None
