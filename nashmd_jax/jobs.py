@@ -63,23 +63,33 @@ def claimed(
       )
     if not distributed.is_first():
       mine.append(owner.join(workdir, token, lost=_end))
-    ending.at_last(mine[0].leave)
+    ending.at_last(lambda: _leave(mine))
     yield
-  except Exception as error:
-    if mine and mine[0].is_over():  # from which all else follows
+  except Exception as error:  # which may follow from another process's end
+    if mine and mine[0].is_over():
       raise mistakes.Fault(f"{workdir}: {owner.OVER}") from error
+    if mine and (number := mine[0].stopped()):
+      ending.agree(number)
+      raise ending.Preempted(ending.said()) from error
     raise
   finally:
-    for one in mine:
-      one.leave()
+    _leave(mine)
+
+
+def _leave(mine: Sequence[owner.Ownership]) -> None:
+  """Gives a workdir free; the others of a run learn that a signal did it."""
+  for one in mine:
+    one.leave(ending.asked() if distributed.several() else 0)
 
 
 def _say(sentence: str) -> None:
   print(sentence, flush=True)
 
 
-def _end(sentence: str) -> None:
+def _end(sentence: str, number: int) -> None:
   """Ends this process, which its run or its workdir has left behind."""
+  if number:
+    ending.agree(number)
   code = ending.status() if ending.asked() else 1
   ending.end_within(BEHIND, code, sentence)
 

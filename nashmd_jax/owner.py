@@ -6,7 +6,7 @@ the next one sees that the process is gone, elsewhere that nothing has touched
 the file for `LIMIT` seconds, by the clock of the file system. The processes of
 one run share its token. A file that is gone or another's ends the run: so the
 others learn that one has failed, and a run that was taken for dead, that it
-was.
+was. One that a signal ended leaves that behind for them instead.
 """
 
 from collections.abc import Callable
@@ -28,12 +28,15 @@ BEAT = 2.0  # seconds
 LIMIT = 60.0  # seconds
 NO_FILE = {errno.EISDIR, errno.ELOOP}
 MOST_PID, MOST_BEGAN = 2**31, 2.0**40  # a number; seconds
+Lost = Callable[[str, int], None]
+STOPPED = "another process of this run was stopped; start it again to go on"
 OVER = (
   f"its {NAME} is gone: another process of this run has failed, or the workdir "
   "was removed"
 )
 # To be the one that takes over, for longer than `LIMIT`; seconds in between.
 TRIES, PAUSE = 1500, 0.05
+NUMBERS = range(65)  # of signals, and 0
 
 
 class Ownership:
@@ -45,7 +48,7 @@ class Ownership:
     token: str,
     *,
     beats: bool,
-    lost: Callable[[str], None],
+    lost: Lost,
   ):
     """Starts to look after the file.
 
@@ -53,8 +56,8 @@ class Ownership:
       folder: the workdir.
       token: of the run.
       beats: whether this process touches it.
-      lost: called once, in another thread, with a sentence, when the file is
-        gone or another's.
+      lost: called once, in another thread, when the file is gone, another's or
+        left by a signal: with a sentence, and the signal's number or 0.
     """
     self.token = token
     self._path, self._beats, self._lost = folder / NAME, beats, lost
@@ -72,14 +75,17 @@ class Ownership:
       except FileNotFoundError:
         missing += 1
         if missing == 2:  # not the moment in which a file is exchanged
-          self._lost(f"{self._path.parent}: {OVER}")
+          self._lost(f"{self._path.parent}: {OVER}", 0)
           return
         continue
       except OSError:
         continue  # a file system that does not answer now may do so soon
       missing = 0
       if found.get("token") not in (self.token, None):
-        self._lost(f"{self._path}: {_who(found)} has taken over")
+        self._lost(f"{self._path}: {_who(found)} has taken over", 0)
+        return
+      if number := found.get("stopped", 0):
+        self._lost(STOPPED, number)
         return
 
   def is_over(self) -> bool:
@@ -91,18 +97,38 @@ class Ownership:
     except OSError:
       return False
 
-  def leave(self) -> None:
-    """Removes the file, if it is still this run's; may be called twice."""
+  def stopped(self) -> int:
+    """The number of the signal that ended another process of the run, or 0."""
+    with contextlib.suppress(OSError):
+      found = _load(self._path)
+      if found.get("token") == self.token:
+        return found.get("stopped", 0)
+    return 0
+
+  def leave(self, stopped: int = 0) -> None:
+    """Removes the file, if it is still this run's; may be called twice.
+
+    Args:
+      stopped: number of the signal that ends this process, for the others of
+        the run to read in the file, which then stays; 0 for none.
+    """
     self._over.set()
     with contextlib.suppress(OSError):
-      if _load(self._path).get("token") == self.token:
+      found = _load(self._path)
+      if found.get("token") != self.token:
+        return
+      if not stopped:
         self._path.unlink()
+      elif "stopped" not in found:
+        left = self._path.with_name(f".{NAME}-{uuid.uuid4().hex}")
+        left.write_text(json.dumps({**found, "stopped": stopped}))
+        os.replace(left, self._path)
 
 
 def take(
   folder: pathlib.Path,
   *,
-  lost: Callable[[str], None],
+  lost: Lost,
   waits: Callable[[str], None],
 ) -> Ownership:
   """Makes this process the owner of a workdir.
@@ -142,9 +168,7 @@ def take(
   raise mistakes.Mistake(f"{path}: could not be taken over; remove it by hand")
 
 
-def join(
-  folder: pathlib.Path, token: str, *, lost: Callable[[str], None]
-) -> Ownership:
+def join(folder: pathlib.Path, token: str, *, lost: Lost) -> Ownership:
   """Makes this process one of those of the run that owns a workdir."""
   return Ownership(folder, token, beats=False, lost=lost)
 
@@ -182,6 +206,7 @@ def _is_whole(found: dict[str, Any]) -> bool:
   pid, began = found.get("pid", 1), found.get("began", 0.0)
   known = type(pid) is int and type(began) in (int, float)
   known = known and isinstance(found.get("host", ""), str)
+  known = known and found.get("stopped", 0) in NUMBERS
   return known and 0 < pid < MOST_PID and abs(began) < MOST_BEGAN
 
 
@@ -233,6 +258,8 @@ def _is_alive(
 
   Raises: FileNotFoundError if the file goes meanwhile.
   """
+  if "stopped" in found:
+    return False
   me = _myself(folder)
   if found.get("machine") == me["machine"]:
     # A copy of a workdir has the file, and not its owner.

@@ -42,14 +42,19 @@ def ended(folder: pathlib.Path) -> list[np.ndarray]:
   return [np.asarray(leaf) for leaf in leaves]
 
 
+def until_up(process) -> None:
+  """Waits until a process owns its workdir; others have said more before."""
+  while process.stdout.readline() not in ("up\n", ""):
+    pass
+
+
 def cut(folder, rng, *, count: int, devices: int):
   """Starts a run, sends one process SIGTERM at a random moment, waits."""
   started = processes.spawn(
     command(folder, pause=0.05), processes=count, devices=devices
   )
   for process in started:
-    while process.stdout.readline() not in ("up\n", ""):
-      pass
+    until_up(process)
   time.sleep(rng.uniform(0.5, 3.0))
   started[rng.integers(count)].send_signal(signal.SIGTERM)
   return processes.wait(started)
@@ -90,6 +95,18 @@ class SigtermTest(parameterized.TestCase):
     self.assertEqual(processes.run(command(parts, 0.0), devices=4)[0], [0])
     for a, b in zip(ended(whole), ended(parts), strict=True):
       np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+  @parameterized.parameters(0, 1)
+  def test_a_signal_to_one_before_there_is_anything_to_save(self, which):
+    folder = self.root / f"early{which}"
+    both = processes.spawn(command(folder, 0.05), processes=2, devices=1)
+    until_up(both[which])
+    both[which].send_signal(signal.SIGTERM)
+    statuses, _, errors = processes.wait(both)
+    self.assertEqual(
+      statuses, [distributed.EXIT_PREEMPTED] * 2, msg="\n".join(errors)
+    )
+    self.assertNotIn("Traceback", "".join(errors))
 
   def test_a_second_process_is_refused_and_the_first_saves_on_sigint(self):
     folder = self.root / "owned"

@@ -29,15 +29,17 @@ class OwnerTest(parameterized.TestCase):
     super().setUp()
     self.folder = pathlib.Path(self.create_tempdir().full_path)
     self.path = self.folder / owner.NAME
-    self.waited, self.lost = [], []
+    self.waited, self.lost, self.numbers = [], [], []
     self.enter_context(mock.patch.object(owner, "BEAT", 0.05))
 
   def take(self) -> owner.Ownership:
-    mine = owner.take(
-      self.folder, lost=self.lost.append, waits=self.waited.append
-    )
+    mine = owner.take(self.folder, lost=self.hear, waits=self.waited.append)
     self.addCleanup(mine.leave)
     return mine
+
+  def hear(self, sentence: str, number: int) -> None:
+    self.lost.append(sentence)
+    self.numbers.append(number)
 
   def write(self, **changes) -> None:
     """Leaves the file of another run, which is this process if not changed."""
@@ -87,7 +89,7 @@ class OwnerTest(parameterized.TestCase):
     self.take()
     copy = pathlib.Path(self.create_tempdir().full_path) / "copy"
     shutil.copytree(self.folder, copy)
-    owner.take(copy, lost=self.lost.append, waits=self.waited.append).leave()
+    owner.take(copy, lost=self.hear, waits=self.waited.append).leave()
 
   def beating(self) -> None:
     """Touches the file as another machine would."""
@@ -160,14 +162,37 @@ class OwnerTest(parameterized.TestCase):
       time.sleep(0.01)
 
   def test_all_processes_of_a_run_hear_of_its_end(self):
-    mine, heard = self.take(), []
-    other = owner.join(self.folder, mine.token, lost=heard.append)
+    mine = self.take()
+    other = owner.join(self.folder, mine.token, lost=self.hear)
     third = owner.join(self.folder, mine.token, lost=self.fail)
     third.leave()
-    self.until(lambda: self.lost and heard)
-    self.assertIn("another process of this run has failed", heard[0])
+    self.until(lambda: len(self.lost) == 2)
+    for sentence in self.lost:
+      self.assertIn("another process of this run has failed", sentence)
+    self.assertEqual(self.numbers, [0, 0])
     for one in (mine, other):
       one.leave()
+
+  def test_all_processes_of_a_run_hear_of_a_signal_to_one(self):
+    mine = self.take()
+    others = [
+      owner.join(self.folder, mine.token, lost=self.hear) for _ in range(2)
+    ]
+    others[0].leave(signal.SIGTERM)
+    self.until(lambda: len(self.lost) == 2)
+    self.assertEqual(self.lost, [owner.STOPPED] * 2)
+    self.assertEqual(self.numbers, [signal.SIGTERM] * 2)
+    self.assertFalse(mine.is_over())
+    self.assertEqual(mine.stopped(), signal.SIGTERM)
+    for one in (mine, others[1]):
+      one.leave(signal.SIGTERM)
+    self.assertEqual([one.name for one in self.folder.iterdir()], [owner.NAME])
+    self.assertEqual(self.take().stopped(), 0)
+
+  def test_what_a_signal_left_is_not_waited_for(self):
+    self.write(machine="other", stopped=15)
+    self.take()
+    self.assertEmpty(self.waited)
 
   def test_a_run_that_was_taken_for_dead_hears_of_it(self):
     mine = self.take()

@@ -5,7 +5,6 @@ import functools
 import pathlib
 from typing import Any
 
-import jax
 import ml_collections
 import numpy as np
 
@@ -254,7 +253,7 @@ def text_judge(
   if judge.parts is not None and on_host(config, name, setting=setting):
     parts = judge.parts(config)
     trained = stages_of(config, [name], setting=setting)
-    if trained and jax.process_count() > 1:
+    if trained and distributed.several():
       raise mistakes.Mistake(
         f"{setting}: {mistakes.quote(name)} is made of a judge on the host and "
         f"of {trained}, "

@@ -107,13 +107,13 @@ def finish(status: int) -> None:
 
   Raises: SystemExit in a run of one process, if the status is not 0.
   """
-  several = jax.process_count() > 1
-  if several:
+  together = several()
+  if together:
     alone = status not in (0, *ending.STATUS.values())
     seconds = ALONE if alone and not is_first() else ending.SECONDS
     ending.end_within(seconds, status)
   jax.distributed.shutdown()
-  if several:
+  if together:
     ending.leave(status)
   if status:
     raise SystemExit(status)
@@ -125,10 +125,15 @@ def fail() -> None:
   The others would wait for it, and it, at the end of Python, for the others;
   see `finish`.
   """
-  if jax.process_count() > 1:
+  if several():
     traceback.print_exc()
     time.sleep(ending.SECONDS if is_first() else 0)
     ending.leave(1, f"process {jax.process_index()} failed")
+
+
+def several() -> bool:
+  """Whether the run has more than one process."""
+  return jax.process_count() > 1
 
 
 def is_first() -> bool:
@@ -146,7 +151,7 @@ def anywhere(flag: bool) -> bool:
 
 
 def _largest(number: int) -> int:
-  if jax.process_count() == 1:
+  if not several():
     return number
   return int(np.max(multihost_utils.process_allgather(np.int32(number))))
 
@@ -157,7 +162,7 @@ def all_see(folder: pathlib.Path) -> bool:
   A name that nobody has looked for before tells: a host may hold a folder of
   that path, and even the same files, on a disk of its own.
   """
-  if jax.process_count() == 1:
+  if not several():
     return True
 
   def write():
@@ -181,7 +186,7 @@ def must_stop() -> bool:
 
 def asked_alone() -> bool:
   """Whether a signal has come to the one process of a run; asks no other."""
-  return jax.process_count() == 1 and bool(ending.asked())
+  return not several() and bool(ending.asked())
 
 
 def stop_if_asked() -> None:
@@ -208,7 +213,7 @@ def on_first(work: Callable[[], Any]) -> Any:
   Raises: what the work raised; elsewhere the same of `KINDS` with the same
     sentences, a RuntimeError for anything else.
   """
-  if jax.process_count() == 1:
+  if not several():
     return ending.interruptible(work)
   raised, outcome = None, {}
   if is_first():
