@@ -231,7 +231,7 @@ class PeftTest(parameterized.TestCase):
     (dict(use_dora=True), "use_dora = True"),
     (dict(bias="all"), "bias = 'all'"),
     (dict(rank_pattern={"q_proj": 4}), "rank_pattern = "),
-    (dict(peft_type="LOHA"), "not known here .LOHA."),
+    (dict(peft_type="LOHA"), r"not known here \('LOHA'\)"),
     (dict(target_modules=["q_proj", "c_attn"]), r"\['q_proj', 'c_attn'\], e"),
     (dict(target_modules=["q_proj"]), "unknown: .*o_proj"),
     (dict(target_modules=["q_proj", "k_proj", "o_proj", "down_proj"]),

@@ -224,7 +224,9 @@ class PositionsTest(parameterized.TestCase):
     for one, other in zip(got[1], expected[1], strict=True):
       np.testing.assert_allclose(one, other, atol=2e-6)
     jax.tree.map(
-      lambda x, y: np.testing.assert_allclose(x, y, atol=2e-5), found, slopes
+      lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=2e-5),
+      found,
+      slopes,
     )
 
   def test_the_kl_of_each_place_by_its_definition(self):

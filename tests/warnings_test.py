@@ -251,7 +251,7 @@ class OnceTest(absltest.TestCase):
   def test_the_page_shows_it_escaped(self):
     folder = pathlib.Path(self.create_tempdir().full_path)
     self.run_to(folder / "sft", 8)
-    (folder / "sft" / "done.json").write_text('{"seconds": 1}')
+    (folder / "sft" / "done.json").write_text('{"seconds": 1, "results": {}}')
     shown = page._warnings(folder)
     self.assertIn("<td>6</td><td>&lt;b&gt;seen&lt;/b&gt; at 6</td>", shown)
 
