@@ -1,11 +1,12 @@
 """`make endure`: runs that are cut end as uncut ones do, in out/endure.json.
 
-Each kind of run is cut six times and held against an uncut one of its kind.
-What a kind showed is kept in out/endure/KIND.json, so that some can be anew:
+Each kind of run is cut six times and held against an uncut one of its kind;
+what saving costs, injected faults and damaged inputs are parts of their own.
+What a part showed is kept in out/endure/PART.json, so that some can be anew:
 
-  python -m figures.endure [--only=plain,lora] [--seed=0]
+  python -m figures.endure [--only=plain,inputs] [--seed=0]
 
-About half an hour on 2 CPU cores.
+About two hours on 2 CPU cores, of which damaged inputs take the most.
 """
 
 import argparse
@@ -22,14 +23,19 @@ from typing import Any
 
 import numpy as np
 
-from figures import endure_costs, endure_ends, endure_runs, rows
+from figures import endure_costs, endure_ends, endure_fuzz, endure_runs, rows
 from nashmd_jax import files
 from tests import judge_server
 
 OUT = pathlib.Path("out") / "endure.json"
 FOLDER = pathlib.Path("out") / "endure"
-COSTS = "costs"
-PARTS = (*endure_runs.KINDS, COSTS)
+# Parts that are no kind of run, each a list of rows, by the seed.
+ALONE = {
+  "costs": endure_costs.cost_rows,
+  "faults": lambda seed: endure_fuzz.fault_rows(),
+  "inputs": lambda seed: endure_fuzz.fuzz_rows(),
+}
+PARTS = (*endure_runs.KINDS, *ALONE)
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
 CUTS, SAVING, JUDGING = 30, 8, 4  # cuts, of them inside of these at least
 
@@ -159,10 +165,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   logging.getLogger("absl").setLevel(logging.ERROR)  # what orbax passes over
   for name in flags.only.split(","):
     began = time.monotonic()
-    if name == COSTS:
-      kept: Any = endure_costs.cost_rows(flags.seed)
-    else:
-      kept = endure(name, flags.seed)
+    kept: Any = (
+      ALONE[name](flags.seed) if name in ALONE else endure(name, flags.seed)
+    )
     files.save_json(FOLDER / f"{name}.json", kept)
     print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
   found = {
@@ -170,8 +175,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in PARTS
     if (path := FOLDER / f"{name}.json").exists()
   }
-  costs = found.pop(COSTS, [])
-  return rows.report(OUT, [*end_rows(found), *costs])
+  alone = [row for name in ALONE for row in found.pop(name, [])]
+  return rows.report(OUT, [*end_rows(found), *alone])
 
 
 if __name__ == "__main__":

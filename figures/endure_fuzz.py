@@ -61,11 +61,6 @@ def fault_rows() -> list[rows.Row]:
   ]  # fmt: skip
 
 
-def all_rows() -> list[rows.Row]:
-  """All rows, for `make endure`."""
-  return [*fault_rows(), *fuzz_rows()]
-
-
 if __name__ == "__main__":
   parser = argparse.ArgumentParser()
   parser.add_argument("--examples", type=int, default=EXAMPLES)
