@@ -76,10 +76,13 @@ class TemplatesTest(parameterized.TestCase):
     "x" * (templates.MOST_SOURCE + 1),
   )  # fmt: skip
   def test_refused_at_once_in_one_sentence(self, template):
-    began = time.process_time()
-    with self.assertRaises(mistakes.Mistake) as caught:
-      render(template)
-    self.assertLess(time.process_time() - began, 1.0)
+    seconds = []
+    for _ in range(2):  # once, the collector may have other work to do
+      began = time.process_time()
+      with self.assertRaises(mistakes.Mistake) as caught:
+        render(template)
+      seconds.append(time.process_time() - began)
+    self.assertLess(min(seconds), 1.0)
     self.assertStartsWith(str(caught.exception), "chat.jinja: ")
     self.assertLess(len(str(caught.exception)), 500)
 
