@@ -84,6 +84,7 @@ class TournamentTest(absltest.TestCase):
     results = json.loads(
       (self.workdir / "tournament" / "results.json").read_text()
     )
+    self.assertCountEqual(results, tournament.RESULTS)
     self.assertEqual(results["policies"], ["sft", "best", "nash"])
     self.assertEqual(
       results["chosen"],

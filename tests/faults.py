@@ -19,8 +19,10 @@ import jax.numpy as jnp
 from nashmd_jax import files, jobs, main, mistakes, owner, pipeline, workdir
 from nashmd_jax.data import lines, templates, tldr
 from nashmd_jax.data import tokenizer as tokenizer_lib
+from nashmd_jax.evaluation import judges_page
 from nashmd_jax.hub import folders, peft, weights
 from nashmd_jax.judges import answer_cache
+from nashmd_jax.stages import report
 from nashmd_jax.training import checkpoints, checksums, journal, metrics
 from tests import fuzz_targets, judge_client, messages_test, odd_values
 
@@ -249,6 +251,12 @@ FAULTS = (
   Fault("edited key.json", _written("sft/key.json", b'{"settings": {}}',
         lambda folder: workdir.check_keys(folder, {"sft": fuzz_targets.KEY})),
         "key.json: lacks facts, needs, hash"),
+  Fault("edited results", _written("tournament/results.json",
+        b'{"policies": ["sft"], "judges": {}}',
+        lambda folder: report.run(None, folder, report.NAME)),
+        "results.json: lacks records, prompts, confidence"),
+  Fault("edited scores", _written("judges/results.json", b'{"judges": {}}',
+        judges_page.section), "results.json: lacks comparisons, prompts"),
   Fault("damaged metrics", _written("metrics.jsonl", b'{"step": 1}\n{\n{}\n',
         lambda folder: metrics.load_metrics(folder / "metrics.jsonl")),
         "metrics.jsonl, line 2: is no row"),

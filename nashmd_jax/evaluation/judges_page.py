@@ -43,7 +43,8 @@ def section(workdir: pathlib.Path) -> str:
   path = workdir / "judges" / "results.json"
   if not path.exists():
     return known or "<p>No judge was trained for this run.</p>"
-  return _measured(files.load_json(path)) + known
+  needed = ("judges", "comparisons", "prompts", "cycles")
+  return _measured(files.load_object(path, *needed)) + known
 
 
 def _known(trained: Mapping[str, Mapping[str, float]]) -> str:

@@ -17,7 +17,9 @@ def run(
 ) -> dict[str, str]:
   """Writes `report/index.html`, `report/curves.png`, `report/win_rates.png`."""
   del config
-  results = files.load_json(workdir / tournament.NAME / "results.json")
+  results = files.load_object(
+    workdir / tournament.NAME / "results.json", *tournament.RESULTS
+  )
   folder = workdir / job
   folder.mkdir(parents=True, exist_ok=True)
   curves = folder / "curves.png"

@@ -27,6 +27,11 @@ from nashmd_jax.training import metrics as metrics_lib
 Config = pipeline.Config
 NAME = "tournament"
 START = judging.START
+# What results.json holds.
+RESULTS = (
+  "policies", "records", "prompts", "confidence", "chosen", "ended", "words",
+  "judges",
+)  # fmt: skip
 SETTINGS = {
   "policies": declare.several(
     declare.text("Who plays: sft, runs of nash.runs, choices of chosen."),
