@@ -120,9 +120,9 @@ class Ownership:
       if not stopped:
         self._path.unlink()
       elif "stopped" not in found:
-        left = self._path.with_name(f".{NAME}-{uuid.uuid4().hex}")
-        left.write_text(json.dumps({**found, "stopped": stopped}))
-        os.replace(left, self._path)
+        partial = self._path.with_name(f".{NAME}-{uuid.uuid4().hex}")
+        partial.write_text(json.dumps({**found, "stopped": stopped}))
+        os.replace(partial, self._path)
 
 
 def take(
