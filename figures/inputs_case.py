@@ -2,7 +2,8 @@
 
   python -m figures.inputs_case FOLDER
 
-FOLDER holds `run.py`; a name that has moved since is found at its new place.
+FOLDER holds `run.py`; a name that has moved since is found at its new place,
+and what is a stage of its own now is run before the one that it was part of.
 """
 
 import importlib
@@ -10,6 +11,7 @@ import importlib.abc
 import importlib.util
 import pathlib
 import runpy
+import subprocess
 import sys
 
 from nashmd_jax import judges
@@ -24,6 +26,18 @@ MOVED = {
   "nashmd_jax.data.raters": "nashmd_jax.judges.raters",
   "nashmd_jax.evaluation.tournament": "nashmd_jax.evaluation.win_rates",
 }
+PARTED = {"--stage=preference": "--stage=comparisons"}
+
+
+def run_parts(command, *args, run=subprocess.run, **how):
+  """`subprocess.run` of a stage behind the one that was part of it."""
+  for stage, before in PARTED.items():
+    if stage in command:
+      first = [before if word == stage else word for word in command]
+      made = run(first, *args, **how)
+      if made.returncode:
+        return made
+  return run(command, *args, **how)
 
 
 class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -49,5 +63,6 @@ if __name__ == "__main__":
   judges.make_rater_judge = scorers.make_rater_judge
   decoder.DecoderConfig = decoder_config.DecoderConfig
   decoder.layer_data = decoder_config.layer_data
+  subprocess.run = run_parts
   sys.argv = [str(pathlib.Path(sys.argv[1]) / "run.py")]  # as run by itself
   runpy.run_path(sys.argv[0], run_name="__main__")
