@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from nashmd_jax import mistakes
 
-MOST_TOLD, MOST_SECONDS = 500, 1.0
+MOST_TOLD, MOST_SECONDS, AGAIN = 500, 1.0, 2
 # What takes the place of a value, as it stands in a file.
 RAW = (
   "null", "true", "false", "0", "1", "-1", "-0.0", "0.5", "1e999", "NaN",
@@ -188,6 +188,16 @@ def fault(target: Target, folder: pathlib.Path, found: bytes | str) -> str:
     found: what stands in the place of the file.
   """
   write(folder / target.file, found)
+  told, seconds = _tried(target, folder, found)
+  for _ in range(AGAIN):  # the collector, or the machine, may have paused it
+    if told or seconds <= MOST_SECONDS:
+      break
+    told, seconds = _tried(target, folder, found)
+  return told or (f"took {seconds:.1f} s" if seconds > MOST_SECONDS else "")
+
+
+def _tried(target, folder, found) -> tuple[str, float]:
+  """What is wrong with what was said, and the seconds that it took."""
   began, told = time.process_time(), ""
   try:
     value = target.read(folder)
@@ -200,8 +210,7 @@ def fault(target: Target, folder: pathlib.Path, found: bytes | str) -> str:
         told = f"said {len(plain)} characters: {plain[:MOST_TOLD]!r}"
   except BaseException as error:
     told = f"raised {type(error).__name__}: {mistakes.brief(error)}"
-  seconds = time.process_time() - began
-  return told or (f"took {seconds:.1f} s" if seconds > MOST_SECONDS else "")
+  return told, time.process_time() - began
 
 
 def run(target: Target, folder: pathlib.Path, examples: int) -> dict[str, Any]:
