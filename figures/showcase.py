@@ -26,7 +26,7 @@ from configs import showcase
 from figures import demo, rows
 from nashmd_jax import files
 from nashmd_jax.data import records
-from nashmd_jax.evaluation import win_rates
+from nashmd_jax.evaluation import intervals, win_rates
 from nashmd_jax.judges import raters, scorers
 from tests import real_data
 
@@ -152,7 +152,7 @@ def win_probs(name: str, other: str) -> np.ndarray:
 
 def compare(name: str, other: str) -> tuple[float, float, float]:
   """Win rate by the exact raters, low and high end."""
-  return win_rates.win_rate_interval(win_probs(name, other), 0.95)
+  return intervals.win_rate_interval(win_probs(name, other), 0.95)
 
 
 def found_rows() -> list[rows.Row]:

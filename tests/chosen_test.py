@@ -108,6 +108,8 @@ class TournamentTest(absltest.TestCase):
       page,
     )
     self.assertIn("one drawn from the equilibrium of their game", page)
+    self.assertIn("<summary>Standings</summary>", page)
+    self.assertRegex(page, "(may|do not) explain these win rates: χ² is")
     self.assertRegex(
       page, r"ended by themselves: sft \d+\.\d \(\d+\.\d%\), best "
     )

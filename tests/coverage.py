@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from nashmd_jax.evaluation import win_rates
+from nashmd_jax.evaluation import intervals, win_rates
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 CONFIDENCE = 0.95
@@ -82,7 +82,7 @@ def measure(world: World, *, draws: int, seed: int) -> tuple[float, float]:
     if world.votes:
       found = rng.binomial(1, found).astype(np.float64)
     means = win_rates.by_prompt(found, which)
-    _, low, high = win_rates.win_rate_interval(means, CONFIDENCE)
+    _, low, high = intervals.win_rate_interval(means, CONFIDENCE)
     held += low <= world.rate <= high
     width += high - low
     student += 2 * out * np.std(means, ddof=1) / np.sqrt(world.prompts)

@@ -175,7 +175,7 @@ class NullTest(absltest.TestCase):
       (one.wins + one.wins.T)[None] * np.ones((4000, 1, 1)),
     )
     ahead = np.sign(wins - np.swapaxes(wins, 1, 2))
-    drawn = np.stack([cycles._rings(ahead), cycles._triangles(ahead != 0)])
+    drawn = np.stack([cycles.rings(ahead), cycles._triangles(ahead != 0)])
     error = drawn.mean(1) - cycles.expected(scores, one)
     self.assertLess(np.abs(error / (drawn.std(1) / 4000**0.5)).max(), 4)
     self.assertGreater(np.ptp(drawn[1]), 0)

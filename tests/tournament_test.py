@@ -7,7 +7,7 @@ from absl.testing import absltest, parameterized
 import numpy as np
 from scipy import stats
 
-from nashmd_jax.evaluation import win_rates
+from nashmd_jax.evaluation import intervals, win_rates
 from nashmd_jax.training import distributed, ending, journal
 from tests import coverage
 
@@ -31,33 +31,33 @@ class IntervalTest(parameterized.TestCase):
     return (sorted(roots)[side] + ends[side]) / 2
 
   def test_no_win_in_ten(self):
-    rate, low, high = win_rates.win_rate_interval(np.zeros(10), 0.95)
+    rate, low, high = intervals.win_rate_interval(np.zeros(10), 0.95)
     self.assertEqual((rate, low), (0.0, 0.0))
     self.assertAlmostEqual(high, self.by_hand(0.0, 10, 10, 1))
-    _, low, high = win_rates.win_rate_interval(np.ones(10), 0.95)
+    _, low, high = intervals.win_rate_interval(np.ones(10), 0.95)
     self.assertEqual(high, 1.0)
     self.assertAlmostEqual(low, self.by_hand(1.0, 10, 10, 0))
 
   def test_votes_count_as_they_are(self):
     wins = np.array([1.0] * 7 + [0.0] * 3)
-    _, *ends = win_rates.win_rate_interval(wins, 0.95)
+    _, *ends = intervals.win_rate_interval(wins, 0.95)
     for side, end in enumerate(ends):
       self.assertAlmostEqual(end, self.by_hand(0.7, 10, 10, side))
 
   def test_prompts_that_are_all_alike_are_no_point(self):
-    rate, *ends = win_rates.win_rate_interval(np.full(10, 0.55), 0.95)
+    rate, *ends = intervals.win_rate_interval(np.full(10, 0.55), 0.95)
     self.assertAlmostEqual(rate, 0.55)
     for side, end in enumerate(ends):  # φ = 1 / 10
       self.assertAlmostEqual(end, self.by_hand(0.55, 100, 10, side))
 
   def test_probabilities_count_as_more_votes(self):
     rates = np.array([0.4, 0.6] * 50)  # φ = (100 · 0.01 / 0.25 + 1) / 100
-    _, *ends = win_rates.win_rate_interval(rates, 0.95)
+    _, *ends = intervals.win_rate_interval(rates, 0.95)
     for side, end in enumerate(ends):
       self.assertAlmostEqual(end, self.by_hand(0.5, 2000, 100, side))
 
   def test_one_prompt_says_next_to_nothing(self):
-    _, low, high = win_rates.win_rate_interval(np.array([0.7]), 0.95)
+    _, low, high = intervals.win_rate_interval(np.array([0.7]), 0.95)
     self.assertLess(low, 0.1)
     self.assertGreater(high, 0.9)
 
@@ -72,7 +72,7 @@ class IntervalTest(parameterized.TestCase):
   @parameterized.parameters(np.nan, 1.5, -0.1)
   def test_what_is_no_probability_is_named(self, odd):
     with self.assertRaisesRegex(ValueError, f"got {odd} at 1"):
-      win_rates.win_rate_interval(np.array([0.5, odd]), 0.95)
+      intervals.win_rate_interval(np.array([0.5, odd]), 0.95)
 
 
 class PlayTest(parameterized.TestCase):
@@ -150,7 +150,7 @@ class PlayTest(parameterized.TestCase):
       seed=0,
       batch_size=10,
     )
-    expected = win_rates.win_rate_interval(np.full(known, 0.7), 0.95)
+    expected = intervals.win_rate_interval(np.full(known, 0.7), 0.95)
     found = [table[name][0][1] for name in ("win_rate", "low", "high")]
     np.testing.assert_allclose(found, expected)
     self.assertAlmostEqual(found[0], rate)

@@ -110,7 +110,7 @@ def _triangles(joined: np.ndarray) -> int:
   return np.rint(_trace_of_cube(joined.astype(np.float32)) / 6).astype(int)
 
 
-def _rings(ahead: np.ndarray) -> np.ndarray:
+def rings(ahead: np.ndarray) -> np.ndarray:
   """Triples each of which beats the next, by signs [..., Y, Y]."""
   ahead = (ahead > 0).astype(np.float32)
   return np.rint(_trace_of_cube(ahead) / 3).astype(int)
@@ -232,7 +232,7 @@ def report(
   found = gather(rows)
   triples = sum(int(_triangles(one.pairs)) for one in found)
   left = sum(int(_triangles(one.ahead != 0)) for one in found)
-  cyclic = sum(int(_rings(one.ahead)) for one in found)
+  cyclic = sum(int(rings(one.ahead)) for one in found)
   votes = sum(one.wins.sum() for one in found)
   pairs = sum(one.pairs.sum() / 2 for one in found)
   responses = sum(len(one.wins) for one in found)
@@ -270,7 +270,7 @@ def _null(found, share: float, simulations: int, seed: int) -> dict[str, Any]:
       block = slice(start, min(start + size, simulations))
       wins = simulate(one, scores, block.stop - start, rng)
       ahead = np.sign(wins - np.swapaxes(wins, -1, -2))
-      drawn[:, block] += np.stack([_rings(ahead), _triangles(ahead != 0)])
+      drawn[:, block] += np.stack([rings(ahead), _triangles(ahead != 0)])
       refitted[:, block] += expected(fit(wins, one.pairs, scores), one)
   shares = drawn[0] / np.maximum(drawn[1], 1)
   excess = shares - refitted[0] / refitted[1]
@@ -301,5 +301,5 @@ def _of_judge(found, logit: np.ndarray, left: int) -> dict[str, Any]:
     total = np.zeros_like(one.wins)
     np.add.at(total, (one.first, one.second), logit[one.rows])
     ahead = np.where(one.ahead != 0, total - total.T, 0)
-    cyclic += int(_rings(ahead))
+    cyclic += int(rings(ahead))
   return {"cyclic": cyclic, "share": _share(cyclic, left)}

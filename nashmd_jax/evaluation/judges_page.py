@@ -67,7 +67,7 @@ def _known(trained: Mapping[str, Mapping[str, float]]) -> str:
 
 def _measured(results: Mapping[str, Any]) -> str:
   judges = results["judges"]
-  scores = _table(
+  scores = table(
     ["Judge", *SCORES.values()],
     (
       [f"{name} model", *(_estimate(one[key]) for key in SCORES)]
@@ -85,7 +85,7 @@ def _measured(results: Mapping[str, Any]) -> str:
 
 def _judge(name: str, scores: Mapping[str, Any]) -> str:
   groups = "".join(
-    _table(
+    table(
       [title, "n", "Accuracy"],
       ([row["label"], f"{row['n']:,}", _estimate(row)] for row in scores[key]),
     )
@@ -164,7 +164,7 @@ def _percent(one: Mapping[str, Any]) -> str:
   return f"{one['value']:.1%} ({one['low']:.1%}–{one['high']:.1%})"
 
 
-def _table(
+def table(
   head: Iterable[str], rows: Iterable[Iterable[str]], *, kind: str = "plain"
 ) -> str:
   def line(tag, cells):

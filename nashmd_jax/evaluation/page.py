@@ -9,7 +9,7 @@ from typing import Any
 
 from nashmd_jax import workdir as workdir_lib
 from nashmd_jax.data import records
-from nashmd_jax.evaluation import judges_page, plots, win_rates
+from nashmd_jax.evaluation import judges_page, plots, standings_page, win_rates
 from nashmd_jax.training import metrics, warned
 
 SAMPLES = 10
@@ -92,6 +92,7 @@ def make_page(
       + _not_judged(table)
       + _matrix(results["policies"], table)
       + _at_equal_length(results["policies"], table)
+      + standings_page.section(results["policies"], table.get("standings"))
       for table in judges.values()
     ),
     chosen=_chosen(results["chosen"]),

@@ -6,64 +6,11 @@ import itertools
 from typing import Any
 
 import numpy as np
-from scipy import special
 
 from nashmd_jax.data import records
-from nashmd_jax.evaluation import length
+from nashmd_jax.evaluation import intervals, length, standings
 from nashmd_jax.judges import scorers
 from nashmd_jax.training import journal
-
-
-def win_rate_interval(
-  win_prob: np.ndarray, confidence: float
-) -> tuple[float, float, float]:
-  """Mean win probability of independent prompts and an interval of it.
-
-    n = N / φ,  φ = (Σ (x − m)² / (m (1 − m)) + 1) / N, at most 1
-
-  m is the mean of the N prompts and φ how much they vary beside votes of 0 or 1
-  of the same mean, as if one more prompt had been such a vote: they say as much
-  as n votes. Each end is midway between Wilson's with Student's t and Jeffreys'
-  of so many votes; near 0 and 1 one is short where the other is long. With
-  probabilities it is as wide as Student's, and of prompts that are all alike it
-  is no point. In simulations it holds the truth in 93 to 97 % of draws at 95 %
-  (tests/coverage.py). Where one prompt in fifty is far from all others, it
-  takes more than a hundred of them to see it, whatever the interval.
-
-  Args:
-    win_prob: f64[N], one value for each independent prompt.
-    confidence: level of the two-sided interval, 0.95 for one.
-  Returns: (mean, low, high); of no prompt (½, 0, 1), all that can be said.
-  Raises: ValueError for what is no probability.
-  Source: Brown, Cai and DasGupta 2001, for both; Kish 1965, for φ.
-  """
-  count = len(win_prob)
-  if not count:
-    return 0.5, 0.0, 1.0
-  odd = ~((win_prob >= 0) & (win_prob <= 1))
-  if odd.any():
-    raise ValueError(
-      f"win_prob: got {win_prob[odd][0]} at {np.argmax(odd)}, expected "
-      "probabilities between 0 and 1"
-    )
-  mean = float(np.clip(np.mean(win_prob), 0, 1))
-  vote, of_votes = mean * (1 - mean), 1.0
-  if vote > 0:
-    spread = float(np.sum(np.square(win_prob - mean)))
-    of_votes = min(1.0, (spread / vote + 1) / count)
-  votes = count / of_votes
-  tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
-  out = special.stdtrit(max(1, count - 1), tails[1])
-  wide = out**2 / votes
-  middle = (mean + wide / 2) / (1 + wide)
-  half = np.sqrt(wide * (vote + wide / 4)) / (1 + wide)
-  won, lost = mean * votes + 0.5, (1 - mean) * votes + 0.5
-  low, high = special.betaincinv(won, lost, tails)
-  low, high = (middle - half + low) / 2, (middle + half + high) / 2
-  # A side that never wins, or always, has an end there; so has rounding.
-  low = min(low, mean) if mean > 0 else 0.0
-  high = max(high, mean) if mean < 1 else 1.0
-  return mean, float(max(0.0, low)), float(min(1.0, high))
 
 
 def prompt_numbers(rows: Sequence[records.Record]) -> np.ndarray:
@@ -102,21 +49,24 @@ def play(
     rows: N summary records; those of one prompt count as one.
     judge: of strings; a pair with NaN in either order counts nowhere.
     confidence: of the intervals.
-    seed: of the draws behind the intervals at equal length.
+    seed: of the draws behind the intervals at equal length and of standings.
     batch_size: records asked about at a time.
     once: does, or has done, each of these batches; see `journal`.
   Returns: "win_rate", "low", "high": [M, M] lists, row against column;
     "at_equal_length": the same, see `length`; "order_gap", the mean
-    |P(a ≻ b) + P(b ≻ a) − 1|; "prompts": [M, M], how many a win rate rests
-    on; "judged", the share of pairs judged, "not_judged", how many are not.
+    |P(a ≻ b) + P(b ≻ a) − 1|; "standings", see there; "prompts": [M, M], how
+    many a win rate rests on; "judged", the share of pairs judged,
+    "not_judged", how many are not.
   """
   names = list(responses)
   prompts = prompt_numbers(rows)
   words = {name: length.count_words(responses[name]) for name in names}
+  drawn = {"confidence": confidence, "seed": seed}
   table = np.full((2, 3, len(names), len(names)), 0.5)
-  gaps, judged = [], {}
-  how = {"batch_size": batch_size, "once": once}
-  ask = functools.partial(_ask, judge, rows, responses, **how)
+  gaps, judged, of_prompts = [], {}, []
+  ask = functools.partial(
+    _ask, judge, rows, responses, batch_size=batch_size, once=once
+  )
   for i, j in itertools.combinations(range(len(names)), 2):
     forward, backward = ask(names[i], names[j]), ask(names[j], names[i])
     known = np.isfinite(forward) & np.isfinite(backward)
@@ -126,24 +76,26 @@ def play(
     win_prob = 0.5 * (forward + 1 - backward)[known]
     more_words = (words[names[i]] - words[names[j]])[known]
     of = prompts[known]
+    of_prompts.append(np.full(prompts.max(initial=-1) + 1, np.nan))
+    of_prompts[-1][np.unique(of)] = means = by_prompt(win_prob, of)
     ends = (
-      win_rate_interval(by_prompt(win_prob, of), confidence),
-      length.at_equal_length(
-        win_prob, more_words, of, confidence=confidence, seed=seed
-      ),
+      intervals.win_rate_interval(means, confidence),
+      length.at_equal_length(win_prob, more_words, of, **drawn),
     )
     for one, (rate, low, high) in zip(table, ends, strict=True):
       one[:, i, j] = rate, low, high
       one[:, j, i] = 1 - rate, 1 - high, 1 - low
-  raw, equal = (
-    dict(zip(("win_rate", "low", "high"), one.tolist(), strict=True))
-    for one in table
-  )
+  raw, equal = (_lists(one) for one in table)
   return raw | {
     "at_equal_length": equal,
     "order_gap": float(np.mean(gaps)) if gaps else 0.0,
+    "standings": standings.of_pairs(of_prompts, len(names), **drawn),
     **_counts(judged, prompts, len(names)),
   }
+
+
+def _lists(table: np.ndarray) -> dict[str, list[list[float]]]:
+  return dict(zip(("win_rate", "low", "high"), table.tolist(), strict=True))
 
 
 def _ask(judge, rows, responses, name, other, *, batch_size, once):

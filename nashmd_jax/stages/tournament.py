@@ -17,7 +17,7 @@ from nashmd_jax import declare, files, mistakes, pipeline
 from nashmd_jax import task as task_lib
 from nashmd_jax import workdir as workdir_lib
 from nashmd_jax.data import records
-from nashmd_jax.evaluation import length, win_rates
+from nashmd_jax.evaluation import length, standings, win_rates
 from nashmd_jax.judges import table
 from nashmd_jax.nash import settings
 from nashmd_jax.stages import judging, policies, sft, trained
@@ -148,6 +148,9 @@ def _print_against_start(results) -> None:
     told = win_rates.told_not_judged(found)
     if told:
       print(f"tournament: {name}: {told}")
+    if len(results["policies"]) >= standings.FEWEST and found["standings"]:
+      said = standings.sentences(results["policies"], found["standings"])
+      print(f"tournament: {name}: {' '.join(said)}")
   judge = next(iter(results["judges"]))
   title = results["judges"][judge]["title"]
   for name in results["policies"]:

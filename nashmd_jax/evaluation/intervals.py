@@ -1,0 +1,66 @@
+"""An interval of the mean win probability of independent prompts."""
+
+import numpy as np
+from scipy import special
+
+
+def votes(win_prob: np.ndarray) -> float:
+  """As how many votes of 0 or 1 probabilities tell; n of `win_rate_interval`.
+
+  Args:
+    win_prob: f64[N], N above 0.
+  """
+  count, mean = len(win_prob), float(np.clip(np.mean(win_prob), 0, 1))
+  vote = mean * (1 - mean)
+  if vote <= 0:
+    return float(count)
+  spread = float(np.sum(np.square(win_prob - mean)))
+  return count / min(1.0, (spread / vote + 1) / count)
+
+
+def win_rate_interval(
+  win_prob: np.ndarray, confidence: float
+) -> tuple[float, float, float]:
+  """Mean win probability of independent prompts and an interval of it.
+
+    n = N / φ,  φ = (Σ (x − m)² / (m (1 − m)) + 1) / N, at most 1
+
+  m is the mean of the N prompts and φ how much they vary beside votes of 0 or 1
+  of the same mean, as if one more prompt had been such a vote: they say as much
+  as n votes. Each end is midway between Wilson's with Student's t and Jeffreys'
+  of so many votes; near 0 and 1 one is short where the other is long. With
+  probabilities it is as wide as Student's, and of prompts that are all alike it
+  is no point. In simulations it holds the truth in 93 to 97 % of draws at 95 %
+  (tests/coverage.py). Where one prompt in fifty is far from all others, it
+  takes more than a hundred of them to see it, whatever the interval.
+
+  Args:
+    win_prob: f64[N], one value for each independent prompt.
+    confidence: level of the two-sided interval, 0.95 for one.
+  Returns: (mean, low, high); of no prompt (½, 0, 1), all that can be said.
+  Raises: ValueError for what is no probability.
+  Source: Brown, Cai and DasGupta 2001, for both; Kish 1965, for φ.
+  """
+  count = len(win_prob)
+  if not count:
+    return 0.5, 0.0, 1.0
+  odd = ~((win_prob >= 0) & (win_prob <= 1))
+  if odd.any():
+    raise ValueError(
+      f"win_prob: got {win_prob[odd][0]} at {np.argmax(odd)}, expected "
+      "probabilities between 0 and 1"
+    )
+  mean = float(np.clip(np.mean(win_prob), 0, 1))
+  vote, as_many = mean * (1 - mean), votes(win_prob)
+  tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
+  out = special.stdtrit(max(1, count - 1), tails[1])
+  wide = out**2 / as_many
+  middle = (mean + wide / 2) / (1 + wide)
+  half = np.sqrt(wide * (vote + wide / 4)) / (1 + wide)
+  won, lost = mean * as_many + 0.5, (1 - mean) * as_many + 0.5
+  low, high = special.betaincinv(won, lost, tails)
+  low, high = (middle - half + low) / 2, (middle + half + high) / 2
+  # A side that never wins, or always, has an end there; so has rounding.
+  low = min(low, mean) if mean > 0 else 0.0
+  high = max(high, mean) if mean < 1 else 1.0
+  return mean, float(max(0.0, low)), float(min(1.0, high))
