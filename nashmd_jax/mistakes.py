@@ -41,14 +41,14 @@ class Fault(RuntimeError):
 def quote(value: Any, most: int = MOST_QUOTED) -> str:
   """A value as a sentence shows it: its repr, of so many characters at most."""
   try:
-    return _bounded(REPR.repr(value), most)
+    return bounded(REPR.repr(value), most)
   except ValueError:  # more digits than Python writes
     return "an int too large to show"
 
 
 def brief(error: BaseException) -> str:
   """What an error says, in one line of at most `MOST_QUOTED` characters."""
-  return _bounded(plain(str(error)[: 2 * MOST_QUOTED]))
+  return bounded(plain(str(error)[: 2 * MOST_QUOTED]))
 
 
 def plain(text: str) -> str:
@@ -68,10 +68,11 @@ def some(
 
 def _shown(name: str) -> str:
   """A name as it is, or in quotes if it is not printable."""
-  return _bounded(name if name.isprintable() else quote(name), LONGEST_NAME)
+  return bounded(name if name.isprintable() else quote(name), LONGEST_NAME)
 
 
-def _bounded(text: str, most: int = MOST_QUOTED) -> str:
+def bounded(text: str, most: int = MOST_QUOTED) -> str:
+  """A text, or its beginning, of so many characters at most."""
   return text if len(text) <= most else f"{text[: most - 1]}…"
 
 

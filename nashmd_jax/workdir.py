@@ -30,6 +30,7 @@ CONFIG, KEY, DONE, FAILED = (
 )
 WAIT_SECONDS = 1.0
 SHOWN, MORE = 40, 6  # characters of a changed value, names without values
+MOST_TOLD, MOST_NAMED = 170, 90  # characters of changes, of names alone
 OWN = ("settings", "facts")  # of a key, beside needs and hash
 ALLOW = "--allow_config_change"
 ALLOWED = "allowed"  # in a key: what has changed and was let through
@@ -146,7 +147,8 @@ def told(changed: Mapping[str, Sequence[Any]]) -> str:
     phrases.append(f"{mistakes.some([name])} was {was} and is now {now}")
   rest = [*changed][mistakes.MOST_NAMES :]
   more = f" and so {mistakes.some(rest, MORE)}" if rest else ""
-  return "; ".join(phrases[: mistakes.MOST_NAMES]) + more
+  first = "; ".join(phrases[: mistakes.MOST_NAMES])
+  return mistakes.bounded(first, MOST_TOLD) + mistakes.bounded(more, MOST_NAMED)
 
 
 def check_keys(workdir: pathlib.Path, keys: Mapping[str, Key]) -> None:
@@ -218,7 +220,7 @@ def _changed(
     own, needs = changes(old, key), old["needs"] != key["needs"]
     if not own:
       return None, needs
-    names = mistakes.some([*own], MORE, ",")
+    names = mistakes.bounded(mistakes.some([*own], MORE, ","), MOST_NAMED)
     return (told(own), f", or let it stand by {ALLOW}={names}"), needs
   absent = (f"it has no {KEY}", "") if (folder / DONE).exists() else None
   return absent, False

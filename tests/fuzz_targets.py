@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import lzma
+import math
 import pathlib
 import tempfile
 from typing import Any
@@ -181,7 +182,9 @@ def _tokenizer_means(data: bytes, found) -> bool:
   loaded, ids, _ = found
   own = plain.encode("a river", add_special_tokens=False).ids
   ends = plain.token_to_id("</s>") == loaded.eos_id
-  return ends and (own == ids or len(plain.get_added_tokens_decoder()) > 3)
+  added = {one.content for one in plain.get_added_tokens_decoder().values()}
+  # Names of other special tokens are text where they stand in a text.
+  return ends and (own == ids or added != set(SPECIAL))
 
 
 TOKEN_SETTINGS = {
@@ -379,7 +382,7 @@ def _write_done(folder: pathlib.Path) -> None:
 def _scores_mean(data: bytes, found) -> bool:
   said = fuzz.strict(data)
   return all(
-    0 <= value <= 1 and name.startswith("tournament/")
+    (0 <= value <= 1 or math.isnan(value)) and name.startswith("tournament/")
     for name, value in found.items()
   ) and len(found) == len(said["judges"]) * (len(said["policies"]) - 1)
 

@@ -120,7 +120,7 @@ def _safely(path, function, database, *args):
 def _told(path: pathlib.Path) -> Iterator[None]:
   try:
     yield
-  except (sqlite3.Error, OSError) as error:
+  except (sqlite3.Error, OSError, UnicodeError) as error:
     told = mistakes.brief(error)
     raise mistakes.Mistake(
       f"{path}: the judge's answers cannot be kept there ({told}); if the disk "
