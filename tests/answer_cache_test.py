@@ -150,7 +150,7 @@ class AnswerCacheTest(parameterized.TestCase):
   def test_a_damaged_file_of_which_the_database_tells_in_no_text(self):
     self.filled()
     whole = self.path.read_bytes()
-    self.path.write_bytes(whole.replace(b"CREATE TABLE", b"\xff" * 12))
+    self.path.write_bytes(whole.replace(b"NOT NULL)", b"NOT \xffULL)"))
     self.assert_refused("cannot be kept there")
 
   def test_a_place_that_cannot_be_written(self):
