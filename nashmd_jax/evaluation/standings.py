@@ -105,11 +105,13 @@ def sentences(names: Sequence[str], found: Mapping[str, Any]) -> list[str]:
     f"with as much noise, have {found['cyclic_null']:.1f} on average (p = "
     f"{found['cyclic_p_value']:.2g})"
   )
+  degrees = found["degrees"]
   rejected = found["chi_square_p_value"] < REJECTED
   scores = (
     f"Bradley-Terry scores {'do not explain' if rejected else 'may explain'} "
-    f"these win rates: χ² is {found['chi_square']:.0f} on {found['degrees']} "
-    f"degrees of freedom (p = {found['chi_square_p_value']:.2g})"
+    f"these win rates: χ² is {found['chi_square']:.0f} on {degrees} "
+    f"degree{'s' * (degrees != 1)} of freedom "
+    f"(p = {found['chi_square_p_value']:.2g})"
   )
   return [f"{winner}.", f"{rings}.", f"{scores}."]
 
