@@ -124,13 +124,15 @@ def _ends(size: int) -> np.ndarray:
 def _resampled(values, known, rng) -> np.ndarray:
   """Win rates over prompts drawn with replacement, f64[R, pairs].
 
-  A pair that was judged on none of the drawn prompts keeps its own rate.
+  As in `intervals.votes`, each pair has one vote more than prompts, for or
+  against: prompts that are all alike are no proof that others are.
   """
   prompts = values.shape[1]
   times = rng.multinomial(prompts, np.full(prompts, 1 / prompts), RESAMPLES)
-  total = times @ known.T
-  rate = values.sum(1) / known.sum(1)
-  return np.where(total > 0, times @ values.T / np.maximum(total, 1), rate)
+  count = known.sum(1)
+  chance = (values.sum(1) + 0.5) / (count + 1)
+  vote = rng.random((RESAMPLES, len(values))) < chance
+  return (times @ values.T + vote) / (times @ known.T + 1)
 
 
 def _matrix(rate: np.ndarray, size: int) -> np.ndarray:
