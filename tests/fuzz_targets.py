@@ -179,6 +179,7 @@ def _tokenizer_means(data: bytes, found) -> bool:
   plain = tokenizers.Tokenizer.from_str(json.dumps(fuzz.strict(data)))
   plain.no_truncation()
   plain.no_padding()
+  plain.model.dropout = None
   loaded, ids, _ = found
   own = plain.encode("a river", add_special_tokens=False).ids
   ends = plain.token_to_id("</s>") == loaded.eos_id

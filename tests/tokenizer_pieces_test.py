@@ -73,7 +73,7 @@ class PiecesTest(parameterized.TestCase):
     with self.assertRaises(mistakes.Mistake) as caught:
       self.load(*args)
     found = str(caught.exception)
-    self.assertStartsWith(found, f"{self.path}: has no ")
+    self.assertStartsWith(found, f"{self.path}: ")
     return found
 
   def test_end_and_start_are_special_whatever_their_mark(self):
@@ -114,6 +114,14 @@ class PiecesTest(parameterized.TestCase):
     made.normalizer = tokenizers.normalizers.Replace(known, "")
     loaded = self.load(made)
     self.assertEqual(loaded.decode(loaded.encode("rivér")), "rivr")
+
+  def test_an_id_of_two_tokens(self):
+    def confused(content):
+      vocab = content["model"]["vocab"]
+      vocab["b"] = vocab["a"]
+
+    sentence = self.sentence(byte_level(), confused)
+    self.assertIn("to two tokens, a and b; take the file", sentence)
 
   def test_no_decoder(self):
     def no_decoder(content):

@@ -110,8 +110,8 @@ def load_tokenizer(
     embedded: ids from this one on are of no token that the model knows, such
       as the place of an image; special tokens among them are plain text here.
       None: it knows all.
-  Raises: Mistake if the file is missing, broken, or lacks one of them, a
-    decoder, or a piece for what it does not know.
+  Raises: Mistake if the file is missing, broken, gives an id twice, or lacks
+    one of them, a decoder, or a piece for what it does not know.
   """
   loaded = _load(epath.Path(path))
   special = [eos_token] if bos_token is None else [eos_token, bos_token]
@@ -266,7 +266,15 @@ def check_same_ids(
 
 
 def _check_pieces(loaded: tokenizers.Tokenizer, path: epath.PathLike) -> None:
-  """Refuses a file that loses characters, or does not join its pieces."""
+  """Refuses a file that loses or confuses pieces, or does not join them."""
+  tokens: dict[int, str] = {}
+  for token, i in loaded.get_vocab(with_added_tokens=False).items():
+    if tokens.setdefault(i, token) != token:
+      both = mistakes.some(sorted((token, tokens[i])), between=" and ")
+      raise mistakes.Mistake(
+        f"{path}: gives id {i} to two tokens, {both}; take the file that its "
+        "model was released with"
+      )
   whole_words = isinstance(loaded.model, tokenizers.models.WordLevel)
   if loaded.decoder is None and not whole_words:
     raise mistakes.Mistake(
