@@ -27,7 +27,7 @@ import jax
 import ml_collections
 from ml_collections import config_flags
 
-from nashmd_jax import explain, jobs, mistakes
+from nashmd_jax import explain, jobs, mistakes, status
 from nashmd_jax import pipeline as pipeline_lib
 from nashmd_jax import workdir as workdir_lib
 from nashmd_jax.capacity import pod_check
@@ -71,8 +71,8 @@ STAGE = flags.DEFINE_string(
   "all",
   "The one stage to run; all of the config's if not given. check only checks "
   "settings and files; pod_check compiles every program for the slice of "
-  "--topology. Of a sweep also trials, which lists them, and collect, which "
-  "aggregates them.",
+  "--topology; status says where the workdir stands, and changes nothing. Of a "
+  "sweep also trials, which lists them, and collect, which aggregates them.",
 )
 REUSE = flags.DEFINE_list(
   "reuse",
@@ -104,7 +104,7 @@ EXPLAIN = flags.DEFINE_string(
 TOPOLOGY = flags.DEFINE_string(
   "topology", "v5e:4x4", "TPU slice of --stage=pod_check."
 )
-CHECK, POD_CHECK = "check", "pod_check"
+CHECK, POD_CHECK, STATUS = "check", "pod_check", "status"
 SWEEP_STAGES = ("trials", "collect")
 PIPELINES = {
   "text": text.PIPELINE,
@@ -128,7 +128,7 @@ def pipeline_of(
       f"{sorted(PIPELINES)}"
     )
   stages = tuple(stage.name for stage in PIPELINES[name].stages)
-  stages += (CHECK, *((POD_CHECK,) if name in POD_CHECKS else ()))
+  stages += (CHECK, STATUS, *((POD_CHECK,) if name in POD_CHECKS else ()))
   if stage not in ("all", *stages):
     raise mistakes.Mistake(
       f"--stage: got {mistakes.quote(stage)}, expected all or one of {stages}"
@@ -160,6 +160,9 @@ def run(
 ) -> None:
   """Runs what is not done yet of one stage or of all; of a trial, if given."""
   pipeline = pipeline_of(config, stage)
+  if stage == STATUS:
+    print(*status.lines(place.workdir, pipeline.jobs(config)), sep="\n")
+    return
   distributed.together(lambda: pipeline_lib.check(pipeline, config))
   if stage == CHECK:
     print(f"nothing is wrong with it; jobs: {', '.join(pipeline.jobs(config))}")
@@ -207,10 +210,10 @@ def run_sweep(
   found = trials.all_trials(config, sweep, given=given, workdir=workdir)
   for trial in found:
     _check_settings(trial)
-  if (stage in SWEEP_STAGES) != (number is None):
+  if stage != STATUS and (stage in SWEEP_STAGES) != (number is None):
     raise mistakes.Mistake(
       f"--config: is a sweep of {len(found)} trials; give either --trial or "
-      f"--stage, one of {SWEEP_STAGES}"
+      f"--stage, one of {(*SWEEP_STAGES, STATUS)}"
     )
   if (workdir / "config.json").exists():
     raise mistakes.Mistake(
@@ -223,6 +226,8 @@ def run_sweep(
     run(trial.config, place, stage, trial)
   elif stage == "trials":
     _list_trials(found)
+  elif stage == STATUS:
+    print(*collect.status([_entry(trial) for trial in found]), sep="\n")
   else:
     collect.run([_entry(trial) for trial in found], workdir)
 
@@ -320,6 +325,10 @@ def main(argv: list[str]) -> None:
       pipeline = pipeline_of(CONFIG.value, POD_CHECK)
       check = POD_CHECKS[CONFIG.value.pipeline]
       check(pipeline, CONFIG.value, TOPOLOGY.value, print)
+      return
+    if STAGE.value == STATUS:
+      jax.config.update("jax_platforms", "cpu")  # a run may have all others
+      _run_or_sweep(_workdir())
       return
     memory.run_in_main_thread()
     distributed.start()

@@ -160,12 +160,31 @@ def take(
     if alive:
       raise mistakes.Mistake(
         f"{folder}: {_who(found)} is at work here, since "
-        f"{_span(time.time() - found.get('began', time.time()))}; wait until "
+        f"{span(time.time() - found.get('began', time.time()))}; wait until "
         "it has ended, stop it, or choose another --workdir"
       )
     if _replace(path, found, mine):
       return Ownership(folder, token, beats=True, lost=lost)
   raise mistakes.Mistake(f"{path}: could not be taken over; remove it by hand")
+
+
+def at_work(folder: pathlib.Path) -> str | None:
+  """Which process is at work in a workdir, in words; None if none is.
+
+  Of one on another machine it says when it gave a sign of life.
+  """
+  path = folder / NAME
+  try:
+    found, touched = _load(path), _touched(path)
+  except OSError:
+    return None
+  if "stopped" in found:
+    return None
+  if found.get("machine") == _machine():
+    alive = _start(found.get("pid", -1)) == found.get("start")
+    since = span(time.time() - found.get("began", time.time()))
+    return f"{_who(found)} is at work, since {since}" if alive else None
+  return f"{_who(found)} was at work {span(time.time() - touched)} ago"
 
 
 def join(folder: pathlib.Path, token: str, *, lost: Lost) -> Ownership:
@@ -322,7 +341,7 @@ def _who(found: dict[str, Any]) -> str:
   return f"process {found.get('pid')} on {host}"
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
   """A time in its largest unit: "5 s", "3 min", "2 h", "4 days"."""
   for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
     if seconds >= 2 * size:

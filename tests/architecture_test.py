@@ -25,6 +25,7 @@ LAYERS = {
   "data": 2,
   "training": 2,
   "changes": 3,
+  "status": 3,
   "jobs": 4,
   "models": 3,
   "hub": 4,

@@ -212,7 +212,7 @@ class OwnerTest(parameterized.TestCase):
     (900_000, "10 days"),
   )  # fmt: skip
   def test_times(self, seconds, expected):
-    self.assertEqual(owner._span(seconds), expected)
+    self.assertEqual(owner.span(seconds), expected)
 
 
 if __name__ == "__main__":

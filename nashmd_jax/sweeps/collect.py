@@ -5,7 +5,7 @@ Reads what the trials left in their workdirs; writes `results.json`,
 reached and why it ended, and enters no mean.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import json
 import math
 import pathlib
@@ -60,6 +60,15 @@ def run(entries: Sequence[Entry], workdir: pathlib.Path) -> None:
   collect_plot.save(groups, folder / "plot.png")
   print(f"collect: {_count(rows)}")
   print(f"results: {folder / 'table.md'}")
+
+
+def status(entries: Sequence[Entry]) -> Iterator[str]:
+  """A line for each trial, and one for all; changes nothing."""
+  rows = [state(entry, []) for entry in entries]
+  for row in rows:
+    told = [row["state"], row["reached"], row["reason"]]
+    yield f"{row['trial']:03d} {', '.join(x for x in told if x != NONE)}"
+  yield _count(rows)
 
 
 def setting_names(sweep: Sequence[Mapping[str, Any]]) -> list[str]:
