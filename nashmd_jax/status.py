@@ -36,7 +36,8 @@ def lines(workdir: pathlib.Path, jobs: Iterable[str]) -> Iterator[str]:
       told = f"done in {done[job]['seconds']:.0f} s"
       told += f", in {where}" if where else ""
     elif failed.get("stage") == job:
-      told = f"failed: {mistakes.quote(failed['error'])}"
+      error = mistakes.plain(str(failed["error"]))
+      told = f"failed: {mistakes.bounded(error)}"
     else:
       told = _reached(workdir / job)
     warnings = len(metrics.load_metrics(workdir / job / warned.FILE))
