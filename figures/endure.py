@@ -6,7 +6,7 @@ What a part showed is kept in out/endure/PART.json, so that some can be anew:
 
   python -m figures.endure [--only=plain,inputs] [--seed=0]
 
-About two hours on 2 CPU cores, of which damaged inputs take the most.
+About three quarters of an hour on 2 CPU cores.
 """
 
 import argparse
