@@ -13,6 +13,7 @@ from typing import Any
 
 MOST_QUOTED = 200  # characters
 MOST_NAMES, LONGEST_NAME = 3, 100  # told of a kind, characters of each
+LONGEST_PATH = 300  # characters
 
 REPR = reprlib.Repr()
 REPR.maxstring = 60

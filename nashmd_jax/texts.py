@@ -295,9 +295,10 @@ def _files(own: Own) -> dict[str, list[epath.Path]]:
   absent = [f"{split}.jsonl" for split, paths in found.items() if not paths]
   if absent:
     others = f", nor {' or '.join(absent[1:])}" if absent[1:] else ""
+    path = mistakes.bounded(f"{own.folder}/{absent[0]}", mistakes.LONGEST_PATH)
     raise mistakes.Mistake(
-      f"{own.folder}/{absent[0]}: no such file{others}; expected JSON lines of "
-      f"{own.schema} ({own.place})"
+      f"{path}: no such file{others}; expected JSON lines of {own.schema} "
+      f"({own.place})"
     )
   return found
 

@@ -67,7 +67,8 @@ def strict(data: bytes | str) -> Any:
       raise ValueError("a key stands twice")
     return found
 
-  return json.loads(data, object_pairs_hook=unique)
+  text = data.decode() if isinstance(data, bytes) else data
+  return json.loads(text, object_pairs_hook=unique)
 
 
 def same(one: Any, other: Any) -> bool:

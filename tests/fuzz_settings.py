@@ -62,7 +62,8 @@ def _override_means(data: bytes, found) -> bool:
   now = found.get(setting)
   if isinstance(now, bool | str) or now is None or isinstance(given, str):
     return True
-  return fuzz.same(now, given) or now == given
+  empty = not given and now == ()  # of one kind or another
+  return empty or fuzz.same(now, given) or now == given
 
 
 def overrides() -> fuzz.Target:

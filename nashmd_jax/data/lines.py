@@ -194,7 +194,8 @@ def _lines(path: epath.Path, expected: str) -> Iterator[tuple[int, bytes]]:
           if line:
             yield number, line
   except FileNotFoundError:
-    raise mistakes.Mistake(f"{path}: no such file; {told}") from None
+    where = mistakes.bounded(str(path), mistakes.LONGEST_PATH)
+    raise mistakes.Mistake(f"{where}: no such file; {told}") from None
   except (*files.UNREADABLE, ValueError) as error:
     with files.readable(f"{path}, line {number + 1}", told):
       raise error

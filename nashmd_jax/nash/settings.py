@@ -31,6 +31,7 @@ PLAY = {
     "K, responses of the learner to a prompt, and of each of its opponent's "
     "lanes.",
     least=1,
+    most=10_000,
   ),
   "kl_coef": declare.number(
     "τ, the price of a nat of KL to the reference; 0 for none.",

@@ -169,8 +169,8 @@ def check(config: Config, findings: mistakes.Findings) -> None:
   with findings.collect():
     if START not in names:
       raise mistakes.Mistake(
-        f"tournament.policies: got {names}, expected {START!r} and others, "
-        "each once"
+        f"tournament.policies: got {mistakes.quote(names)}, expected "
+        f"{START!r} and others, each once"
       )
   policies.check(config, findings)
 
