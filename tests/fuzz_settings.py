@@ -62,8 +62,9 @@ def _override_means(data: bytes, found) -> bool:
   now = found.get(setting)
   if isinstance(now, bool | str) or now is None or isinstance(given, str):
     return True
-  empty = not given and now == ()  # of one kind or another
-  return empty or fuzz.same(now, given) or now == given
+  if isinstance(now, tuple) and isinstance(given, list | dict):
+    given = tuple(given)
+  return fuzz.same(now, given) or now == given
 
 
 def overrides() -> fuzz.Target:
