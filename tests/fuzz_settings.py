@@ -62,8 +62,8 @@ def _override_means(data: bytes, found) -> bool:
   now = found.get(setting)
   if isinstance(now, bool | str) or now is None or isinstance(given, str):
     return True
-  if isinstance(now, tuple) and isinstance(given, list | dict):
-    given = tuple(given)
+  if isinstance(now, tuple):  # of a list, of a dict's keys, or of one thing
+    given = tuple(given) if isinstance(given, list | dict | tuple) else (given,)
   return fuzz.same(now, given) or now == given
 
 
