@@ -178,13 +178,11 @@ def at_work(folder: pathlib.Path) -> str | None:
     found, touched = _load(path), _touched(path)
   except OSError:
     return None
-  if "stopped" in found:
-    return None
-  if found.get("machine") == _machine():
-    alive = _start(found.get("pid", -1)) == found.get("start")
-    since = span(time.time() - found.get("began", time.time()))
-    return f"{_who(found)} is at work, since {since}" if alive else None
-  return f"{_who(found)} was at work {span(time.time() - touched)} ago"
+  alive = _seen_alive(folder, found)
+  if alive is None:
+    return f"{_who(found)} was at work {span(time.time() - touched)} ago"
+  since = span(time.time() - found.get("began", time.time()))
+  return f"{_who(found)} is at work, since {since}" if alive else None
 
 
 def join(folder: pathlib.Path, token: str, *, lost: Lost) -> Ownership:
@@ -277,13 +275,9 @@ def _is_alive(
 
   Raises: FileNotFoundError if the file goes meanwhile.
   """
-  if "stopped" in found:
-    return False
-  me = _myself(folder)
-  if found.get("machine") == me["machine"]:
-    # A copy of a workdir has the file, and not its owner.
-    same = found.get("folder") == me["folder"]
-    return same and _start(found.get("pid", -1)) == found.get("start")
+  seen = _seen_alive(folder, found)
+  if seen is not None:
+    return seen
   path = folder / NAME
   first = _touched(path)
   if _now(folder) - first > LIMIT:
@@ -295,6 +289,18 @@ def _is_alive(
     if _touched(path) != first:
       return True
   return False
+
+
+def _seen_alive(folder: pathlib.Path, found: dict[str, Any]) -> bool | None:
+  """`_is_alive`, or None for what this machine cannot see."""
+  if "stopped" in found:
+    return False
+  me = _myself(folder)
+  if found.get("machine") != me["machine"]:
+    return None
+  # A copy of a workdir has the file, and not its owner.
+  same = found.get("folder") == me["folder"]
+  return same and _start(found.get("pid", -1)) == found.get("start")
 
 
 def _touched(path: pathlib.Path) -> float:

@@ -67,6 +67,7 @@ class StatusTest(absltest.TestCase):
     for changes, expected in (
       ({"start": "1"}, "no process is at work"),
       ({"stopped": 15}, "no process is at work"),
+      ({"folder": [1, 2]}, "no process is at work"),
       (
         {"machine": "x", "host": "there", "pid": 7},
         "process 7 on there was at",
