@@ -69,11 +69,11 @@ class PiecesTest(parameterized.TestCase):
     tokens = {"eos_token": "</s>", "bos_token": None} | tokens
     return tokenizer_lib.load_tokenizer(self.path, **tokens)
 
-  def sentence(self, *args):
+  def sentence(self, *args, begins="has no "):
     with self.assertRaises(mistakes.Mistake) as caught:
       self.load(*args)
     found = str(caught.exception)
-    self.assertStartsWith(found, f"{self.path}: ")
+    self.assertStartsWith(found, f"{self.path}: {begins}")
     return found
 
   def test_end_and_start_are_special_whatever_their_mark(self):
@@ -120,7 +120,7 @@ class PiecesTest(parameterized.TestCase):
       vocab = content["model"]["vocab"]
       vocab["b"] = vocab["a"]
 
-    sentence = self.sentence(byte_level(), confused)
+    sentence = self.sentence(byte_level(), confused, begins="gives id ")
     self.assertIn("to two tokens, a and b; take the file", sentence)
 
   def test_no_decoder(self):
