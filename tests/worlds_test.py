@@ -90,7 +90,7 @@ class CheckTest(parameterized.TestCase):
       "world.seed: got -1",
       "devices.run_dtype: got 'int8'",
       "model.family: got 'rnn'",
-      "nash.runs.a.samples: got 0, expected a whole number of 1 or more",
+      "nash.runs.a.samples: got 0, expected a whole number from 1 to 10000",
       "nash.runs.b.samples: got 0",
       "nash.runs.a.kl_coef: got -1.0, expected a number from 0 to",
       "nash.runs.b.loss: got ''",

@@ -8,6 +8,7 @@ does is counted, and what is beyond any honest template is refused.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import datetime
 import functools
+import inspect
 import json
 import re
 from typing import Any
@@ -106,7 +107,8 @@ class _Counted(jinja2.sandbox.ImmutableSandboxedEnvironment):
 
   def call(self, context, target, *args, **kwargs):
     name = getattr(target, "__name__", "")
-    args = self._checked(name, getattr(target, "__self__", None), args, kwargs)
+    method = inspect.unwrap(target)  # the sandbox fills in texts by its own
+    args = self._checked(name, getattr(method, "__self__", None), args, kwargs)
     return self.taken(super().call(context, target, *args, **kwargs))
 
   def call_binop(self, context, operator, left, right):
