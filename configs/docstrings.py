@@ -124,6 +124,8 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   # at 10,000 steps, at the same share of the run.
   config.nash.ema = {"decay": 0.95}
   config.nash.past = {"size": 8, "every": 10, "law": "uniform"}
+  # Whom the opponent "rival" plays; see the stage exploit.
+  config.nash.rival = placeholder(str)
   config.nash.judge = "preference"
   # These judge the same held-out pairs beside it and teach nothing.
   config.nash.watch = ("raters",)
@@ -156,6 +158,8 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     "self_play": {"opponent": "self"},
     "nash_md": {},
     "best_response": {"opponent": "reference", "deploy": "last"},
+    # Trained against the end of another run if exploit.adversaries names it.
+    "adversary": {"opponent": "rival", "rival": "nash_md", "deploy": "last"},
     "nash_ema": {"opponent": "moving_average"},
   }
   # These are trained and played; nash_ema waits to be named here.
@@ -176,8 +180,26 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
         "judge": "preference",
       },
     },
+    # Policies of others: files of responses, workdirs, folders.
+    "guests": {},
     "judges": ("raters", "preference"),
     "prompts": 500,
+    "samples": 1,
+    # Cells end once their interval is this narrow; 0 judges all prompts.
+    "width": 0.0,
+    "batch_size": 128,
+    "temperature": 0.7,
+    "confidence": 0.95,
+  }
+  # How much could be gained against a policy; none is asked about here.
+  config.exploit = {
+    "policies": (),
+    "adversaries": (),
+    "judge": "preference",
+    "kl_coef": 0.1,
+    "prompts": 200,
+    "samples": 16,
+    "replies": 8,
     "batch_size": 128,
     "temperature": 0.7,
     "confidence": 0.95,
@@ -284,4 +306,6 @@ def make_tiny(config: ml_collections.ConfigDict) -> None:
       "steps": 4, "log_every": 1, "eval_every": 2, "save_every": 2
     })  # fmt: skip
   config.tournament.update({"prompts": 8, "batch_size": 8})
+  config.exploit.update({"prompts": 4, "samples": 3, "replies": 2})
+  config.exploit.batch_size = 8
   config.tournament.policies = ("sft", "rlhf", "nash_md")

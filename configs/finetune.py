@@ -83,6 +83,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   config.tournament.update({"prompts": 200, "batch_size": 32})
   config.tournament.policies = ("sft", "nash_md")
   config.tournament.judges = ("preference",)
+  config.exploit.batch_size = 32
   config.export = {"policies": ("nash_md",), "form": "whole"}
   if variant == "tiny":
     make_tiny(config)
@@ -101,6 +102,8 @@ def make_tiny(config: ml_collections.ConfigDict) -> None:
       "steps": 2, "log_every": 1, "eval_every": 2, "save_every": 2
     })  # fmt: skip
   config.tournament.update({"prompts": 4, "batch_size": 4})
+  config.exploit.update({"prompts": 4, "samples": 3, "replies": 2})
+  config.exploit.batch_size = 4
 
 
 def load(name: str):

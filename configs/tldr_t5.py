@@ -138,6 +138,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   # Kept by the runs that play or deploy them alone.
   config.nash.ema = {"decay": 0.999}
   config.nash.past = {"size": 8, "every": 1000, "law": "uniform"}
+  config.nash.rival = placeholder(str)
   config.nash.judge = "preference"
   config.nash.watch = ()
   config.nash.loss = "policy_gradient"
@@ -157,6 +158,8 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     "nash_md": {},
     "self_play": {"opponent": "self"} | faster,
     "best_response": {"opponent": "reference", "deploy": "last"} | faster,
+    # Trained against the end of another run if exploit.adversaries names it.
+    "adversary": {"opponent": "rival", "rival": "nash_md", "deploy": "last"},
     "nash_ema": {"opponent": "moving_average"} | faster,
     "rlhf": {
       "judge": "reward",
@@ -187,8 +190,26 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
         "judge": "preference",
       },
     },
+    # Policies of others: files of responses, workdirs, folders.
+    "guests": {},
     "judges": ("preference",),
     "prompts": 2000,
+    "samples": 1,
+    # Cells end once their interval is this narrow; 0 judges all prompts.
+    "width": 0.0,
+    "batch_size": 32,
+    "temperature": 1.0,
+    "confidence": 0.95,
+  }
+  # How much could be gained against a policy; none is asked about here.
+  config.exploit = {
+    "policies": (),
+    "adversaries": (),
+    "judge": "preference",
+    "kl_coef": 0.1,
+    "prompts": 200,
+    "samples": 16,
+    "replies": 8,
     "batch_size": 32,
     "temperature": 1.0,
     "confidence": 0.95,
@@ -303,5 +324,7 @@ def make_tiny(config: ml_collections.ConfigDict) -> None:
       "steps": 4, "log_every": 1, "eval_every": 2, "save_every": 2
     })  # fmt: skip
   config.tournament.update({"prompts": 8, "batch_size": 8})
+  config.exploit.update({"prompts": 4, "samples": 3, "replies": 2})
+  config.exploit.batch_size = 8
   config.tournament.policies = ("sft", "nash_md")
   config.tournament.judges = ("raters", "preference")

@@ -181,7 +181,7 @@ def decode(
   lanes: list[str],
   greedy: bool = False,
 ) -> Callable[[], Any]:
-  """Responses in each lane to each prompt, as `task.write_responses` has them.
+  """Responses in each lane to each prompt, as `stages.writing` has them.
 
   Returns: () -> the tokens [B, L, R] if greedy, else how many.
   """

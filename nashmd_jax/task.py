@@ -1,4 +1,4 @@
-"""What all stages share: data, tokenizer, model, and text out of a policy."""
+"""What all stages share: data, tokenizer and model."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import functools
@@ -8,14 +8,12 @@ from typing import Any, NamedTuple
 import grain
 import jax
 import ml_collections
-import numpy as np
 
 from nashmd_jax import (
   arrays,
   declare,
   mistakes,
   models,
-  sampling,
   texts,
   tokenization,
 )
@@ -23,7 +21,7 @@ from nashmd_jax.data import batches, records
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.hub import pretrained
 from nashmd_jax.models import lora as lora_lib
-from nashmd_jax.training import checkpoints, distributed, journal, sharding
+from nashmd_jax.training import checkpoints, distributed, sharding
 from nashmd_jax.training import metrics as metrics_lib
 
 Sets = Mapping[str, Any]
@@ -313,76 +311,3 @@ def held_out_scores(
     return metrics_lib.means(means)
 
   return evaluate
-
-
-def write_responses(
-  task: Task,
-  sets: Sets,
-  lanes: Sequence[sampling.Lane],
-  source: Sequence[records.Record],
-  *,
-  batch_size: int,
-  temperature: float,
-  rng: jax.Array,
-  told: str,
-  once: journal.Once,
-) -> tuple[list[list[str]], float]:
-  """Responses as text: for each record one for each lane.
-
-  The response to a record depends on the key and on its place in `source`,
-  not on the batch it is in.
-
-  Args:
-    told: what the line of progress begins with.
-    once: does, or has done, each batch; see `journal`.
-  Returns: the texts, and the share of them that ended by themselves.
-  """
-
-  names = sorted({name for lane in lanes for name in lane})
-
-  @task.by_rows
-  def roll(sets, batch):
-    return sampling.rollout(
-      task.model,
-      task.ready(sets, names),
-      lanes,
-      prompts=batch["prompts"],
-      prompt_mask=batch["prompts_mask"],
-      keys=sampling.row_keys(rng, batch["example_ids"], len(lanes)),
-      max_response=task.max_response,
-      temperature=temperature,
-      eos_ids=task.tokenizer.eos_ids,
-    )
-
-  def write(batch, real):
-    rollout = roll(sets, batch)
-    ended = sampling.ended(rollout.tokens, rollout.mask, task.tokenizer.eos_ids)
-    return {
-      "texts": _texts(task, rollout.tokens[:real], rollout.mask[:real]),
-      "ended": np.asarray(ended[:real]).tolist(),
-    }
-
-  ordered = batches.ordered_batches(
-    source, task.encode, task.pad, batch_size=batch_size
-  )
-  shown = metrics_lib.shown_batches(
-    ordered, told, rows=len(source), batch_size=batch_size
-  )
-  pieces = [
-    once(f"batch {number}", functools.partial(write, batch, real))
-    for number, (batch, real) in enumerate(shown)
-  ]
-  written = [texts for piece in pieces for texts in piece["texts"]]
-  ended = np.concatenate([np.ravel(piece["ended"]) for piece in pieces])
-  return written, float(np.mean(ended))
-
-
-def _texts(task: Task, tokens, mask) -> list[list[str]]:
-  """The text of tokens [B, L, R], by record and lane."""
-  return [
-    [
-      task.tokenizer.decode(row[keep])
-      for row, keep in zip(*of_record, strict=True)
-    ]
-    for of_record in zip(tokens, mask, strict=True)
-  ]

@@ -1,12 +1,13 @@
 """How often a 95 % interval of a win rate holds the truth, and its width."""
 
 from collections.abc import Callable
+import functools
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
-from nashmd_jax.evaluation import intervals, win_rates
+from nashmd_jax.evaluation import intervals, looks, win_rates
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 CONFIDENCE = 0.95
@@ -87,3 +88,45 @@ def measure(world: World, *, draws: int, seed: int) -> tuple[float, float]:
     width += high - low
     student += 2 * out * np.std(means, ddof=1) / np.sqrt(world.prompts)
   return held / draws, width / student
+
+
+def _said(found: np.ndarray, places: np.ndarray) -> np.ndarray:
+  return np.stack([found[places], 1 - found[places]])
+
+
+def measure_looks(
+  world: World, *, width: float, draws: int, seed: int
+) -> tuple[float, float]:
+  """The same where judging ends once an interval is narrow enough.
+
+  Returns: the share of intervals that hold the truth; the share of the prompts
+    that were judged.
+  """
+  rng, held, asked = np.random.default_rng(seed), 0, 0
+  which = np.repeat(np.arange(world.prompts), world.records)
+  for draw in range(draws):
+    found = world.draw(rng, world.prompts)[which]
+    if world.votes:
+      found = rng.binomial(1, found).astype(np.float64)
+    parts = looks.parts(which, width, draw)
+    level = looks.level(CONFIDENCE, parts)
+    said = win_rates.ask_until(
+      functools.partial(_said, found),
+      parts,
+      which,
+      width=width,
+      level=level,
+    )
+    means = win_rates.by_prompt(said.win_prob[said.known], which[said.known])
+    _, low, high = intervals.win_rate_interval(means, level)
+    held += low <= world.rate <= high
+    asked += said.asked.mean()
+  return held / draws, asked / draws
+
+
+LOOKS = {
+  "400 prompts, votes": World(0.5, 400, 1, _same(0.5), True),
+  "400 prompts, rate .9": World(0.9, 400, 1, _same(0.9), True),
+  "400 prompts, rates spread evenly": World(0.5, 400, 1, _evenly, False),
+  "200 prompts 3 times, votes": World(0.5, 200, 3, _evenly, True),
+}

@@ -17,7 +17,7 @@ from nashmd_jax import task as task_lib
 from nashmd_jax import workdir as workdir_lib
 from nashmd_jax.hub import folders, pretrained, safetensors, token_files
 from nashmd_jax.nash import settings
-from nashmd_jax.stages import beside_weights, export, policies, text
+from nashmd_jax.stages import beside_weights, export, text
 from tests import extending_page as page
 from tests import fact_folders, hub_test, lora_runs, small_records
 
@@ -258,7 +258,7 @@ class FactsTest(parameterized.TestCase):
     path, _ = tokenization.load_tokenizer(
       self.config, self.workdir, task.splits
     )
-    lane = policies.deployed_lane(self.config, name)
+    lane = settings.policy_lane(self.config, name)
     others, said = beside_weights.make_files(
       self.config, task, path, name, lane=lane, origin={}
     )

@@ -20,7 +20,9 @@ from nashmd_jax.training import followers
 from tests import enumeration, paper_opponents
 
 TEMPERATURE, KL_COEF, MIXTURE, PROMPTS = 0.8, 0.3, 0.25, 2
-SETS = ("policy", "reference", "ema", "behaviour", "past_0", "past_1")
+SETS = (
+  "policy", "reference", "ema", "behaviour", "past_0", "past_1", "rival",
+)  # fmt: skip
 
 
 class World(NamedTuple):

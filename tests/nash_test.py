@@ -5,7 +5,7 @@ from absl.testing import absltest, parameterized
 from configs import docstrings
 from nashmd_jax import declare, mistakes
 from nashmd_jax.nash import settings
-from nashmd_jax.stages import nash, policies
+from nashmd_jax.stages import nash
 
 
 def config_of(changes):
@@ -113,7 +113,7 @@ class SectionTest(parameterized.TestCase):
     config = docstrings.get_config("tiny").unlock()
     config.nash.runs = {"a": {"deploy": "mixture"}, "b": {}}
     config.lock()
-    lanes = [policies.deployed_lane(config, name) for name in ("sft", "a", "b")]
+    lanes = [settings.policy_lane(config, name) for name in ("sft", "a", "b")]
     mixture = {"policy": 0.875, "reference": 0.125}
     self.assertEqual(lanes, [{"policy": 1.0}, mixture, {"policy": 1.0}])
 

@@ -74,6 +74,9 @@ RIGHT = (
   ("None", "window query_scale", "there may be none, or the family's"),
   ("()", "required packages special_tokens watch", NOTHING),
   ("()", "export.policies", "nothing is exported"),
+  ("()", "exploit.policies adversaries", "nothing is estimated"),
+  ("None", "nash.rival nash.runs.*.rival", "refused where it is to be played"),
+  ("0", "tournament.width", "all prompts are judged"),
   ("()", "targets", "where a rank reads it what compares refuses it"),
   ("(1,2)", "prompt_buckets", "two buckets"),
 )

@@ -26,6 +26,13 @@ def moving_average_mixture(sets, beta, temperature):
   return [mixed(average, reference, beta)]
 
 
+def rival(sets, beta, temperature):
+  """What another run deploys, its own mixture with μ."""
+  other = log_probs(sets["rival"]["logits"], temperature)
+  reference = log_probs(sets["reference"]["logits"], temperature)
+  return [mixed(other, reference, beta)]
+
+
 def mixture(sets, beta, temperature):
   policy = log_probs(sets["policy"]["logits"], temperature)
   reference = log_probs(sets["reference"]["logits"], temperature)
@@ -64,4 +71,5 @@ TABLES = {
   "moving_average_mixture": moving_average_mixture,
   "interpolation": interpolation,
   "past": past,
+  "rival": rival,
 }

@@ -7,7 +7,7 @@ from absl.testing import absltest, parameterized
 import numpy as np
 from scipy import stats
 
-from nashmd_jax.evaluation import intervals, win_rates
+from nashmd_jax.evaluation import intervals, looks, win_rates
 from nashmd_jax.training import distributed, ending, journal
 from tests import coverage
 
@@ -73,6 +73,76 @@ class IntervalTest(parameterized.TestCase):
   def test_what_is_no_probability_is_named(self, odd):
     with self.assertRaisesRegex(ValueError, f"got {odd} at 1"):
       intervals.win_rate_interval(np.array([0.5, odd]), 0.95)
+
+  @parameterized.parameters((0, 10), (3, 10), (9, 40), (40, 40))
+  def test_exact_interval_of_votes(self, won, count):
+    wins = np.repeat([1.0, 0.0], [won, count - won])
+    found = intervals.clopper_pearson(wins, 0.95)
+    exact = stats.binomtest(won, count).proportion_ci(0.95, method="exact")
+    np.testing.assert_allclose(found, exact)
+    self.assertEqual(intervals.clopper_pearson(np.zeros(0), 0.95), (0.0, 1.0))
+
+  def test_mean_interval_is_students(self):
+    values = np.array([3.0, -1.0, 2.5, 7.0])
+    found = intervals.mean_interval(values, 0.9)
+    expected = stats.t.interval(
+      0.9, 3, loc=values.mean(), scale=stats.sem(values)
+    )
+    np.testing.assert_allclose(found, (values.mean(), *expected))
+    one = intervals.mean_interval(values[:1], 0.9)
+    np.testing.assert_array_equal(one, [3.0, np.nan, np.nan])
+
+
+class LooksTest(parameterized.TestCase):
+  def test_parts_double_and_hold_each_record_once(self):
+    prompts = np.repeat(np.arange(230), 2)
+    parts = looks.parts(prompts, 0.1, seed=0)
+    self.assertEqual([len(part) for part in parts], [114, 116, 230])
+    np.testing.assert_array_equal(
+      np.sort(np.concatenate(parts)), np.arange(460)
+    )
+    for part in parts:
+      np.testing.assert_array_equal(part[::2] + 1, part[1::2])
+    self.assertAlmostEqual(looks.level(0.95, parts), 1 - 0.05 / 3)
+
+  @parameterized.parameters((99, 0.1), (400, 0.0))
+  def test_all_at_once(self, count, width):
+    (part,) = looks.parts(np.arange(count), width, seed=0)
+    np.testing.assert_array_equal(part, np.arange(count))
+
+  @parameterized.product(name=list(coverage.LOOKS), width=[0.15, 0.2])
+  def test_coverage_holds_whenever_one_stops(self, name, width):
+    world = coverage.LOOKS[name]
+    held, asked = coverage.measure_looks(world, width=width, draws=500, seed=0)
+    self.assertGreaterEqual(held, 0.95)
+    if width == 0.2:
+      self.assertLess(asked, 0.6)
+
+  def test_a_cell_that_is_clear_costs_less(self):
+    rows = [
+      {"id": str(i), "prompt": str(i), "response": ""} for i in range(400)
+    ]
+    asked, words = [], {"short": "a", "long": "a b", "also": "a c"}
+
+    def judge(rows, first, second):
+      asked.append(len(rows))
+      return length_judge(rows, first, second)
+
+    found = win_rates.play(
+      {name: [text] * 400 for name, text in words.items()},
+      rows,
+      judge,
+      confidence=0.95,
+      seed=0,
+      batch_size=64,
+      width=0.2,
+    )
+    self.assertEqual(found["looks"], 4)
+    self.assertEqual(found["prompts"][0][1], 50)
+    self.assertEqual(found["ties"][1][2], 1.0)
+    self.assertEqual(found["ties"][0][1], 0.0)
+    self.assertEqual(sum(asked), 2 * 3 * 50)
+    self.assertEqual(found["not_judged"], 0)
 
 
 class PlayTest(parameterized.TestCase):

@@ -64,3 +64,45 @@ def win_rate_interval(
   low = min(low, mean) if mean > 0 else 0.0
   high = max(high, mean) if mean < 1 else 1.0
   return mean, float(max(0.0, low)), float(min(1.0, high))
+
+
+def clopper_pearson(
+  win_prob: np.ndarray, confidence: float
+) -> tuple[float, float]:
+  """The exact interval of as many votes as the win probabilities tell.
+
+  Of votes of 0 and 1 it is Clopper and Pearson's; of probabilities that of
+  `votes` votes of the same mean. It covers at its level or above, and is wider
+  than `win_rate_interval` for it.
+
+  Args: as `win_rate_interval`.
+  Returns: (low, high); of no prompt (0, 1).
+  Source: Clopper and Pearson 1934.
+  """
+  if not len(win_prob):
+    return 0.0, 1.0
+  count, tail = votes(win_prob), (1 - confidence) / 2
+  won = float(np.clip(np.mean(win_prob), 0, 1)) * count
+  lost = count - won
+  low = special.betaincinv(won, lost + 1, tail) if won > 0 else 0.0
+  high = special.betaincinv(won + 1, lost, 1 - tail) if lost > 0 else 1.0
+  return float(low), float(high)
+
+
+def mean_interval(
+  values: np.ndarray, confidence: float
+) -> tuple[float, float, float]:
+  """Mean of independent values of any size and Student's interval of it.
+
+  Args:
+    values: f64[N].
+    confidence: level of the two-sided interval.
+  Returns: (mean, low, high); of fewer than two values no end is known, NaN.
+  """
+  count = len(values)
+  if count < 2:
+    return float(np.mean(values)) if count else np.nan, np.nan, np.nan
+  out = special.stdtrit(count - 1, (1 + confidence) / 2)
+  mean = float(np.mean(values))
+  half = float(out * np.std(values, ddof=1) / np.sqrt(count))
+  return mean, mean - half, mean + half

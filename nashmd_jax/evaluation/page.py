@@ -187,7 +187,8 @@ def _chosen(chosen: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _words(words: Mapping[str, float], ended: Mapping[str, float]) -> str:
   told = ", ".join(
-    f"{html.escape(name)} {count:.1f} ({ended[name]:.1%})"
+    f"{html.escape(name)} {count:.1f}"
+    + (f" ({ended[name]:.1%})" if name in ended else "")
     for name, count in words.items()
   )
   return (

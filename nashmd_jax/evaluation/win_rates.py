@@ -1,16 +1,21 @@
 """Win rates of policies against one another, with intervals."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import functools
 import itertools
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from nashmd_jax.data import records
-from nashmd_jax.evaluation import intervals, length, standings
+from nashmd_jax.evaluation import intervals, length, looks, standings
 from nashmd_jax.judges import scorers
 from nashmd_jax.training import journal
+
+# Of a cell: what it is, at equal length, and exactly.
+ENDS = ("", "at_equal_length", "clopper_pearson")
+TIE = 1e-9
 
 
 def prompt_numbers(rows: Sequence[records.Record]) -> np.ndarray:
@@ -40,6 +45,7 @@ def play(
   confidence: float,
   seed: int,
   batch_size: int,
+  width: float = 0.0,
   once: journal.Once = journal.anew,
 ) -> dict[str, Any]:
   """All pairs of policies under one judge.
@@ -51,85 +57,178 @@ def play(
     confidence: of the intervals.
     seed: of the draws behind the intervals at equal length and of standings.
     batch_size: records asked about at a time.
+    width: of an interval that is narrow enough to end, see `looks`; or 0.
     once: does, or has done, each of these batches; see `journal`.
   Returns: "win_rate", "low", "high": [M, M] lists, row against column;
-    "at_equal_length": the same, see `length`; "order_gap", the mean
-    |P(a ≻ b) + P(b ≻ a) − 1|; "standings", see there; "prompts": [M, M], how
-    many a win rate rests on; "judged", the share of pairs judged,
-    "not_judged", how many are not.
+    "at_equal_length": the same, see `length`; "clopper_pearson", "low" and
+    "high" of the exact interval; "ties", [M, M], the share of records of which
+    the judge has ½; "looks", how often a cell may have been looked at;
+    "order_gap", the mean |P(a ≻ b) + P(b ≻ a) − 1|; "standings", see there;
+    "prompts": [M, M], how many a win rate rests on; "judged", the share judged
+    of the pairs that were asked about, "not_judged", how many are not.
   """
   names = list(responses)
   prompts = prompt_numbers(rows)
-  words = {name: length.count_words(responses[name]) for name in names}
-  drawn = {"confidence": confidence, "seed": seed}
-  table = np.full((2, 3, len(names), len(names)), 0.5)
-  gaps, judged, of_prompts = [], {}, []
+  parts = looks.parts(prompts, width, seed)
+  drawn = {"confidence": looks.level(confidence, parts), "seed": seed}
   ask = functools.partial(
     _ask, judge, rows, responses, batch_size=batch_size, once=once
   )
-  for i, j in itertools.combinations(range(len(names)), 2):
-    forward, backward = ask(names[i], names[j]), ask(names[j], names[i])
-    known = np.isfinite(forward) & np.isfinite(backward)
-    judged[i, j] = known
-    if known.any():
-      gaps.append(np.mean(np.abs(forward + backward - 1)[known]))
-    win_prob = 0.5 * (forward + 1 - backward)[known]
-    more_words = (words[names[i]] - words[names[j]])[known]
-    of = prompts[known]
-    of_prompts.append(np.full(prompts.max(initial=-1) + 1, np.nan))
-    of_prompts[-1][np.unique(of)] = means = by_prompt(win_prob, of)
-    ends = (
-      intervals.win_rate_interval(means, confidence),
-      length.at_equal_length(win_prob, more_words, of, **drawn),
+  pairs = {
+    (i, j): ask_until(
+      functools.partial(_both, ask, names[i], names[j]),
+      parts,
+      prompts,
+      width=width,
+      level=drawn["confidence"],
     )
-    for one, (rate, low, high) in zip(table, ends, strict=True):
-      one[:, i, j] = rate, low, high
-      one[:, j, i] = 1 - rate, 1 - high, 1 - low
-  raw, equal = (_lists(one) for one in table)
+    for i, j in itertools.combinations(range(len(names)), 2)
+  }
+  words = [length.count_words(responses[name]) for name in names]
+  tables, ties = _tables(pairs, prompts, words, drawn)
+  raw, *others = map(_lists, tables)
+  gaps = [np.mean(one.gap) for one in pairs.values() if len(one.gap)]
+  of_prompts = [said.by_prompt(prompts) for said in pairs.values()]
   return raw | {
-    "at_equal_length": equal,
+    **dict(zip(ENDS[1:], others, strict=True)),
+    "ties": ties.tolist(),
+    "looks": len(parts),
     "order_gap": float(np.mean(gaps)) if gaps else 0.0,
     "standings": standings.of_pairs(of_prompts, len(names), **drawn),
-    **_counts(judged, prompts, len(names)),
+    **_counts(pairs, prompts, len(names)),
   }
+
+
+def _tables(pairs, prompts, words, drawn) -> tuple[np.ndarray, np.ndarray]:
+  """f64[ENDS, 3, M, M] of rate, low and high, and the ties f64[M, M]."""
+  size = len(words)
+  tables, ties = np.full((len(ENDS), 3, size, size), 0.5), np.ones((size, size))
+  for (i, j), said in pairs.items():
+    found = _ends(said, prompts, words[i] - words[j], drawn)
+    for one, (rate, low, high) in zip(tables, found, strict=True):
+      one[:, i, j] = rate, low, high
+      one[:, j, i] = 1 - rate, 1 - high, 1 - low
+    ties[i, j] = ties[j, i] = said.tied()
+  return tables, ties
+
+
+def _ends(said, prompts, more_words, drawn) -> list[tuple[float, ...]]:
+  """Of a cell each of `ENDS`, (rate, low, high)."""
+  win_prob, of = said.win_prob[said.known], prompts[said.known]
+  means, level = by_prompt(win_prob, of), drawn["confidence"]
+  raw = intervals.win_rate_interval(means, level)
+  equal = length.at_equal_length(win_prob, more_words[said.known], of, **drawn)
+  return [raw, equal, (raw[0], *intervals.clopper_pearson(means, level))]
+
+
+def most_batches(
+  rows: Sequence[records.Record], batch_size: int, width: float, seed: int
+) -> int:
+  """The batches of `play` for a pair in one order, at most. Args as there."""
+  parts = looks.parts(prompt_numbers(rows), width, seed)
+  return sum(math.ceil(len(part) / batch_size) for part in parts)
+
+
+class Said(NamedTuple):
+  """What a judge says of two policies on N records.
+
+  Attributes:
+    win_prob: f64[N], the mean of both orders, NaN where it is not known.
+    asked, known: bool[N], of which records it was asked, and has judged both.
+    gap: f64, |P(a ≻ b) + P(b ≻ a) − 1| of those that are known.
+  """
+
+  win_prob: np.ndarray
+  asked: np.ndarray
+  known: np.ndarray
+  gap: np.ndarray
+
+  def tied(self) -> float:
+    """The share of the records that are known of which the judge has ½."""
+    known = self.win_prob[self.known]
+    return float(np.mean(np.abs(known - 0.5) <= TIE)) if len(known) else 0.0
+
+  def by_prompt(self, prompts: np.ndarray) -> np.ndarray:
+    """The mean of each prompt, f64[prompts], NaN where none is known."""
+    means = np.full(prompts.max(initial=-1) + 1, np.nan)
+    of = prompts[self.known]
+    means[np.unique(of)] = by_prompt(self.win_prob[self.known], of)
+    return means
+
+
+def ask_until(
+  both: Callable[[np.ndarray], np.ndarray],
+  parts: Sequence[np.ndarray],
+  prompts: np.ndarray,
+  *,
+  width: float,
+  level: float,
+) -> Said:
+  """Asks about one part of the records after another, until that is enough.
+
+  Args:
+    both: (places) -> f64[2, n], what is said of those records in both orders.
+    parts: see `looks.parts`.
+    prompts: int[N].
+    width: see `play`.
+    level: of the interval of a look, see `looks.level`.
+  """
+  said = np.full((2, len(prompts)), np.nan)
+  asked = np.zeros(len(prompts), bool)
+  for part in parts:
+    said[:, part], asked[part] = both(part), True
+    win_prob = 0.5 * (said[0] + 1 - said[1])
+    known = np.isfinite(win_prob)
+    means = by_prompt(win_prob[known], prompts[known])
+    _, low, high = intervals.win_rate_interval(means, level)
+    if high - low <= width:
+      break
+  gap = np.abs(said[0] + said[1] - 1)[known]
+  return Said(win_prob, asked, known, gap)
 
 
 def _lists(table: np.ndarray) -> dict[str, list[list[float]]]:
   return dict(zip(("win_rate", "low", "high"), table.tolist(), strict=True))
 
 
-def _ask(judge, rows, responses, name, other, *, batch_size, once):
-  """What the judge says of two policies in one order, f64[N]."""
+def _both(ask, name: str, other: str, places: np.ndarray) -> np.ndarray:
+  return np.stack([ask(name, other, places), ask(other, name, places)])
+
+
+def _ask(judge, rows, responses, name, other, places, *, batch_size, once):
+  """What the judge says of two policies in one order, f64[n] of the places."""
   texts, said = (rows, responses[name], responses[other]), []
 
-  def answer(start):
-    some = [column[start : start + batch_size] for column in texts]
-    return np.asarray(judge(*some), np.float64).tolist()
+  def answer(some):
+    columns = ([column[place] for place in some] for column in texts)
+    return np.asarray(judge(*columns), np.float64).tolist()
 
-  for start in range(0, len(rows), batch_size):
-    asked = functools.partial(answer, start)
-    said += once(f"{name} against {other}, records from {start}", asked)
+  for start in range(0, len(places), batch_size):
+    some = places[start : start + batch_size]
+    asked = functools.partial(answer, some)
+    said += once(f"{name} against {other}, records from {some[0]}", asked)
   return np.array(said, np.float64)
 
 
 def _counts(
-  judged: Mapping[tuple[int, int], np.ndarray], prompts: np.ndarray, size: int
+  pairs: Mapping[tuple[int, int], Said], prompts: np.ndarray, size: int
 ) -> dict[str, Any]:
   """What the win rates of `play` rest on.
 
   Args:
-    judged: bool[N] for each pair of policies.
+    pairs: what was said of each pair of policies.
     prompts: [N], what tells prompts apart.
     size: M.
   """
   rests = np.full((size, size), len(np.unique(prompts)))
-  for (i, j), known in judged.items():
-    rests[i, j] = rests[j, i] = len(np.unique(prompts[known]))
-  every = list(judged.values())
+  for (i, j), said in pairs.items():
+    rests[i, j] = rests[j, i] = len(np.unique(prompts[said.known]))
+  asked = sum(int(said.asked.sum()) for said in pairs.values())
+  known = sum(int(said.known.sum()) for said in pairs.values())
   return {
     "prompts": rests.tolist(),
-    "judged": float(np.mean(every)) if every else 1.0,
-    "not_judged": int(np.sum(np.logical_not(every))) if every else 0,
+    "judged": known / asked if asked else 1.0,
+    "not_judged": asked - known,
   }
 
 

@@ -52,7 +52,9 @@ LANES = {
   },
   "interpolation": lambda mixture: {"interpolation": 1.0},
   "past": lambda mixture: {"past_policy": 1.0},
+  "rival": lambda mixture: {"rival": 1.0 - mixture, "reference": mixture},
 }
+RIVAL = "rival"
 
 
 def _interpolation(sets, rng, mixture):
@@ -72,7 +74,7 @@ def _past_policy(sets, rng, mixture):
 # Sets made for one rollout, from the follower that each reads, if any.
 MADE = {"interpolation": _interpolation, "past_policy": _past_policy}
 FOLLOWS = {"ema": "ema", "past_policy": "past"}
-KNOWN = {"policy", "reference", *FOLLOWS, *MADE}
+KNOWN = {"policy", "reference", RIVAL, *FOLLOWS, *MADE}
 DEPLOYED = {"last": LEARNER, "ema": {"ema": 1.0}, "mixture": None}
 SETTINGS = {
   "opponent": declare.text(
@@ -106,12 +108,13 @@ def make_opponent(
     opponent: "self" (self-play), "mixture" (Nash-MD-PG), "moving_average"
       (Nash-EMA-PG, over the set "ema"), "reference" (best response),
       "moving_average_mixture" (the mixture of θ̄ and μ), "interpolation"
-      (parameters (1 − β) θ + β θ_0) or "past" (fictitious play: each rollout
-      against one of the stored policies of the set "past"); or the user's own
-      as module:function, (β) -> a lane over the names of `KNOWN`, or a list of
+      (parameters (1 − β) θ + β θ_0), "past" (fictitious play: each rollout
+      against one of the stored policies of the set "past") or "rival" (what
+      another run deploys, frozen, over the set "rival"); or the user's own as
+      module:function, (β) -> a lane over the names of `KNOWN`, or a list of
       (weight, lane) whose weights sum to 1.
-    mixture: β in [0, 1], weight on the reference; read by the mixtures and
-      by the interpolation alone.
+    mixture: β in [0, 1], weight on the reference; read by the mixtures, the
+      interpolation and the rival alone.
     mixture_end: β from step `mixture_steps` on, reached linearly.
     mixture_steps: 0 keeps β constant, a Python number, so that a set of
       weight 0 is never run.

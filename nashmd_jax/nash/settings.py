@@ -14,6 +14,7 @@ from nashmd_jax.nash import algorithms, opponents
 from nashmd_jax.training import followers
 
 Section = ml_collections.ConfigDict
+RIVAL = opponents.RIVAL
 OPPONENT = opponents.SETTINGS
 LOSS = {
   name: one
@@ -49,7 +50,13 @@ SETTINGS = {
   "judge": declare.text(f"Whom a run learns from: {table.NAMES}."),
   **EMA,
   "past": followers.PAST_POLICIES,
+  RIVAL: declare.text(
+    "Whom the opponent rival plays, frozen: sft, or another run of nash.runs "
+    "as it is deployed, whose mixture replaces that of this run.",
+    optional=True,
+  ),
 }
+START = "sft"  # the policy from which all runs start
 FOLLOWERS = {"ema": followers.moving_average, "past": followers.past_policies}
 
 
@@ -58,11 +65,19 @@ def chosen(section: Section, keys: Iterable[str]) -> dict[str, Any]:
   return {key: section[key] for key in keys}
 
 
-def run_section(config: ml_collections.ConfigDict, name: str) -> Section:
+def run_section(
+  config: ml_collections.ConfigDict, name: str, *, before: tuple[str, ...] = ()
+) -> Section:
   """`config.nash` with the changes that `config.nash.runs[name]` makes.
 
-  Raises: Mistake for a run that does not exist, or a key that `config.nash`
-    does not have.
+  A run against a rival has the β that its rival deploys.
+
+  Args:
+    config: whose run it is.
+    name: of the run.
+    before: the runs whose rival it is, the first first.
+  Raises: Mistake for a run that does not exist, a key that `config.nash` does
+    not have, or a rival that there is not or that is trained against the run.
   """
   section = config.nash.copy_and_resolve_references()
   if name not in section.runs:
@@ -82,7 +97,61 @@ def run_section(config: ml_collections.ConfigDict, name: str) -> Section:
   except TypeError:  # a share of 0.5 for one of 1, which is a number too
     with section.ignore_type():
       section.update(changes)
+  if section.opponent == RIVAL:
+    _set_rival(config, section, (*before, name))
   return section
+
+
+def _set_rival(config, section: Section, runs: tuple[str, ...]) -> None:
+  """Gives a section the β of its rival."""
+  if RIVAL not in section:
+    raise mistakes.Mistake(
+      f"nash.opponent: got {RIVAL!r}, expected one that is no other run: this "
+      "config has no nash.rival"
+    )
+  rival = section.rival
+  if rival is None:
+    raise mistakes.Mistake(
+      "nash.rival: not given, and nash.opponent is 'rival'; name sft or "
+      "another run of nash.runs"
+    )
+  if rival in runs:
+    raise mistakes.Mistake(
+      f"nash.rival: {' plays '.join(map(mistakes.quote, (*runs, rival)))}, "
+      "so that none can be trained first; name another rival"
+    )
+  lane = policy_lane(config, rival, before=runs)
+  section.mixture = section.mixture_end = lane.get("reference", 0.0)
+  section.mixture_steps = 0
+
+
+def policy_lane(
+  config: ml_collections.ConfigDict, name: str, *, before: tuple[str, ...] = ()
+) -> sampling.Lane:
+  """The lane in which a trained policy answers.
+
+  Args:
+    config: of the run.
+    name: "sft" or a run of `nash.runs`.
+    before: see `run_section`.
+  """
+  if name == START:
+    return opponents.LEARNER
+  return deployed_lane(run_section(config, name, before=before))
+
+
+def before_run(config: ml_collections.ConfigDict, name: str) -> list[str]:
+  """The runs that have to be trained before a run: its rival, and so on.
+
+  Returns: their names, the first to be trained first; of what there is not, or
+    goes in a ring, nothing.
+  """
+  found: list[str] = []
+  while name in config.nash.runs and name not in found:
+    found.insert(0, name)
+    own = {**config.nash, **config.nash.runs[name]}
+    name = own[RIVAL] if own["opponent"] == RIVAL else None
+  return found[:-1]
 
 
 def _names(section: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -17,7 +17,7 @@ from nashmd_jax import workdir as workdir_lib
 from nashmd_jax.data import records
 from nashmd_jax.judges import raters
 from nashmd_jax.nash import opponents, settings
-from nashmd_jax.stages import judging, sft, start, trained
+from nashmd_jax.stages import judging, sft, start, trained, writing
 from nashmd_jax.training import distributed, journal
 
 Config = pipeline.Config
@@ -82,7 +82,7 @@ def draw_comparisons(
   """
   samples: list[list[str]] = [[] for _ in source]
   if samples_per_prompt:
-    samples, _ = task_lib.write_responses(
+    samples = writing.write(
       task,
       sets,
       [opponents.LEARNER] * samples_per_prompt,
@@ -92,7 +92,7 @@ def draw_comparisons(
       rng=jax.random.fold_in(jax.random.key(seed[0]), seed[1]),
       told=f"{NAME}: writing",
       once=once,
-    )
+    ).texts
   rng = np.random.default_rng(seed)
   drawn = []
   for row, found in zip(source, _candidates(source, samples, rng), strict=True):

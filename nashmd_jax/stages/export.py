@@ -37,7 +37,8 @@ from nashmd_jax.hub import (
   pretrained,
 )
 from nashmd_jax.models import lora
-from nashmd_jax.stages import beside_weights, policies, sft
+from nashmd_jax.nash import settings
+from nashmd_jax.stages import beside_weights, deployed, policies, sft
 from nashmd_jax.training import distributed
 
 Config = pipeline.Config
@@ -89,9 +90,9 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, str]:
   tokenizer, _ = tokenization.load_tokenizer(config, workdir, task.splits)
   written: dict[str, str] = {}
   for name in config.export.policies:
-    lane = policies.deployed_lane(config, name)
+    lane = settings.policy_lane(config, name)
     place = workdir / policies.policy_job(config, name)
-    sets = policies.load_sets(task, lane, place, workdir / sft.NAME)
+    sets = deployed.load_sets(task, lane, place, workdir / sft.NAME)
     folder = workdir / job / name
     jobs = dict.fromkeys([sft.NAME, policies.policy_job(config, name)])
     origin = {one: workdir_lib.origin(workdir, one) for one in jobs}

@@ -19,7 +19,7 @@ from nashmd_jax.stages import judge_templates
 from nashmd_jax.training import distributed
 
 Config = ml_collections.ConfigDict
-START = "sft"
+START = settings.START
 
 
 def chosen(config: Config) -> dict[str, Config]:
@@ -38,10 +38,27 @@ def answering(config: Config, name: str) -> str:
   return sections[name].policy if name in sections else name
 
 
+def answering_all(config: Config) -> list[str]:
+  """The trained policies that write in the tournament; guests are apart."""
+  section = config.tournament
+  return [
+    answering(config, name)
+    for name in section.policies
+    if name not in section.guests
+  ]
+
+
 def trained_runs(config: Config) -> list[str]:
-  """The runs of `nash` that are trained: of the tournament and the export."""
-  playing = [answering(config, name) for name in config.tournament.policies]
-  names = [*playing, *config.export.policies]
+  """The runs of `nash` that are trained, in the order in which they can be.
+
+  Of the tournament, the export and the exploiters, and their rivals.
+  """
+  playing = answering_all(config)
+  exploit = (*config.exploit.policies, *config.exploit.adversaries)
+  named = [*playing, *config.export.policies, *exploit]
+  names = [
+    one for name in named for one in (*settings.before_run(config, name), name)
+  ]
   return [name for name in dict.fromkeys(names) if name != START]
 
 
@@ -52,6 +69,8 @@ def wanted(config: Config) -> list[str]:
   """
   findings, stages = mistakes.Findings(), []
   judges = [section.judge for section in chosen(config).values()]
+  if config.exploit.policies:
+    judges.append(config.exploit.judge)
   for name in [*config.tournament.judges, *judges]:
     with findings.collect():
       stages += stages_of(config, [name], setting="tournament.judges")
@@ -323,16 +342,6 @@ def host_judge(
   return text_judge(
     config, task, workdir, name, setting="nash.judge", batch_size=batch_size
   )
-
-
-def decoded(
-  task: task_lib.Task, tokens: np.ndarray, mask: np.ndarray
-) -> list[str]:
-  """The text of rows of tokens, int[N, R] and bool[N, R]."""
-  return [
-    task.tokenizer.decode(row[keep])
-    for row, keep in zip(tokens, mask, strict=True)
-  ]
 
 
 def answers(

@@ -8,7 +8,6 @@ between rollout and update.
 from collections.abc import Mapping, Sequence
 import functools
 import pathlib
-import time
 from typing import Any
 
 import jax
@@ -28,13 +27,13 @@ from nashmd_jax.data import batches, records
 from nashmd_jax.judges import table
 from nashmd_jax.nash import opponents, settings, warnings
 from nashmd_jax.nash import play as play_lib
-from nashmd_jax.stages import judging, sft, trained
+from nashmd_jax.stages import deployed, hosting, judging, sft, trained, writing
 from nashmd_jax.training import distributed
 from nashmd_jax.training import settings as training_settings
 from nashmd_jax.training import step as step_lib
 
 Config = pipeline.Config
-NAME = "nash"
+NAME = deployed.RUNS
 OWN = {
   **trained.SETTINGS,
   **settings.SETTINGS,
@@ -82,7 +81,7 @@ def make_experiment(
   Args:
     section: of the run, checked.
     workdir: holds what earlier stages gave: μ, from which the policy also
-      starts, and the judges that are trained.
+      starts, or from its rival, and the judges that are trained.
   """
   play = make_play(config, task, section)
   on_host = play.judge is None and play.algorithm.way.gives is not None
@@ -92,15 +91,21 @@ def make_experiment(
     del rng
     start = task_lib.load_trained(task, "model", workdir / sft.NAME)
     stages = judging.stages_of(config, named, setting="nash.watch")
-    return start, {
+    frozen = {
       **judging.load_sets(config, task, workdir, stages, "model"),
       "reference": start,
     }
+    if section.opponent != opponents.RIVAL:
+      return start, frozen
+    rival = deployed.load_learnt(config, task, section.rival, workdir)
+    return rival, {**frozen, opponents.RIVAL: rival}
 
   return step_lib.Experiment(
     init=init,
     rollout=functools.partial(play_lib.rollout, play),
-    host=make_host(config, task, section, play, workdir) if on_host else None,
+    host=hosting.make_host(config, task, section, play, workdir)
+    if on_host
+    else None,
     loss=functools.partial(loss, play),
     batches=functools.partial(
       task_lib.training_batches,
@@ -136,55 +141,6 @@ def loss(play: play_lib.Play, params, sets, rows, rng):
       spent = rows[name]
       told[name] = arrays.mean_over(spent, jnp.ones(spent.shape, bool))
   return value, {**metrics, **told}
-
-
-def make_host(
-  config: Config,
-  task: task_lib.Task,
-  section: Config,
-  play: play_lib.Play,
-  workdir: pathlib.Path,
-) -> step_lib.Host:
-  """Asks a judge of text about a rollout.
-
-  Its rows are answers, judged, judge_seconds, and what the judge tells of its
-  costs, such as judge_calls.
-  """
-  setting = {"setting": "nash.judge"}
-  costs = judging.costs(config, section.judge, **setting)
-  source = task.splits["train"]
-  made = play_lib.algorithms_lanes(play, 0)
-  i, j = play.algorithm.way.asks(len(made.own), len(made.other))
-
-  @functools.cache
-  def judge():
-    return judging.host_judge(
-      config, task, workdir, section.judge, batch_size=section.data.batch_size
-    )
-
-  def ask(rows: Mapping[str, np.ndarray]) -> dict[str, list]:
-    began = time.monotonic()
-    asked = [source[number] for number in rows["record_ids"]]
-    texts = _texts(task, rows["written"], rows["written_mask"])
-    said = judging.answers(judge(), asked, texts, i, j)
-    spent = judging.spent(judge(), costs, asked, texts, i, j)
-    seconds = [time.monotonic() - began] * len(asked)
-    return {"answers": said.tolist(), "judge_seconds": seconds, **spent}
-
-  def further(told: Mapping[str, list]) -> dict[str, np.ndarray]:
-    found = {name: np.array(told[name], np.float32) for name in told}
-    known = np.isfinite(found["answers"])
-    answers = np.where(known, found["answers"], np.float32(0.5))
-    return {**found, "answers": answers, "judged": known}
-
-  reads = ("record_ids", "written", "written_mask")
-  tells = ("judge_seconds", *costs)
-  return step_lib.Host(reads, ask, further, tells, section.judge_ahead)
-
-
-def _texts(task, tokens, mask) -> list[list[str]]:
-  """The text of tokens int[B, L, R], by record and lane."""
-  return [judging.decoded(task, *row) for row in zip(tokens, mask, strict=True)]
 
 
 def make_evaluation(
@@ -276,7 +232,7 @@ def _by_text(task, judge, source, batch, written, real) -> np.ndarray:
 
   def judged():
     asked = [source[number] for number in batch["record_ids"][:real]]
-    pairs = _texts(task, *(x[:real] for x in written))
+    pairs = writing.texts_of(task, *(x[:real] for x in written))
     return judge(asked, *zip(*pairs, strict=True)).tolist()
 
   return np.asarray(distributed.on_first(judged))
@@ -356,10 +312,13 @@ def check_records(
 
 
 def needs(config: Config, job: str) -> list[str]:
-  """SFT, and the judges that the run names."""
+  """SFT, the judges that the run names, and its rival."""
   section = settings.run_section(config, job.split("/")[1])
   names = [section.judge, *section.watch]
-  return [sft.NAME, *judging.stages_of(config, names, setting="nash.judge")]
+  judges = judging.stages_of(config, names, setting="nash.judge")
+  played = section.opponent == opponents.RIVAL
+  rival = [deployed.job(section.rival)] if played else []
+  return list(dict.fromkeys([sft.NAME, *judges, *rival]))
 
 
 def reads(config: Config, job: str) -> dict[str, Any]:

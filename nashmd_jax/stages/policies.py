@@ -18,8 +18,8 @@ from nashmd_jax import task as task_lib
 from nashmd_jax.data import records
 from nashmd_jax.evaluation import selection
 from nashmd_jax.judges import scorers, table
-from nashmd_jax.nash import opponents, settings
-from nashmd_jax.stages import judging, nash, sft
+from nashmd_jax.nash import settings
+from nashmd_jax.stages import deployed, guests, judging, sft, writing
 from nashmd_jax.training import journal
 from nashmd_jax.training import metrics as metrics_lib
 
@@ -53,46 +53,13 @@ def policy_job(
     setting: dotted name of the setting that names it, for the error.
   Raises: Mistake for a policy that the config does not train.
   """
-  if name == START:
-    return sft.NAME
-  if name in config.nash.runs:
-    return f"{nash.NAME}/{name}"
+  if name == START or name in config.nash.runs:
+    return deployed.job(name)
   raise mistakes.Mistake(
     f"{setting}: {mistakes.quote(name)} is neither {mistakes.quote(START)} nor "
     "one of nash.runs "
     f"({sorted(config.nash.runs)})"
   )
-
-
-def deployed_lane(config: Config, name: str) -> sampling.Lane:
-  """The lane in which a policy answers."""
-  if name == START:
-    return opponents.LEARNER
-  return settings.deployed_lane(settings.run_section(config, name))
-
-
-def load_sets(
-  task: task_lib.Task,
-  lane: sampling.Lane,
-  place: pathlib.Path,
-  start: pathlib.Path,
-) -> dict[str, Any]:
-  """The parameter sets that a lane names, without the base of adapters.
-
-  Args:
-    place: stage that trained the policy and its moving average.
-    start: stage that gave μ.
-  """
-  saved = {
-    "policy": (place, "params"),
-    "ema": (place, "ema"),
-    "reference": (start, "params"),
-  }
-  sets = {}
-  for wanted in lane:
-    folder, name = saved[wanted]
-    sets[wanted] = task_lib.load_trained(task, "model", folder, name=name)
-  return sets
 
 
 def write_all(
@@ -110,44 +77,41 @@ def write_all(
 
   Returns: responses by policy, one for each record; of each choice its
     settings and "judged", the share of its pairs that the judge judged; and by
-    policy the share of what it wrote that ended by itself.
+    policy the share of what it wrote that ended by itself, but for files.
   """
   section, bases = config.tournament, task_lib.bases(task, "model")
   rng = jax.random.fold_in(jax.random.key(config.seed), SALT)
+  visiting = guests.playing(config)
   responses, told, ended = {}, {}, {}
   for number, name in enumerate(section.policies):
-    policy = judging.answering(config, name)
-    lane, place = deployed_lane(config, policy), policy_job(config, policy)
-    sets = bases | load_sets(task, lane, workdir / place, workdir / sft.NAME)
+    if name in visiting and guests.kind_of(name, visiting[name]) == guests.FILE:
+      responses[name] = guests.texts(name, visiting[name], rows)
+      continue
+    writer = _writer(config, task, workdir, name, bases)
     chosen = judging.chosen(config).get(name)
     samples = chosen.samples if chosen else 1
     own = jax.random.fold_in(rng, number)
-    written, ended[name] = task_lib.write_responses(
-      task,
-      sets,
-      [lane] * samples,
+    wrote = writing.write(
+      writer.task,
+      writer.sets,
+      [writer.lane] * samples,
       rows,
-      batch_size=_prompts_at_a_time(task, section.batch_size, samples),
+      batch_size=writing.prompts_at_a_time(
+        writer.task, section.batch_size, samples
+      ),
       temperature=section.temperature,
       rng=own,
       told=f"tournament: {name} writing",
       once=journal.named(once, f"{name} writing"),
     )
+    written, ended[name] = wrote.texts, wrote.ended
     if chosen is None:
       responses[name] = [texts[0] for texts in written]
       continue
-    judge = judging.judge_of_all(
-      config,
-      task,
-      workdir,
-      chosen.judge,
-      setting=_setting(name, "judge"),
-      batch_size=section.batch_size,
-    )
     responses[name], judged = choose(
       written,
       rows,
-      judge,
+      _judge_of(config, task, workdir, name),
       how=chosen.choose,
       rng=own,
       batch_size=section.batch_size,
@@ -157,10 +121,28 @@ def write_all(
   return responses, told, ended
 
 
-def _prompts_at_a_time(task, batch_size: int, samples: int) -> int:
-  """As many prompts as keep to the rows of a batch that devices share."""
-  parts = task.devices.mesh.shape["data"]
-  return -(-max(batch_size // samples, 1) // parts) * parts
+def _writer(config, task, workdir, name, bases) -> guests.Guest:
+  """Who writes for a name: a guest, or a policy of this run."""
+  visiting = guests.playing(config)
+  if name in visiting:
+    return guests.load(config, workdir, name, visiting[name])
+  policy = judging.answering(config, name)
+  lane = settings.policy_lane(config, policy)
+  place = workdir / policy_job(config, policy)
+  sets = deployed.load_sets(task, lane, place, workdir / sft.NAME)
+  return guests.Guest(task, {**bases, **sets}, lane)
+
+
+def _judge_of(config, task, workdir, name) -> scorers.TextJudge:
+  """The judge of a choice among samples."""
+  return judging.judge_of_all(
+    config,
+    task,
+    workdir,
+    judging.chosen(config)[name].judge,
+    setting=_setting(name, "judge"),
+    batch_size=config.tournament.batch_size,
+  )
 
 
 def choose(
@@ -217,8 +199,9 @@ def check(config: Config, findings: mistakes.Findings) -> None:
   section = config.tournament
   for name in section.policies:
     with findings.collect():
-      if name not in section.chosen:
+      if name not in (*section.chosen, *section.guests):
         policy_job(config, name)
+  guests.check(config, findings)
   with findings.collect():
     check_names(config)
   for name, chosen in section.chosen.items():
@@ -235,6 +218,7 @@ def check_names(config: Config) -> None:
   for setting, names in {
     "nash.runs": config.nash.runs,
     "tournament.chosen": config.tournament.chosen,
+    "tournament.guests": config.tournament.guests,
   }.items():
     findings.sentences += [
       f"{setting}: {mistakes.quote(name)} is the name of another policy "
@@ -253,7 +237,7 @@ def _setting(name: str, key: str) -> str:
 
 def needs(config: Config) -> list[str]:
   """The jobs that trained the policies, and the judges of the choices."""
-  names = [judging.answering(config, n) for n in config.tournament.policies]
+  names = judging.answering_all(config)
   judges = [
     stage
     for name, chosen in judging.chosen(config).items()
@@ -268,6 +252,7 @@ def reads(config: Config) -> Mapping[str, Any]:
   """The settings of the choices that play, and the sources of their judges."""
   chosen = judging.chosen(config)
   return {
+    **guests.reads(config),
     **pipeline.settings(config, *(f"tournament.chosen.{n}" for n in chosen)),
     **judging.reads(
       config, "tournament.chosen", *(one.judge for one in chosen.values())

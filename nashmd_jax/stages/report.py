@@ -7,7 +7,7 @@ import pathlib
 
 from nashmd_jax import files, pipeline
 from nashmd_jax.evaluation import page, plots
-from nashmd_jax.stages import judge_report, tournament
+from nashmd_jax.stages import exploit, judge_report, tournament
 
 NAME = "report"
 
@@ -39,6 +39,7 @@ STAGE = pipeline.Stage(
   needs=lambda config, job: [
     tournament.NAME,
     *judge_report.STAGE.jobs(config),
+    *exploit.STAGE.jobs(config),
   ],
   reads=lambda config, job: {},
   run=run,

@@ -13,6 +13,7 @@ from nashmd_jax.hub import pretrained
 from nashmd_jax.judges import table
 from nashmd_jax.stages import (
   comparisons,
+  exploit,
   export,
   judge_report,
   judge_templates,
@@ -107,6 +108,8 @@ def check_batches(config: Config, devices: sharding.Devices) -> None:
   }
   rows = {f"{job}.data": count for job, count in sections.items()}
   rows["tournament"] = config.tournament.batch_size
+  if config.exploit.policies:
+    rows["exploit"] = config.exploit.batch_size
   if comparisons.STAGE.jobs(config):
     rows["comparisons.drawing"] = config.comparisons.drawing.batch_size
   parts, findings = devices.mesh.shape["data"], mistakes.Findings()
@@ -214,6 +217,7 @@ PIPELINE = pipeline.Pipeline(
     judge_report.STAGE,
     nash.STAGE,
     tournament.STAGE,
+    exploit.STAGE,
     report.STAGE,
     export.STAGE,
   ],

@@ -20,7 +20,7 @@ from nashmd_jax.data import records
 from nashmd_jax.evaluation import length, standings, win_rates
 from nashmd_jax.judges import table
 from nashmd_jax.nash import settings
-from nashmd_jax.stages import judging, policies, sft, trained
+from nashmd_jax.stages import guests, judging, policies, sft, trained
 from nashmd_jax.training import distributed, journal
 from nashmd_jax.training import metrics as metrics_lib
 
@@ -34,10 +34,11 @@ RESULTS = (
 )  # fmt: skip
 SETTINGS = {
   "policies": declare.several(
-    declare.text("Who plays: sft, runs of nash.runs, choices of chosen."),
+    declare.text("Who plays: sft, runs of nash.runs, of chosen, of guests."),
     least=1,
   ),
   "chosen": policies.SETTINGS,
+  "guests": guests.SETTINGS,
   "judges": declare.several(
     declare.text(f"Who judges, the first above all: each {table.NAMES}."),
     least=1,
@@ -46,6 +47,17 @@ SETTINGS = {
     "Held-out records that every policy answers, at most.",
     least=1,
     unit="records",
+  ),
+  "samples": declare.whole(
+    "Responses of each policy to a record; they count as one prompt.",
+    least=1,
+    most=10_000,
+  ),
+  "width": declare.number(
+    "Judging of a pair of policies ends once its interval is this narrow, at a "
+    "level that holds for all looks at it; 0 judges all prompts.",
+    least=0,
+    most=1,
   ),
   "batch_size": trained.BATCH_SIZE,
   "temperature": settings.TEMPERATURE,
@@ -57,7 +69,11 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, Any]:
   """Plays the tournament; leaves responses and `results.json` behind."""
   section = config.tournament
   task = task_lib.load_task(config, workdir)
-  rows = task.splits["test"][: section.prompts]
+  rows = [
+    row
+    for row in task.splits["test"][: section.prompts]
+    for _ in range(section.samples)
+  ]
   once = journal.keep(
     workdir / job / journal.NAME,
     of=workdir_lib.ends(workdir, needs(config, job)),
@@ -93,7 +109,9 @@ def _play(config, task, workdir, name, responses, rows, once) -> dict[str, Any]:
   judge = judging.judge_of_all(
     config, task, workdir, name, **setting, batch_size=size
   )
-  batches = 2 * math.comb(len(responses), 2) * math.ceil(len(rows) / size)
+  width = config.tournament.width
+  pairs = math.comb(len(responses), 2)
+  batches = 2 * pairs * win_rates.most_batches(rows, size, width, config.seed)
   with metrics_lib.Progress(
     f"tournament: {name} judging", start=0, total=batches, unit="batch"
   ) as progress:
@@ -104,6 +122,7 @@ def _play(config, task, workdir, name, responses, rows, once) -> dict[str, Any]:
       confidence=config.tournament.confidence,
       seed=config.seed,
       batch_size=size,
+      width=width,
       once=_shown(journal.named(once, f"by {name}"), progress),
     )
   title, about = judging.described(config, name, **setting)
@@ -186,7 +205,9 @@ def needs(config: Config, job: str) -> list[str]:
 def reads(config: Config, job: str) -> dict[str, Any]:
   """The settings of the tournament, and the sources of the user's judges."""
   del job
-  own = [f"{NAME}.{key}" for key in sorted(set(SETTINGS) - {"chosen"})]
+  own = [
+    f"{NAME}.{key}" for key in sorted(set(SETTINGS) - {"chosen", "guests"})
+  ]
   return {
     **trained.reads(config, "judge_model", *own),
     **policies.reads(config),

@@ -1,0 +1,141 @@
+"""What policies write for the records of a stage, as text."""
+
+from collections.abc import Sequence
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nashmd_jax import policy, sampling
+from nashmd_jax import task as task_lib
+from nashmd_jax.data import batches, records
+from nashmd_jax.training import journal
+from nashmd_jax.training import metrics as metrics_lib
+
+
+class Responses(NamedTuple):
+  """What L lanes wrote for N records.
+
+  Attributes:
+    texts: L for each record.
+    ended: the share of them that ended by themselves.
+    log_ratio: f64[N, L], log π(y)/μ(y) of each under its own lane π, nats, both
+      at the temperature of sampling; None where it was not asked for.
+  """
+
+  texts: list[list[str]]
+  ended: float
+  log_ratio: np.ndarray | None
+
+
+def write(
+  task: task_lib.Task,
+  sets: task_lib.Sets,
+  lanes: Sequence[sampling.Lane],
+  source: Sequence[records.Record],
+  *,
+  batch_size: int,
+  temperature: float,
+  rng: jax.Array,
+  told: str,
+  once: journal.Once,
+  log_ratio: bool = False,
+) -> Responses:
+  """Responses as text: for each record one for each lane.
+
+  The response to a record depends on the key and on its place in `source`,
+  not on the batch it is in.
+
+  Args:
+    told: what the line of progress begins with.
+    once: does, or has done, each batch; see `journal`.
+    log_ratio: whether to tell it, for which the set "reference" is read.
+  """
+  roll = _roller(task, lanes, temperature, rng, log_ratio)
+
+  def piece_of(batch, real):
+    rollout, ratio = roll(sets, batch)
+    ended = sampling.ended(rollout.tokens, rollout.mask, task.tokenizer.eos_ids)
+    piece = {
+      "texts": texts_of(task, rollout.tokens[:real], rollout.mask[:real]),
+      "ended": np.asarray(ended[:real]).tolist(),
+    }
+    if log_ratio:
+      piece["log_ratio"] = np.asarray(ratio[:real], np.float64).tolist()
+    return piece
+
+  ordered = batches.ordered_batches(
+    source, task.encode, task.pad, batch_size=batch_size
+  )
+  shown = metrics_lib.shown_batches(
+    ordered, told, rows=len(source), batch_size=batch_size
+  )
+  pieces = [
+    once(f"batch {number}", functools.partial(piece_of, batch, real))
+    for number, (batch, real) in enumerate(shown)
+  ]
+  ended = np.concatenate([np.ravel(piece["ended"]) for piece in pieces])
+  ratios = [one for piece in pieces for one in piece.get("log_ratio", ())]
+  return Responses(
+    texts=[texts for piece in pieces for texts in piece["texts"]],
+    ended=float(np.mean(ended)),
+    log_ratio=np.array(ratios) if log_ratio else None,
+  )
+
+
+def _roller(task, lanes, temperature, rng, log_ratio):
+  """(sets, batch) -> a rollout, and log π/μ of its responses f32[B, L]."""
+  names = sorted({name for lane in lanes for name in lane})
+  read = sorted({*names, "reference"}) if log_ratio else names
+
+  @task.by_rows
+  def roll(sets, batch):
+    ready = task.ready(sets, read)
+    prompts = {
+      "prompts": batch["prompts"],
+      "prompt_mask": batch["prompts_mask"],
+    }
+    written = sampling.rollout(
+      task.model,
+      ready,
+      lanes,
+      **prompts,
+      keys=sampling.row_keys(rng, batch["example_ids"], len(lanes)),
+      max_response=task.max_response,
+      temperature=temperature,
+      eos_ids=task.tokenizer.eos_ids,
+    )
+    if not log_ratio:
+      return written, None
+    other = policy.response_log_probs(
+      task.model,
+      ready["reference"],
+      **prompts,
+      responses=written.tokens.reshape(-1, task.max_response),
+      temperature=temperature,
+    ).reshape(written.tokens.shape)
+    ratio = jnp.where(written.mask, written.log_prob - other, 0)
+    return written, jnp.sum(ratio, axis=-1)
+
+  return roll
+
+
+def prompts_at_a_time(
+  task: task_lib.Task, batch_size: int, samples: int
+) -> int:
+  """As many prompts as keep to the rows of a batch that devices share."""
+  parts = task.devices.mesh.shape["data"]
+  return -(-max(batch_size // samples, 1) // parts) * parts
+
+
+def texts_of(task: task_lib.Task, tokens: Any, mask: Any) -> list[list[str]]:
+  """The text of tokens int[B, L, R], by record and lane."""
+  return [
+    [
+      task.tokenizer.decode(row[keep])
+      for row, keep in zip(*of_record, strict=True)
+    ]
+    for of_record in zip(tokens, mask, strict=True)
+  ]

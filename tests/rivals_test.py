@@ -1,0 +1,81 @@
+"""Runs that are trained against another run: who is first, what β, refusals."""
+
+from absl.testing import absltest, parameterized
+
+from configs import docstrings
+from figures import exploiters
+from nashmd_jax import mistakes, pipeline
+from nashmd_jax.nash import settings
+from nashmd_jax.stages import exploit, judging, nash, text
+from tests import small_worlds
+
+ADVERSARY = {"opponent": "rival", "rival": "nash_md", "deploy": "last"}
+
+
+def made_config(policies=("nash_md",), adversaries=("adversary",), **runs):
+  config = docstrings.get_config("tiny").copy_and_resolve_references()
+  with config.unlocked():
+    config.tournament.policies = ("sft",)
+    config.exploit.policies, config.exploit.adversaries = policies, adversaries
+    config.nash.runs.update(runs)
+  return config
+
+
+class RunsTest(parameterized.TestCase):
+  def test_rivals_are_trained_first(self):
+    second = ADVERSARY | {"rival": "adversary"}
+    config = made_config(("adversary", "nash_md"), ("second",), second=second)
+    self.assertEqual(
+      judging.trained_runs(config), ["nash_md", "adversary", "second"]
+    )
+    self.assertIn("nash/nash_md", nash.needs(config, "nash/adversary"))
+    self.assertIn("nash/adversary", exploit.needs(config, "exploit"))
+
+  @parameterized.parameters(
+    ({}, 0.0),
+    ({"deploy": "mixture"}, 0.125),
+    ({"deploy": "mixture", "mixture": 0.0, "mixture_end": 0.5,
+      "mixture_steps": 8}, 0.25),
+  )  # fmt: skip
+  def test_plays_what_its_rival_deploys(self, rival, beta):
+    config = made_config(nash_md=rival)
+    section = settings.run_section(config, "adversary")
+    self.assertEqual((section.mixture, section.mixture_end), (beta, beta))
+    ((weight, lane),) = settings.make_opponent(section).lanes(0)
+    self.assertEqual(weight, 1.0)
+    self.assertEqual(lane, {"rival": 1 - beta, "reference": beta})
+
+  @parameterized.parameters(
+    ({"adversary": {"rival": None}}, "nash.rival: not given"),
+    ({"adversary": {"rival": "nobody"}}, "nash.runs: no run 'nobody'"),
+    ({"adversary": {"rival": "adversary"}}, "so that none can be trained"),
+    ({"nash_md": ADVERSARY | {"rival": "adversary"}},
+     "'adversary' plays 'nash_md' plays 'adversary'"),
+    ({"adversary": {"deploy": "mixture"}}, "plays no mixture of the policy"),
+    ({"adversary": {"opponent": "self"}}, "'adversary' plays no rival"),
+    ({"adversary": {"rival": "sft"}}, "plays 'sft', which is not one of"),
+  )  # fmt: skip
+  def test_what_cannot_be_played_is_refused(self, runs, sentence):
+    config = made_config(**runs)
+    with self.assertRaises(mistakes.Mistake) as caught:
+      pipeline.check(text.PIPELINE, config)
+    self.assertIn(sentence, "\n".join(caught.exception.sentences))
+
+  def test_a_world_has_no_other_run(self):
+    config = small_worlds.small_config()
+    config.nash.runs = {"a": {"opponent": "rival"}}
+    with self.assertRaisesRegex(mistakes.Mistake, "this config has no"):
+      settings.run_section(config, "a")
+
+
+class AdversaryTest(absltest.TestCase):
+  def test_finds_most_of_the_exact_gap(self):
+    """Trained by sampling alone, against a policy far from the equilibrium."""
+    found, gap = exploiters.adversary(steps=60)
+    self.assertGreater(gap, 0.05)
+    self.assertGreater(found / gap, 0.8)
+    self.assertLess(found, gap + 1e-4)
+
+
+if __name__ == "__main__":
+  absltest.main()
