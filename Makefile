@@ -8,7 +8,7 @@ MODELS := .venv-models/bin
 TPU := .venv-tpu/bin
 
 .PHONY: demo showcase sweep settings games certify judges models real scale \
-  endure seams inputs bench bench-peers test test-slow slurm audit lint format \
+  endure report seams inputs bench bench-peers test test-slow slurm audit lint format \
   lock clean
 
 demo: WORKDIR ?= out/demo
@@ -42,6 +42,10 @@ models: .venv-models/ready
 
 scale: .venv-tpu/ready
 	$(TPU)/python -m figures.scale
+
+# FLAGS=--only=intervals,cuts for some groups.
+report: .venv/ready
+	$(BIN)/python -m figures.report $(FLAGS)
 
 # FLAGS=--only=plain,lora for some parts, which joins what others have found.
 endure: .venv/ready
