@@ -27,7 +27,7 @@ import jax
 import ml_collections
 from ml_collections import config_flags
 
-from nashmd_jax import explain, jobs, mistakes, status
+from nashmd_jax import explain, jobs, mistakes, none_flags, status
 from nashmd_jax import pipeline as pipeline_lib
 from nashmd_jax import workdir as workdir_lib
 from nashmd_jax.capacity import pod_check
@@ -36,27 +36,7 @@ from nashmd_jax.sweeps import collect, hyper, trials
 from nashmd_jax.training import distributed, ending, memory, sharding
 from nashmd_jax.worlds import stage as worlds
 
-
-class _OrNone(flags.ArgumentParser):
-  """Reads None as None, and all else as the parser of a type does."""
-
-  def __init__(self, parser: flags.ArgumentParser):
-    self._parser = parser
-
-  def parse(self, argument):
-    return None if argument == "None" else self._parser.parse(argument)
-
-  def flag_type(self):
-    return self._parser.flag_type()
-
-
-for _type, _parser in (
-  (bool, flags.BooleanParser),
-  (int, flags.IntegerParser),
-  (float, flags.FloatParser),
-  (str, flags.ArgumentParser),
-):
-  config_flags.register_flag_parser_for_type(_type, _OrNone(_parser()))
+none_flags.register()
 CONFIG = config_flags.DEFINE_config_file(
   "config", help_string="Config file, such as configs/docstrings.py[:tiny]."
 )

@@ -13,6 +13,7 @@ PACKAGE = ROOT / "nashmd_jax"
 LAYERS = {
   "arrays": 0,
   "mistakes": 0,
+  "none_flags": 0,
   "declare": 1,
   "outside": 1,
   "owner": 1,
