@@ -30,6 +30,7 @@ LAYERS = {
   "jobs": 4,
   "models": 3,
   "hub": 4,
+  "inspection": 5,
   "sampling": 4,
   "policy": 4,
   "texts": 5,
