@@ -25,7 +25,7 @@ DEPENDENCIES = {
   "tensorboardX": "event files without TensorFlow",
   "tensorflow-datasets": "describes and prepares data sets",
   "tokenizers": "trains and loads tokenizer.json files",
-  "tqdm": "the progress bar",
+  "tqdm": "rates and the time left in the line of progress",
   "zstandard": "data files in .zst",
 }
 EXTRAS = {

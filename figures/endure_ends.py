@@ -11,7 +11,8 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 from tensorboardX.proto import event_pb2
 
-SECONDS = "_seconds"
+from nashmd_jax.training import metrics
+
 TEXTS = ("comparisons/*.jsonl", "tournament/*.json*", "tournament/*/*.jsonl")
 
 
@@ -117,7 +118,7 @@ def shown(folder: pathlib.Path) -> dict[tuple[str, int], list[float]]:
       if event.session_log.status == event_pb2.SessionLog.START:
         points = {key: x for key, x in points.items() if key[1] < event.step}
       for value in event.summary.value:
-        if not value.tag.endswith(SECONDS):
+        if not value.tag.endswith(metrics.TIMES):
           key = (value.tag, event.step)
           points.setdefault(key, []).append(value.simple_value)
   return points

@@ -291,7 +291,7 @@ class SecondsTest(absltest.TestCase):
     )
     self.assertIn(b"judge_seconds", events)
     self.assertEqual(metrics.note(row), "loss 0.250, judge 1.23 s")
-    self.assertEqual(metrics.note({"loss": 1.0, "kl": 2.0}), "loss 1.000")
+    self.assertEqual(metrics.note({"loss": 1.0, "kl": 2.0}), "loss 1.000, KL 2")
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def train(
 
   Args:
     devices: where the state is stored, and how the step is run.
-    name: shown in the progress bar and in errors.
+    name: shown in the line of progress and in errors.
     folder: receives `checkpoints/`, `metrics.jsonl`, `events/`, and
       `warnings.jsonl` when there are any.
     seed: of initialisation and of every step.

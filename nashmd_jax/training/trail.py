@@ -11,6 +11,7 @@ import pathlib
 from typing import Any, NamedTuple, NoReturn
 
 import grain
+import numpy as np
 
 from nashmd_jax.training import (
   checkpoints,
@@ -53,8 +54,15 @@ class Trail(NamedTuple):
     memory.give_back()
 
   def row(self, window: Window) -> dict[str, float]:
-    """The row of a window; raises as `finite.Watch.row`."""
-    return self.watch.row(window)
+    """The row of a window, with the tokens of responses learnt from a second.
+
+    Raises: as `finite.Watch.row`.
+    """
+    row, pace = self.watch.row(window), self.progress.pace(window[-1].step)
+    tokens = [count for one in window if (count := one.tokens())]
+    if tokens and pace:
+      row[metrics_lib.TOKENS] = pace * float(np.mean(tokens))
+    return row
 
   def write(
     self, step: int, row: Mapping[str, float], scores: Mapping[str, float]
