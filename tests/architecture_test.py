@@ -26,6 +26,7 @@ LAYERS = {
   "data": 2,
   "training": 2,
   "changes": 3,
+  "logs": 3,
   "status": 3,
   "jobs": 4,
   "models": 3,

@@ -121,6 +121,18 @@ class ProgressTest(parameterized.TestCase):
     self.assertEndsWith(line.strip(), end)
     self.assertLess(len(line), columns)
 
+  def test_what_is_said_stands_above_the_line(self):
+    self.terminal(80)
+    with metrics.Progress("sft", start=0, total=9, unit="step") as progress:
+      progress.update(1, "loss 1")
+      with contextlib.redirect_stdout(self.out):
+        progress.say(["a sample", "of two lines"])
+      self.clock.now = 1.0
+      progress.update(2, "loss 1")
+    lines = [x.split("\r")[-1] for x in self.out.getvalue().split("\n")]
+    self.assertEqual(lines[:2], ["a sample", "of two lines"])
+    self.assertStartsWith(lines[2], "sft: 2/9")
+
   def test_what_a_row_tells(self):
     row = {"loss": 62.9, "nats_per_token": 3.0204, "judge_seconds": 1.234}
     self.assertEqual(metrics.note(row), "3.020 nats a token, judge 1.23 s")

@@ -1,26 +1,28 @@
-"""Metrics and progress: JSON lines are the truth, TensorBoard stands beside.
+"""Metrics, samples and progress; the JSON lines are the truth of a run.
 
 Only process 0 writes. The JSON lines hold no times, so that a resumed run
 leaves the same file as an uninterrupted one: a metric whose name ends as one of
-`TIMES` does goes to the event file and the line of progress alone.
+`TIMES` does goes to `writers` and the line of progress alone.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 import functools
+import io
 import json
 import pathlib
 import shutil
 import sys
 import time
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 import tqdm
 
 from nashmd_jax import arrays, files, mistakes
-from nashmd_jax.training import distributed, events
+from nashmd_jax.training import distributed, telling
 
+SAMPLES = "samples.jsonl"
 SECONDS, TOKENS = "_seconds", "tokens_a_second"
 TIMES = (SECONDS, "_a_second")
 # What the line of progress says of a row, where it has it.
@@ -39,9 +41,7 @@ T = TypeVar("T")
 
 
 class MetricWriter:
-  """Writes one row of scalars a step to `metrics.jsonl` and an event file.
-
-  Scalars whose name ends as one of `TIMES` does go to the event file alone.
+  """Writes rows to `metrics.jsonl`, and samples to `samples.jsonl`.
 
   Attributes:
     last_step: of the last row that was there to begin with, 0 for none.
@@ -55,31 +55,47 @@ class MetricWriter:
       start_step: step that the run continues from, 0 for a new one.
     Raises: Mistake for rows of before that are damaged.
     """
+    self._path, self._samples = folder / "metrics.jsonl", folder / SAMPLES
     self._active = distributed.is_first()
-    path = folder / "metrics.jsonl"
-    drop = functools.partial(_drop_after, path, start_step)
-    self.last_step = distributed.on_first(drop)
-    if not self._active:
-      return
-    self._path, self._file = path, path.open("ab", buffering=0)
-    self._events = events.Events(folder / "events", start_step=start_step)
+    self.last_step = distributed.on_first(
+      functools.partial(self._drop_after, start_step)
+    )
+    if self._active:
+      self._file = self._path.open("ab", buffering=0)
 
-  def write(self, step: int, scalars: Mapping[str, float]) -> None:
-    """Appends one row; it is on disk when this returns."""
+  def _drop_after(self, start_step: int) -> int:
+    """Drops what a cut-off run wrote after a step; the last step of a row."""
+    last = _drop_after(self._path, start_step)
+    if self._samples.exists():  # they are written before their row
+      _drop_after(self._samples, last)
+    return last
+
+  def write(
+    self,
+    step: int,
+    scalars: Mapping[str, float],
+    samples: Sequence[telling.Sample] = (),
+  ) -> None:
+    """Appends one row, and samples; they are on disk when this returns."""
     if not self._active:
       return
-    row = as_row(step, scalars)
-    files.append(self._file, (json.dumps(row) + "\n").encode(), self._path)
-    self._events.write(step, scalars)
+    if samples:
+      with self._samples.open("ab", buffering=0) as file:
+        for row in telling.as_rows(step, samples):
+          _append(file, row, self._samples)
+    _append(self._file, as_row(step, scalars), self._path)
 
   def __enter__(self):
     return self
 
   def __exit__(self, *error) -> None:
-    """Closes both files."""
+    """Closes the file."""
     if self._active:
       self._file.close()
-      self._events.close()
+
+
+def _append(file: io.FileIO, row: Mapping[str, Any], path: pathlib.Path):
+  files.append(file, (json.dumps(row) + "\n").encode(), path)
 
 
 def as_row(step: int, scalars: Mapping[str, float]) -> dict[str, float]:
@@ -233,6 +249,13 @@ class Progress:
       blank = " " * len(self._drawn)
       print(f"\r{blank}\r", end="", file=sys.stderr, flush=True)
       self._drawn = ""
+
+  def say(self, lines: Iterable[str]) -> None:
+    """Prints lines to the log, above the line of progress."""
+    if self._active:
+      self._wipe()
+      for line in lines:
+        print(line, flush=True)
 
   def __enter__(self):
     return self

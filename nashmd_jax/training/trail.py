@@ -19,10 +19,12 @@ from nashmd_jax.training import (
   finite,
   keeping,
   memory,
+  telling,
   warned,
 )
 from nashmd_jax.training import metrics as metrics_lib
 from nashmd_jax.training import state as state_lib
+from nashmd_jax.training import writers as writers_lib
 
 Window = Sequence[finite.Taken]
 
@@ -33,7 +35,8 @@ class Trail(NamedTuple):
   Attributes:
     name: of the run, in what is said.
     checkpointer: saves.
-    writer: of rows.
+    writer: of rows and samples, in JSON.
+    writers: the others.
     teller: warns of them.
     progress: shows them.
     watch: makes a row of a window.
@@ -43,6 +46,7 @@ class Trail(NamedTuple):
   name: str
   checkpointer: checkpoints.Checkpointer
   writer: metrics_lib.MetricWriter
+  writers: writers_lib.Writers
   teller: warned.Teller
   progress: metrics_lib.Progress
   watch: finite.Watch
@@ -65,17 +69,22 @@ class Trail(NamedTuple):
     return row
 
   def write(
-    self, step: int, row: Mapping[str, float], scores: Mapping[str, float]
+    self,
+    step: int,
+    row: Mapping[str, float],
+    evaluation: telling.Evaluation = telling.NOTHING,
   ) -> Mapping[str, float]:
-    """Writes a row and the scores of an evaluation, and returns these.
+    """Writes a row and an evaluation, shows them, and returns its scores.
 
     Raises: Fault if a save behind has failed.
     """
     self.checkpointer.check()
-    row = {**row, **scores}
-    self.writer.write(step, self.teller.row(step, row))
+    row = self.teller.row(step, {**row, **evaluation.scores})
+    self.writer.write(step, row, evaluation.samples)
+    self.writers.write(step, row, evaluation.samples)
+    self.progress.say(telling.lines(self.name, step, evaluation.samples))
     self.progress.update(step, metrics_lib.note(row))
-    return scores
+    return evaluation.scores
 
   def save(
     self,
@@ -125,6 +134,7 @@ def opened(
   seed: int,
   nonfinite_steps: int,
   keep: Mapping[str, Any],
+  log: writers_lib.Log,
 ) -> Iterator[tuple[Trail, state_lib.TrainState]]:
   """The trail of a run, and the state that it goes on from.
 
@@ -136,6 +146,7 @@ def opened(
     others: see `loop.train`.
   """
   with contextlib.ExitStack() as stack:
+    writers = stack.enter_context(writers_lib.Writers(log))
     checkpointer = stack.enter_context(
       checkpoints.make_checkpointer(folder, keep=keeping.Keep(**keep))
     )
@@ -148,6 +159,7 @@ def opened(
     writer = stack.enter_context(
       metrics_lib.MetricWriter(folder, start_step=start)
     )
+    writers.open(name, folder, start_step=start)
     teller = warned.Teller(name, folder, rules, start_step=start)
     progress = stack.enter_context(
       metrics_lib.Progress(name, start=start, total=steps, unit="step")
@@ -157,5 +169,7 @@ def opened(
     )
     saved = checkpoints.load_window(checkpointer)
     window = [finite.Taken.of_plain(one) for one in saved]
-    trail = Trail(name, checkpointer, writer, teller, progress, watch, window)
+    trail = Trail(
+      name, checkpointer, writer, writers, teller, progress, watch, window
+    )
     yield trail, state
