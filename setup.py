@@ -25,7 +25,7 @@ DEPENDENCIES = {
   "tensorboardX": "event files without TensorFlow",
   "tensorflow-datasets": "describes and prepares data sets",
   "tokenizers": "trains and loads tokenizer.json files",
-  "tqdm": "the progress bar",
+  "tqdm": "rates and the time left in the line of progress",
   "zstandard": "data files in .zst",
 }
 EXTRAS = {
@@ -48,6 +48,8 @@ EXTRAS = {
     "trl==1.13.0": "another Nash-MD trainer, in `make bench`",
   },
   "tunix": {"google-tunix==0.1.7": "another sampler, in `make bench`"},
+  "wandb": {"wandb": "metrics and samples to Weights & Biases"},
+  "trackio": {"trackio": "the same to Trackio, on this machine or a Space"},
   "gcs": {"gcsfs": "data and models at gs:// addresses"},
   "tpu": {"jax[tpu]": "libtpu"},
   "cuda": {"jax[cuda13]": "CUDA, cuDNN and NCCL"},

@@ -77,6 +77,11 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     "run_dtype": "float32",
     "frozen_dtype": "float32",
   }
+  config.log = {
+    "writers": ("tensorboard",),
+    "project": "nashmd_jax",
+    "samples": 2,
+  }
   config.raters = {
     "weights": {"coverage": 0.34, "brevity": 0.36, "grounding": 0.30},
     "sharpness": {"coverage": 10.0, "brevity": 1.0, "grounding": 10.0},

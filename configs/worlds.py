@@ -88,6 +88,7 @@ def neural_config(variant: str) -> ml_collections.ConfigDict:
     "run_dtype": "float32",
     "frozen_dtype": "float32",
   }
+  config.log = {"writers": ("tensorboard",), "project": "nashmd_jax"}
   config.nash = {
     "opponent": "mixture",
     "mixture": 0.125,

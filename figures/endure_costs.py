@@ -32,9 +32,9 @@ def cost_of_saving() -> float:
   every, written, saves = config.sft.train.save_every, [], []
   write, save = metrics.MetricWriter.write, checkpoints.save
 
-  def timed_write(writer, step, row):
+  def timed_write(writer, *row):
     written.append(time.monotonic())
-    write(writer, step, row)
+    write(writer, *row)
 
   def timed_save(checkpointer, step, *args, **how):
     began = time.monotonic()

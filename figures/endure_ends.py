@@ -9,10 +9,16 @@ import jax
 from jax.sharding import SingleDeviceSharding
 import numpy as np
 from orbax.checkpoint import v1 as ocp
-from tensorboardX.proto import event_pb2
+from tensorboardX.proto import event_pb2, summary_pb2
 
-SECONDS = "_seconds"
-TEXTS = ("comparisons/*.jsonl", "tournament/*.json*", "tournament/*/*.jsonl")
+from nashmd_jax.training import metrics
+
+TEXTS = (
+  "comparisons/*.jsonl",
+  "nash/*/samples.jsonl",
+  "tournament/*.json*",
+  "tournament/*/*.jsonl",
+)
 
 
 def of_metrics(whole: pathlib.Path, cut: pathlib.Path) -> dict[str, int]:
@@ -109,18 +115,25 @@ def of_events(whole: pathlib.Path, cut: pathlib.Path) -> tuple[int, int]:
   return count, differ
 
 
-def shown(folder: pathlib.Path) -> dict[tuple[str, int], list[float]]:
+def shown(folder: pathlib.Path) -> dict[tuple[str, int], list[float | bytes]]:
   """The values of each curve at each step; more than one is doubled."""
-  points: dict[tuple[str, int], list[float]] = {}
+  points: dict[tuple[str, int], list[float | bytes]] = {}
   for path in sorted(folder.iterdir()) if folder.is_dir() else []:
     for event in _events(path.read_bytes()):
       if event.session_log.status == event_pb2.SessionLog.START:
         points = {key: x for key, x in points.items() if key[1] < event.step}
       for value in event.summary.value:
-        if not value.tag.endswith(SECONDS):
-          key = (value.tag, event.step)
-          points.setdefault(key, []).append(value.simple_value)
+        if not value.tag.endswith(metrics.TIMES):
+          points.setdefault((value.tag, event.step), []).append(_value(value))
   return points
+
+
+def _value(value: summary_pb2.Summary.Value) -> float | bytes:
+  """A scalar; of a text and of settings what they say."""
+  if value.HasField("simple_value"):
+    return value.simple_value
+  said = [*value.tensor.string_val, value.metadata.plugin_data.content]
+  return b"".join(said)
 
 
 def _events(data: bytes) -> Iterator[event_pb2.Event]:

@@ -27,7 +27,7 @@ import jax
 import ml_collections
 from ml_collections import config_flags
 
-from nashmd_jax import explain, jobs, mistakes, status
+from nashmd_jax import explain, inspection, jobs, mistakes, none_flags, status
 from nashmd_jax import pipeline as pipeline_lib
 from nashmd_jax import workdir as workdir_lib
 from nashmd_jax.capacity import pod_check
@@ -36,27 +36,7 @@ from nashmd_jax.sweeps import collect, hyper, trials
 from nashmd_jax.training import distributed, ending, memory, sharding
 from nashmd_jax.worlds import stage as worlds
 
-
-class _OrNone(flags.ArgumentParser):
-  """Reads None as None, and all else as the parser of a type does."""
-
-  def __init__(self, parser: flags.ArgumentParser):
-    self._parser = parser
-
-  def parse(self, argument):
-    return None if argument == "None" else self._parser.parse(argument)
-
-  def flag_type(self):
-    return self._parser.flag_type()
-
-
-for _type, _parser in (
-  (bool, flags.BooleanParser),
-  (int, flags.IntegerParser),
-  (float, flags.FloatParser),
-  (str, flags.ArgumentParser),
-):
-  config_flags.register_flag_parser_for_type(_type, _OrNone(_parser()))
+none_flags.register()
 CONFIG = config_flags.DEFINE_config_file(
   "config", help_string="Config file, such as configs/docstrings.py[:tiny]."
 )
@@ -71,8 +51,15 @@ STAGE = flags.DEFINE_string(
   "all",
   "The one stage to run; all of the config's if not given. check only checks "
   "settings and files; pod_check compiles every program for the slice of "
-  "--topology; status says where the workdir stands, and changes nothing. Of a "
-  "sweep also trials, which lists them, and collect, which aggregates them.",
+  "--topology; status says where the workdir stands, and inspect what --what "
+  "holds; both change nothing. Of a sweep also trials, which lists them, and "
+  "collect, which aggregates them.",
+)
+WHAT = flags.DEFINE_string(
+  "what",
+  None,
+  "What --stage=inspect shows: a job of the workdir, perhaps with the step of "
+  "a checkpoint, as nash/nash_md:800, or a folder of weights or adapters.",
 )
 REUSE = flags.DEFINE_list(
   "reuse",
@@ -104,7 +91,12 @@ EXPLAIN = flags.DEFINE_string(
 TOPOLOGY = flags.DEFINE_string(
   "topology", "v5e:4x4", "TPU slice of --stage=pod_check."
 )
-CHECK, POD_CHECK, STATUS = "check", "pod_check", "status"
+CHECK, POD_CHECK, STATUS, INSPECT = "check", "pod_check", "status", "inspect"
+# (workdir, jobs) -> lines; they only look.
+LOOKS = {
+  STATUS: status.lines,
+  INSPECT: lambda *run: inspection.lines(*run, WHAT.value),
+}
 SWEEP_STAGES = ("trials", "collect")
 PIPELINES = {
   "text": text.PIPELINE,
@@ -128,7 +120,7 @@ def pipeline_of(
       f"{sorted(PIPELINES)}"
     )
   stages = tuple(stage.name for stage in PIPELINES[name].stages)
-  stages += (CHECK, STATUS, *((POD_CHECK,) if name in POD_CHECKS else ()))
+  stages += (CHECK, *LOOKS, *((POD_CHECK,) if name in POD_CHECKS else ()))
   if stage not in ("all", *stages):
     raise mistakes.Mistake(
       f"--stage: got {mistakes.quote(stage)}, expected all or one of {stages}"
@@ -160,8 +152,8 @@ def run(
 ) -> None:
   """Runs what is not done yet of one stage or of all; of a trial, if given."""
   pipeline = pipeline_of(config, stage)
-  if stage == STATUS:
-    print(*status.lines(place.workdir, pipeline.jobs(config)), sep="\n")
+  if stage in LOOKS:
+    print(*LOOKS[stage](place.workdir, pipeline.jobs(config)), sep="\n")
     return
   distributed.together(lambda: pipeline_lib.check(pipeline, config))
   if stage == CHECK:
@@ -326,7 +318,7 @@ def main(argv: list[str]) -> None:
       check = POD_CHECKS[CONFIG.value.pipeline]
       check(pipeline, CONFIG.value, TOPOLOGY.value, print)
       return
-    if STAGE.value == STATUS:
+    if STAGE.value in LOOKS:
       jax.config.update("jax_platforms", "cpu")  # a run may have all others
       _run_or_sweep(_workdir())
       return

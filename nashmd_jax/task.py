@@ -12,6 +12,7 @@ import ml_collections
 from nashmd_jax import (
   arrays,
   declare,
+  logs,
   mistakes,
   models,
   texts,
@@ -21,7 +22,12 @@ from nashmd_jax.data import batches, records
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.hub import pretrained
 from nashmd_jax.models import lora as lora_lib
-from nashmd_jax.training import checkpoints, distributed, sharding
+from nashmd_jax.training import (
+  checkpoints,
+  distributed,
+  sharding,
+  writers,
+)
 from nashmd_jax.training import metrics as metrics_lib
 
 Sets = Mapping[str, Any]
@@ -73,6 +79,7 @@ class Task(NamedTuple):
     lora: what is trained.
     devices: where parameters are stored and run.
     seed: of random starts.
+    log: where training is told of.
   """
 
   splits: Mapping[str, Sequence[records.Record]]
@@ -86,6 +93,7 @@ class Task(NamedTuple):
   lora: Lora
   devices: sharding.Devices
   seed: int
+  log: writers.Log
 
   def ready(
     self, sets: Sets, names: Iterable[str], base: str = BASES["model"]
@@ -142,6 +150,7 @@ def load_task(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Task:
     lora=Lora(**config.lora),
     devices=devices,
     seed=config.seed,
+    log=logs.make_log(config, workdir),
   )
 
 

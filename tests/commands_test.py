@@ -22,10 +22,12 @@ ROOT = forked.ROOT
 PAGES = ("README.md", "docs/*.md", "launch/README.md", "configs/*.py")
 DEFAULT = "--config=configs/docstrings.py"
 STAGES = {
-  *main.SWEEP_STAGES, main.CHECK, main.POD_CHECK, main.STATUS, "all",
+  *main.SWEEP_STAGES, main.CHECK, main.POD_CHECK, main.STATUS, main.INSPECT,
+  "all",
   *(stage.name for one in main.PIPELINES.values() for stage in one.stages),
 }  # fmt: skip
-APART = (main.POD_CHECK, main.STATUS, "collect")  # have tests of their own
+# Have tests of their own.
+APART = (main.POD_CHECK, main.STATUS, main.INSPECT, "collect")
 
 
 def texts() -> list[tuple[str, str]]:

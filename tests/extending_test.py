@@ -16,7 +16,7 @@ from absl.testing import absltest, parameterized
 import jax
 import numpy as np
 
-from nashmd_jax import mistakes, pipeline
+from nashmd_jax import mistakes, pipeline, texts
 from nashmd_jax import task as task_lib
 from nashmd_jax.nash import settings
 from nashmd_jax.stages import (
@@ -24,6 +24,7 @@ from nashmd_jax.stages import (
   nash,
   preference,
   sft,
+  showing,
   text,
   tournament,
   trained,
@@ -250,13 +251,26 @@ class ExtendingTest(TinyRun):
   def test_judges_that_watch_and_judge_the_tournament(self):
     # The programs of a step are then those of the test above.
     judge = {"nash.judge": "mine:closer_to_the_prompt"}
-    config = self.config("grounded", **judge)
+    config = self.config("grounded", **judge, **{"log.samples": 8})
     rows, workdir = self.train(config)
-    said = {
-      rows[-1][f"eval/{name}win_prob_against_reference"]
-      for name in ("", "raters_", "mine:shorter_")
-    }
-    self.assertLen(said, 3)
+    names = [
+      f"{name}win_prob_against_reference"
+      for name in ("mine:shorter_", "", "raters_")
+    ]
+    self.assertLen({rows[-1][f"eval/{name}"] for name in names}, 3)
+    # All of the evaluation is shown here, and says what its means are of.
+    shown = metrics.load_metrics(workdir / JOB / metrics.SAMPLES)
+    self.assertEqual([row["step"] for row in shown], [2] * 8)
+    source = texts.load_summaries(config, workdir)["validation"]
+    for row, record in zip(shown, source[:8], strict=True):
+      self.assertEqual([*row["texts"]], ["prompt", "policy", "reference"])
+      self.assertEqual(row["texts"]["prompt"], record["prompt"])
+      pair = [[record], *([row["texts"][name]] for name in showing.WRITERS)]
+      (near,) = sys.modules["mine"].closer_to_the_prompt(*pair)
+      self.assertAlmostEqual(row["scores"][names[1]], near, places=6)
+    for name in names:
+      mean = np.mean([row["scores"][name] for row in shown])
+      self.assertAlmostEqual(rows[-1][f"eval/{name}"], mean, places=6)
     tournament.run(config, workdir, "tournament")
     results = json.loads((workdir / "tournament/results.json").read_text())
     self.assertEqual(list(results["judges"]), ["mine:grounded", "raters"])

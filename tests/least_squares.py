@@ -10,10 +10,18 @@ import numpy as np
 import optax
 
 from nashmd_jax import arrays
-from nashmd_jax.training import followers, loop, optimizer, sharding, state
+from nashmd_jax.training import (
+  followers,
+  loop,
+  optimizer,
+  sharding,
+  state,
+  writers,
+)
 from nashmd_jax.training import step as step_lib
 
 PAST = dict(size=3, every=2, law="uniform")
+LOG = writers.Log(("tensorboard",), "project", "group", {"seed": 0})
 KEEP = {"last": 2, "best": 0, "metric": None, "highest": False}
 TARGET = np.arange(8.0, dtype=np.float32)
 
@@ -103,6 +111,7 @@ def train(folder, steps: int, made=None, **changes) -> dict[str, float]:
     save_every=4,
     save_minutes=0,
     keep=KEEP,
+    log=LOG,
   )
   return loop.train(
     made or experiment(),

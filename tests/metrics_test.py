@@ -11,8 +11,9 @@ from absl.testing import absltest, parameterized
 import tensorboardX
 from tensorboardX.proto import event_pb2
 
+from figures import endure_ends
 from nashmd_jax import mistakes
-from nashmd_jax.training import events, metrics
+from nashmd_jax.training import events, metrics, telling
 
 
 def read_events(path: pathlib.Path) -> list[event_pb2.Event]:
@@ -85,18 +86,66 @@ class RowsTest(parameterized.TestCase):
       self.rows(start=3)
       self.assertEqual(self.path.read_bytes(), whole)
 
+  def test_samples_of_a_run_that_was_cut_are_there_once(self):
+    def write(start, stop):
+      with metrics.MetricWriter(self.folder, start_step=start) as writer:
+        for step in range(start + 1, stop + 1):
+          texts = {"prompt": "p", "policy": f"step {step}"}
+          sample = telling.Sample(texts, {"win_prob": float("nan")})
+          writer.write(step, {"loss": 1.0}, [sample, sample])
+
+    path = self.folder / metrics.SAMPLES
+    write(0, 4)
+    whole = path.read_bytes()
+    # Samples of step 3 whose row was not written: its evaluation is repeated.
+    rows = self.path.read_bytes().splitlines(keepends=True)
+    self.path.write_bytes(b"".join(rows[:2]))
+    with metrics.MetricWriter(self.folder, start_step=3) as writer:
+      self.assertEqual(writer.last_step, 2)
+    self.assertLen(metrics.load_metrics(path), 4)
+    write(2, 4)
+    self.assertEqual(path.read_bytes(), whole)
+
 
 class EventsTest(absltest.TestCase):
   def setUp(self):
     super().setUp()
     self.folder = pathlib.Path(self.create_tempdir().full_path)
 
+  def written(self, start=0, stop=3, samples=(), **settings):
+    writer = events.Events(self.folder, start_step=start, settings=settings)
+    for step in range(start + 1, stop + 1):
+      writer.write(step, {"loss": step / 2}, samples)
+    writer.close()
+
   def test_a_row_is_on_disk_when_it_is_written(self):
-    writer = metrics.MetricWriter(self.folder, start_step=0)
+    writer = events.Events(self.folder, start_step=0)
     for step in (1, 2, 3):
       writer.write(step, {"loss": step / 2})
-      self.assertEqual(shown(self.folder / "events")[step], step / 2)
-    writer.__exit__(None, None, None)
+      self.assertEqual(shown(self.folder)[step], step / 2)
+    writer.close()
+
+  def test_texts_and_settings_stand_there_once_whatever_was_cut(self):
+    texts = {"prompt": "a <b>\n\n# c", "policy": "d"}
+    samples = [telling.Sample(texts, {"win_prob": 0.5})]
+    settings = {"seed": 1, "names": ["a"], "none": None, "flag": True}
+    self.written(0, 3, samples, **settings)
+    self.written(0, 4, samples, **settings)
+    self.written(2, 4, samples)
+    found = endure_ends.shown(self.folder)
+    self.assertEqual({len(values) for values in found.values()}, {1})
+    said = [found["samples/text_summary", step] for step in (1, 2, 3, 4)]
+    self.assertEqual(said, [said[0]] * 4)
+    self.assertIn(b"    a <b>\n    \n    # c\n\n**policy**", said[0][0])
+    start = b"".join(
+      value.metadata.plugin_data.content
+      for path in sorted(self.folder.iterdir())[1:]
+      for event in read_events(path)
+      for value in event.summary.value
+      if value.tag == "_hparams_/session_start_info"
+    )
+    for piece in (b"seed", b"['a']", b"None", b"flag"):
+      self.assertEqual(start.count(piece), 1, piece)
 
   def test_a_clock_that_was_set_back_hides_nothing(self):
     now = time.time()
@@ -115,15 +164,15 @@ class EventsTest(absltest.TestCase):
     said = io.StringIO()
     full = OSError(28, "No space left on device")
     with contextlib.redirect_stdout(said):
-      with metrics.MetricWriter(self.folder, start_step=0) as writer:
-        writer.write(1, {"loss": 1.0})
-        with mock.patch.object(
-          tensorboardX.RecordWriter, "flush", side_effect=full
-        ):
-          for step in range(2, 40):
-            writer.write(step, {"loss": 1.0})
+      writer = events.Events(self.folder, start_step=0)
+      writer.write(1, {"loss": 1.0})
+      with mock.patch.object(
+        tensorboardX.RecordWriter, "flush", side_effect=full
+      ):
+        for step in range(2, 40):
+          writer.write(step, {"loss": 1.0})
+      writer.close()
     self.assertEqual(said.getvalue().count("No space left on device"), 1)
-    self.assertLen(metrics.load_metrics(self.folder / "metrics.jsonl"), 39)
 
 
 if __name__ == "__main__":

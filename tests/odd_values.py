@@ -55,6 +55,7 @@ RIGHT = (
   ("0", "nash.*kl_coef", "no price; where an algorithm has none it is refused"),
   ("0", "judge_ahead", "judging keeps step"),
   ("0", "train.save_minutes", "no save by time"),
+  ("0", "log.samples", "none are shown"),
   ("0", "keep.best", NONE_OF_IT),
   ("None", "keep.metric", "where best ones are kept what compares refuses it"),
   ("0", "decay ema_decay b1 b2", "the average is what came last"),
@@ -77,6 +78,7 @@ RIGHT = (
   ("()", "exploit.policies adversaries", "nothing is estimated"),
   ("None", "nash.rival nash.runs.*.rival", "refused where it is to be played"),
   ("0", "tournament.width", "all prompts are judged"),
+  ("()", "log.writers", "metrics.jsonl is written all the same"),
   ("()", "targets", "where a rank reads it what compares refuses it"),
   ("(1,2)", "prompt_buckets", "two buckets"),
 )

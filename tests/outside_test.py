@@ -18,7 +18,7 @@ from nashmd_jax import workdir as workdir_lib
 from nashmd_jax.judges import table
 from nashmd_jax.nash import algorithms
 from nashmd_jax.stages import nash, text, tournament
-from nashmd_jax.training import metrics
+from nashmd_jax.training import events, metrics, telling
 from tests import extending_page as page
 from tests import small_records
 
@@ -280,18 +280,22 @@ class SecondsTest(absltest.TestCase):
   def test_times_go_to_the_event_file_and_the_line_alone(self):
     folder = pathlib.Path(self.create_tempdir().full_path)
     row = {"loss": 0.25, "judged": 0.5, "judge_seconds": 1.234}
-    with metrics.MetricWriter(folder, start_step=0) as writer:
+    with (
+      metrics.MetricWriter(folder, start_step=0) as writer,
+      events.to_tensorboard(
+        telling.Run("sft", folder, 0, "project", "group", {})
+      ) as write,
+    ):
       writer.write(1, row)
+      write(1, row, ())
     self.assertEqual(
       metrics.load_metrics(folder / "metrics.jsonl"),
       [{"step": 1, "loss": 0.25, "judged": 0.5}],
     )
-    events = b"".join(
-      path.read_bytes() for path in (folder / "events").iterdir()
-    )
-    self.assertIn(b"judge_seconds", events)
+    said = b"".join(path.read_bytes() for path in (folder / "events").iterdir())
+    self.assertIn(b"judge_seconds", said)
     self.assertEqual(metrics.note(row), "loss 0.250, judge 1.23 s")
-    self.assertEqual(metrics.note({"loss": 1.0, "kl": 2.0}), "loss 1.000")
+    self.assertEqual(metrics.note({"loss": 1.0, "kl": 2.0}), "loss 1.000, KL 2")
 
 
 if __name__ == "__main__":

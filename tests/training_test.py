@@ -28,12 +28,14 @@ from nashmd_jax.training import (
   sharding,
   state,
   step,
+  writers,
 )
 
 FOLLOWERS = {
   "ema": followers.moving_average(decay=0.9),
   "past": followers.past_policies(size=3, every=2, law="uniform"),
 }
+LOG = writers.Log(("tensorboard",), "project", "group", {})
 KEEP = {"last": 2, "best": 0, "metric": None, "highest": False}
 TARGET = np.arange(8.0, dtype=np.float32)
 
@@ -132,6 +134,7 @@ def train(folder, steps, experiment=None, optimizer=None, **changes):
     save_every=4,
     save_minutes=0,
     keep=KEEP,
+    log=LOG,
   )
   return loop.train(
     experiment or least_squares(),
@@ -308,9 +311,9 @@ class LoopTest(parameterized.TestCase):
 
       return programs.Step(step)
 
-    def written(writer, step, row):
+    def written(writer, step, row, samples):
       seen.append(f"row {step}")
-      return write(writer, step, row)
+      return write(writer, step, row, samples)
 
     with (
       mock.patch.object(programs, "compile_step", compiled),

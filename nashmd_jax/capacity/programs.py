@@ -23,7 +23,7 @@ from nashmd_jax.hub import pretrained
 from nashmd_jax.nash import opponents, settings
 from nashmd_jax.nash import play as play_lib
 from nashmd_jax.stages import judge_templates, judging, nash, preference, sft
-from nashmd_jax.training import loop, optimizer, sharding
+from nashmd_jax.training import loop, optimizer, sharding, writers
 from nashmd_jax.training import programs as programs_lib
 from nashmd_jax.training import state as state_lib
 from nashmd_jax.training import step as step_lib
@@ -100,6 +100,7 @@ def stand_in_task(config: Config, devices: sharding.Devices) -> task_lib.Task:
     lora=task_lib.Lora(**config.lora),
     devices=devices,
     seed=config.seed,
+    log=writers.NOWHERE,
   )
 
 

@@ -119,7 +119,7 @@ def load(
   """
   kind = kind_of(name, guest)
   if kind == WORKDIR:
-    return _of_workdir(guest)
+    return _of_workdir(config, guest)
   config = config.copy_and_resolve_references()
   with config.unlocked():
     config.lora.rank = 0
@@ -144,8 +144,11 @@ def _with_adapters(task: task_lib.Task, params: Any, path: str) -> Any:
   return lora.attach(params, adapters, alpha=told["lora_alpha"])
 
 
-def _of_workdir(guest: Config) -> Guest:
-  other, config = pathlib.Path(guest.path), _config_of(guest)
+def _of_workdir(config: Config, guest: Config) -> Guest:
+  """A policy of a workdir, whose config may lack sections that came later."""
+  other = pathlib.Path(guest.path)
+  later, told = pipeline.plain(config), _config_of(guest)
+  config = ml_collections.ConfigDict({**later, **told})
   task = task_lib.load_task(config, other)
   lane = settings.policy_lane(config, guest.policy)
   place, start = other / deployed.job(guest.policy), other / settings.START
@@ -155,9 +158,8 @@ def _of_workdir(guest: Config) -> Guest:
   )
 
 
-def _config_of(guest: Config) -> Config:
-  told = files.load_json(pathlib.Path(guest.path) / workdir_lib.CONFIG)
-  return ml_collections.ConfigDict(told)
+def _config_of(guest: Config) -> dict[str, Any]:
+  return files.load_json(pathlib.Path(guest.path) / workdir_lib.CONFIG)
 
 
 def check(config: Config, findings: mistakes.Findings) -> None:

@@ -27,8 +27,16 @@ from nashmd_jax.data import batches, records
 from nashmd_jax.judges import table
 from nashmd_jax.nash import opponents, settings, warnings
 from nashmd_jax.nash import play as play_lib
-from nashmd_jax.stages import deployed, hosting, judging, sft, trained, writing
-from nashmd_jax.training import distributed
+from nashmd_jax.stages import (
+  deployed,
+  hosting,
+  judging,
+  sft,
+  showing,
+  trained,
+  writing,
+)
+from nashmd_jax.training import distributed, telling
 from nashmd_jax.training import settings as training_settings
 from nashmd_jax.training import step as step_lib
 
@@ -45,6 +53,7 @@ OWN = {
 }
 SETTINGS = OWN | {"runs": {declare.ANY: declare.Changes(NAME, OWN)}}
 COST = "judge_"  # what begins so is told of the judge on the host
+WON = "win_prob_against_reference"
 PAIR = np.arange(1)  # the deployed policy against the reference
 
 
@@ -153,8 +162,9 @@ def make_evaluation(
   """(sets) -> the deployed policy against μ, by the judge and the watching.
 
   All of them score the same pairs of held-out responses. It also tells the
-  share of the policy's that end by themselves.
+  share of the policy's that end by themselves, and shows some of the pairs.
   """
+  shown = config.log.samples
   tokens, texts = _watching(config, task, section, workdir)
   lanes = [settings.deployed_lane(section), opponents.REFERENCE]
   source = task.splits["validation"][: section.data.eval_examples]
@@ -173,11 +183,11 @@ def make_evaluation(
       for prefix, judge in tokens.items()
     }
     ended = sampling.ended(written.tokens, written.mask, play.eos_ids)
-    return said, ended[:, 0], (written[:2] if texts else None)
+    return said, ended[:, 0], (written[:2] if texts or shown else None)
 
   def evaluate(sets):
     rows: dict[str, list] = {prefix: [] for prefix in (*tokens, *texts)}
-    ends = []
+    ends, samples = [], []
     ordered = batches.ordered_batches(
       source, task.encode, task.pad, batch_size=section.data.batch_size
     )
@@ -189,10 +199,12 @@ def make_evaluation(
         rows[prefix].append(values[:real])
       for prefix, judge in texts.items():
         rows[prefix].append(_by_text(task, judge, source, batch, written, real))
-    return {"ended": _mean(ends)} | {
-      f"{prefix}win_prob_against_reference": _mean(values)
-      for prefix, values in rows.items()
-    }
+      places = batch["record_ids"][: min(real, shown - len(samples))]
+      last = {f"{prefix}{WON}": values[-1] for prefix, values in rows.items()}
+      asked = [source[place] for place in places]
+      samples += showing.samples(task, asked, written, last)
+    means = {f"{prefix}{WON}": _mean(values) for prefix, values in rows.items()}
+    return telling.Evaluation({"ended": _mean(ends)} | means, samples)
 
   return evaluate
 

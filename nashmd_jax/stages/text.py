@@ -5,7 +5,7 @@ import importlib.util
 import pathlib
 from typing import Any
 
-from nashmd_jax import declare, mistakes, pipeline, texts, tokenization
+from nashmd_jax import declare, logs, mistakes, pipeline, texts, tokenization
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import batches
 from nashmd_jax.data import tokenizer as tokenizer_lib
@@ -25,7 +25,7 @@ from nashmd_jax.stages import (
   start,
   tournament,
 )
-from nashmd_jax.training import sharding
+from nashmd_jax.training import sharding, writers
 
 Config = pipeline.Config
 # Settings that name a file or a folder, here or in a bucket.
@@ -51,6 +51,7 @@ SETTINGS = {
   "lora": task_lib.LORA,
   "judges": table.SETTINGS,
   "devices": sharding.SETTINGS,
+  "log": {**logs.SETTINGS, "samples": logs.SAMPLES},
 }
 
 
@@ -67,6 +68,7 @@ def check(config: Config, findings: mistakes.Findings) -> None:
     batches.check_layout(config.layout)
   with findings.collect():
     sharding.check_mode(config.devices)
+  writers.check(config.log.writers, findings)
   for section in pretrained.SECTIONS:
     with findings.collect():
       made = pretrained.architecture(config, section, vocab_size=1)

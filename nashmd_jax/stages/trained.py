@@ -154,6 +154,7 @@ def train(
     optimizer.make_optimizer(**section.optimizer),
     **_where(training, workdir, job),
     **section.train,
+    log=training.task.log,
   )
   clipped = clipping(
     metrics_lib.load_metrics(workdir / job / "metrics.jsonl"),

@@ -180,7 +180,7 @@ def make_checkpointer(
 def _settle(directory: pathlib.Path) -> list[str]:
   """Sets aside what is newer than the newest whole one; says what it did."""
   said, lost = [], False
-  for step in reversed(_steps(directory)):
+  for step in reversed(steps(directory)):
     place = directory / str(step)
     if checksums.is_of_before(place):
       return [*said, _unchecked(place)]
@@ -211,7 +211,7 @@ def _unchecked(place: pathlib.Path) -> str:
   return f"{place}: is of a version without checksums and is read unchecked"
 
 
-def _steps(directory: pathlib.Path) -> list[int]:
+def steps(directory: pathlib.Path) -> list[int]:
   """The steps of the checkpoints in a folder, in order."""
   if not directory.is_dir():
     return []
@@ -220,8 +220,8 @@ def _steps(directory: pathlib.Path) -> list[int]:
 
 def newest(folder: pathlib.Path, before: float = math.inf) -> int | None:
   """The step of the newest whole checkpoint of a stage, below a step."""
-  steps = _steps(folder.absolute() / FOLDER)
-  return max((step for step in steps if step < before), default=None)
+  there = steps(folder.absolute() / FOLDER)
+  return max((step for step in there if step < before), default=None)
 
 
 def save(
@@ -261,7 +261,7 @@ def check_space(
   """Raises Fault if the disk cannot hold the checkpoints that will be."""
 
   def work():
-    there = len(_steps(checkpointer.directory))
+    there = len(steps(checkpointer.directory))
     keeping.check_space(
       checkpointer.directory,
       state_lib.held(state),

@@ -6,6 +6,7 @@ there are too many, and said which records they were of.
 
 from collections.abc import Mapping, Sequence
 import pathlib
+import re
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +17,8 @@ from nashmd_jax.training import metrics as metrics_lib
 from nashmd_jax.training import step as step_lib
 
 SHOWN = 16  # ids
+GIVEN = re.compile(r"responses(_\w+)?_mask")  # in a batch
+WRITTEN = "response_tokens"  # the metric of responses that a rollout wrote
 
 
 class Taken(NamedTuple):
@@ -26,12 +29,14 @@ class Taken(NamedTuple):
     ids: of the examples that it was of.
     metrics: still on the devices.
     rows: that it learnt from, on the devices, without the large ones.
+    given: tokens of responses in its batch.
   """
 
   step: int
   ids: Sequence[int]
   metrics: Mapping[str, step_lib.Mean]
   rows: Mapping[str, jax.Array]
+  given: int = 0
 
   @classmethod
   def of(
@@ -43,7 +48,14 @@ class Taken(NamedTuple):
   ) -> "Taken":
     """Of a step on a batch."""
     ids = batch.get("record_ids", batch.get("example_ids", ()))
-    return cls(step, ids, metrics, rows)
+    masks = [x for name, x in batch.items() if GIVEN.fullmatch(name)]
+    given = sum(int(np.count_nonzero(mask)) for mask in masks)
+    return cls(step, ids, metrics, rows, given)
+
+  def tokens(self) -> float:
+    """Tokens of responses that it learnt from; 0 where nobody tells."""
+    written = self.metrics.get(WRITTEN)
+    return self.given if written is None else float(written.total)
 
   def plain(self) -> dict[str, Any]:
     """It as JSON, exactly."""

@@ -18,7 +18,9 @@ from nashmd_jax.training import (
   programs,
   settings,
   sharding,
+  telling,
   trail,
+  writers,
 )
 from nashmd_jax.training import state as state_lib
 from nashmd_jax.training import step as step_lib
@@ -63,6 +65,7 @@ def train(
   save_every: int,
   save_minutes: float,
   keep: Mapping[str, Any],
+  log: writers.Log,
 ) -> dict[str, float]:
   """Trains to `steps`, from the latest checkpoint in `folder` if there is one.
 
@@ -71,20 +74,13 @@ def train(
 
   Args:
     devices: where the state is stored, and how the step is run.
-    name: shown in the progress bar and in errors.
-    folder: receives `checkpoints/`, `metrics.jsonl`, `events/`, and
-      `warnings.jsonl` when there are any.
+    name: shown in the line of progress and in errors.
+    folder: receives `checkpoints/`, `metrics.jsonl`, `samples.jsonl` where
+      there are any, `warnings.jsonl` likewise, and what writers leave there.
     seed: of initialisation and of every step.
     updates_per_rollout: see `step.make_programs`; a step is one rollout.
-    steps: in all; 0 saves the start as it is.
-    micro_batches: see `step.make_programs`.
-    nonfinite_steps: steps in a row whose loss or gradient is not finite, at
-      which the run stops; each of them changes nothing.
-    log_every: steps that one row of metrics is the mean of.
-    eval_every: steps between evaluations; the last step is always evaluated.
-    save_every: steps between checkpoints; the last step is always saved.
-    save_minutes: after which the next row is saved in any case; 0 for none.
-    keep: which checkpoints stay, keyword arguments of `keeping.Keep`.
+    log: where metrics and samples go besides.
+    others: of a section `train`, see `settings.TRAIN`.
   Returns: the metrics of the last evaluation, prefixed with "eval/".
   Raises: ValueError for settings that cannot work; FloatingPointError after
     `nonfinite_steps`, or for a state to save that is not finite; Preempted
@@ -118,8 +114,8 @@ def train(
   )
 
   def evaluate():
-    scores = experiment.evaluate(state_lib.params_by_name(state))
-    return {f"eval/{key}": float(value) for key, value in scores.items()}
+    found = experiment.evaluate(state_lib.params_by_name(state))
+    return telling.Evaluation.of(found)
 
   with contextlib.ExitStack() as stack:
     hold = stack.enter_context(ending.holding())
@@ -134,6 +130,7 @@ def train(
         seed=seed,
         nonfinite_steps=nonfinite_steps,
         keep=keep,
+        log=log,
       )
     )
     start, window, waits, evaluation = int(state.step), left.window, None, {}
@@ -158,13 +155,13 @@ def train(
         if not ahead:
           batches.set_state(place)
           if waits:
-            left.write(waits[0], left.row(waits[1]), {})
+            left.write(waits[0], left.row(waits[1]))
           left.stop(step - 1, state, batches, window=window)
         raise
       window.append(finite.Taken.of(step, batch, metrics, take_step.rows))
       batch = following
       if waits:
-        left.write(waits[0], left.row(waits[1]), {})
+        left.write(waits[0], left.row(waits[1]))
         waits = None
       # A signal waits for what is under way: one slow step, or two.
       jax.block_until_ready(window[-1:] if slow else window[-2:-1])
@@ -184,7 +181,8 @@ def train(
         continue
       row = left.row(window)
       try:
-        evaluation = left.write(step, row, evaluate() if judged else {})
+        found = evaluate() if judged else telling.NOTHING
+        evaluation = left.write(step, row, found)
       except distributed.Preempted:
         left.stop(step, state, batches, window=window)
       window = []
@@ -195,4 +193,4 @@ def train(
         clock.saved()
     if not steps and not start:
       left.save(0, state, batches)
-    return evaluation or evaluate()
+    return evaluation or evaluate().scores

@@ -1,34 +1,47 @@
-"""Metrics and progress: JSON lines are the truth, TensorBoard stands beside.
+"""Metrics, samples and progress; the JSON lines are the truth of a run.
 
 Only process 0 writes. The JSON lines hold no times, so that a resumed run
-leaves the same file as an uninterrupted one: a metric whose name ends in
-"_seconds" goes to the event file and the line of progress alone.
+leaves the same file as an uninterrupted one: a metric whose name ends as one of
+`TIMES` does goes to `writers` and the line of progress alone.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 import functools
+import io
 import json
 import pathlib
+import shutil
 import sys
 import time
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 import tqdm
 
 from nashmd_jax import arrays, files, mistakes
-from nashmd_jax.training import distributed, events
+from nashmd_jax.training import distributed, telling
 
-SECONDS, PER_TOKEN = "_seconds", "nats_per_token"
-EVERY = 10  # seconds between lines of progress
+SAMPLES = "samples.jsonl"
+SECONDS, TOKENS = "_seconds", "tokens_a_second"
+TIMES = (SECONDS, "_a_second")
+# What the line of progress says of a row, where it has it.
+SHOWN = {
+  "win_prob": "win {:.3f}",
+  "reward": "reward {:.3g}",
+  "accuracy": "accuracy {:.3f}",
+  "kl": "KL {:.3g}",
+}
+PER_TOKEN = "nats_per_token"
+EVERY = 60.0  # seconds between lines of progress without a terminal
+SOON = 10.0  # seconds; what is done sooner leaves no line there
+REDRAWN = 0.1  # seconds between two looks of the line on a terminal
+LINE = "{desc}: {n_fmt}/{total_fmt}, {remaining} left{postfix}, {rate_fmt}"
 T = TypeVar("T")
 
 
 class MetricWriter:
-  """Writes one row of scalars a step to `metrics.jsonl` and an event file.
-
-  Scalars whose name ends in "_seconds" go to the event file alone.
+  """Writes rows to `metrics.jsonl`, and samples to `samples.jsonl`.
 
   Attributes:
     last_step: of the last row that was there to begin with, 0 for none.
@@ -42,31 +55,47 @@ class MetricWriter:
       start_step: step that the run continues from, 0 for a new one.
     Raises: Mistake for rows of before that are damaged.
     """
+    self._path, self._samples = folder / "metrics.jsonl", folder / SAMPLES
     self._active = distributed.is_first()
-    path = folder / "metrics.jsonl"
-    drop = functools.partial(_drop_after, path, start_step)
-    self.last_step = distributed.on_first(drop)
-    if not self._active:
-      return
-    self._path, self._file = path, path.open("ab", buffering=0)
-    self._events = events.Events(folder / "events", start_step=start_step)
+    self.last_step = distributed.on_first(
+      functools.partial(self._drop_after, start_step)
+    )
+    if self._active:
+      self._file = self._path.open("ab", buffering=0)
 
-  def write(self, step: int, scalars: Mapping[str, float]) -> None:
-    """Appends one row; it is on disk when this returns."""
+  def _drop_after(self, start_step: int) -> int:
+    """Drops what a cut-off run wrote after a step; the last step of a row."""
+    last = _drop_after(self._path, start_step)
+    if self._samples.exists():  # they are written before their row
+      _drop_after(self._samples, last)
+    return last
+
+  def write(
+    self,
+    step: int,
+    scalars: Mapping[str, float],
+    samples: Sequence[telling.Sample] = (),
+  ) -> None:
+    """Appends one row, and samples; they are on disk when this returns."""
     if not self._active:
       return
-    row = as_row(step, scalars)
-    files.append(self._file, (json.dumps(row) + "\n").encode(), self._path)
-    self._events.write(step, scalars)
+    if samples:
+      with self._samples.open("ab", buffering=0) as file:
+        for row in telling.as_rows(step, samples):
+          _append(file, row, self._samples)
+    _append(self._file, as_row(step, scalars), self._path)
 
   def __enter__(self):
     return self
 
   def __exit__(self, *error) -> None:
-    """Closes both files."""
+    """Closes the file."""
     if self._active:
       self._file.close()
-      self._events.close()
+
+
+def _append(file: io.FileIO, row: Mapping[str, Any], path: pathlib.Path):
+  files.append(file, (json.dumps(row) + "\n").encode(), path)
 
 
 def as_row(step: int, scalars: Mapping[str, float]) -> dict[str, float]:
@@ -74,7 +103,7 @@ def as_row(step: int, scalars: Mapping[str, float]) -> dict[str, float]:
   return {"step": step} | {
     name: float(value)
     for name, value in sorted(scalars.items())
-    if not name.endswith(SECONDS)
+    if not name.endswith(TIMES)
   }
 
 
@@ -129,30 +158,37 @@ def load_metrics(path: pathlib.Path) -> list[dict[str, float]]:
 
 
 def note(row: Mapping[str, float]) -> str:
-  """What the line of progress says of a row: its loss and its times."""
+  """What the line of progress says of a row, each thing behind a comma.
+
+  The loss, or nats a token where there are any; what of `SHOWN` it has; tokens
+  of responses a second; and its times.
+  """
+  loss = f"loss {row['loss']:.3f}"
+  if PER_TOKEN in row:
+    loss = f"{row[PER_TOKEN]:.3f} nats a token"
+  said = [form.format(row[name]) for name, form in SHOWN.items() if name in row]
+  if TOKENS in row:
+    said.append(f"{tqdm.tqdm.format_sizeof(row[TOKENS])} tok/s")
   times = [
     f"{name.removesuffix(SECONDS)} {row[name]:.2f} s"
     for name in sorted(row)
     if name.endswith(SECONDS)
   ]
-  loss = f"loss {row['loss']:.3f}"
-  if PER_TOKEN in row:
-    loss = f"{row[PER_TOKEN]:.3f} nats a token"
-  return ", ".join([loss, *times])
+  return ", ".join([loss, *said, *times])
 
 
 class Progress:
-  """A bar on a terminal; elsewhere a line every ten seconds.
+  """A line that is drawn anew on a terminal; elsewhere a line a minute.
 
-  What is done sooner leaves no line. Rates and the time left do not count the
+  What is done soon leaves no line. Rates and the time left do not count the
   time before `begin`, such as that of compiling.
   """
 
   def __init__(self, name: str, *, start: int, total: int, unit: str):
     """Shows a count of units from `start` to `total` under a name."""
     self._name, self._total, self._unit = name, total, unit
-    self._bar, self._told = None, False
     self._active = jax.process_index() == 0
+    self._told, self._drawn = False, ""
     self.begin(start)
 
   def begin(self, start: int, note: str = "") -> None:
@@ -160,49 +196,74 @@ class Progress:
     self._start = start
     self._began = self._shown = time.monotonic()
     if note and self._active:
+      self._wipe()
       print(f"{self._name}: {note}", file=sys.stderr, flush=True)
+
+  def pace(self, done: int) -> float:
+    """Units a second since the clock was started, with so many done."""
+    seconds = time.monotonic() - self._began
+    return (done - self._start) / seconds if seconds > 0 else 0.0
 
   def update(self, done: int, note: str = "") -> None:
     """Tells how many units are done, with a few words about them."""
-    if self._active and sys.stderr.isatty():
-      self._update_bar(done, note)
+    if not self._active:
       return
-    now = time.monotonic()
-    over = done == self._total and self._told
-    if self._active and (now - self._shown >= EVERY or over):
+    now, last = time.monotonic(), done == self._total
+    meter = tqdm.tqdm.format_meter(
+      done,
+      self._total,
+      now - self._began,
+      prefix=self._name,
+      unit=self._unit,
+      initial=self._start,
+      postfix=note,
+      bar_format=LINE,
+    )
+    line = " ".join(meter.split())
+    if sys.stderr.isatty():
+      if last or not self._drawn or now - self._shown >= REDRAWN:
+        self._shown = now
+        self._draw(line)
+    elif now - self._shown >= EVERY or (
+      last and (self._told or now - self._began >= SOON)
+    ):
       self._shown, self._told = now, True
-      meter = tqdm.tqdm.format_meter(
-        done,
-        self._total,
-        now - self._began,
-        ncols=0,
-        prefix=self._name,
-        unit=self._unit,
-        initial=self._start,
-        postfix=note,
-      )
-      print(meter, file=sys.stderr, flush=True)
+      print(line, file=sys.stderr, flush=True)
 
-  def _update_bar(self, done: int, note: str) -> None:
-    if self._bar is None:
-      self._bar = tqdm.tqdm(
-        desc=self._name,
-        initial=self._start,
-        total=self._total,
-        unit=self._unit,
-        leave=True,
-      )
-      self._bar.start_t -= time.monotonic() - self._began
-    self._bar.set_postfix_str(note, refresh=False)
-    self._bar.update(done - self._bar.n)
+  def _draw(self, line: str) -> None:
+    """Draws the line in place of the last, without what there is no room for.
+
+    What it says stands in the order of its worth.
+    """
+    room = shutil.get_terminal_size().columns - 1
+    while len(line) > room and ", " in line:
+      line = line.rpartition(", ")[0]
+    line = line[:room]
+    rest = " " * (min(len(self._drawn), room) - len(line))
+    print(f"\r{line}{rest}", end="", file=sys.stderr, flush=True)
+    self._drawn = line
+
+  def _wipe(self) -> None:
+    """Takes the line away from a terminal, for what is to stand there."""
+    if self._drawn:
+      blank = " " * len(self._drawn)
+      print(f"\r{blank}\r", end="", file=sys.stderr, flush=True)
+      self._drawn = ""
+
+  def say(self, lines: Iterable[str]) -> None:
+    """Prints lines to the log, above the line of progress."""
+    if self._active:
+      self._wipe()
+      for line in lines:
+        print(line, flush=True)
 
   def __enter__(self):
     return self
 
   def __exit__(self, *error) -> None:
-    """Leaves the bar on the screen as it is."""
-    if self._bar is not None:
-      self._bar.close()
+    """Leaves the line on the screen as it is."""
+    if self._drawn:
+      print(file=sys.stderr, flush=True)
 
 
 def shown_batches(

@@ -18,7 +18,7 @@ import numpy as np
 import optax
 
 from nashmd_jax import arrays
-from nashmd_jax.training import dumps, warned
+from nashmd_jax.training import dumps, telling, warned
 from nashmd_jax.training import followers as followers_lib
 from nashmd_jax.training import state as state_lib
 
@@ -64,7 +64,8 @@ class Experiment(NamedTuple):
     loss: (params, sets, rows, rng) -> (Mean, {name: Mean}), see `arrays.Mean`.
       Gradient flows to params alone.
     batches: () -> endless training batches whose place can be saved.
-    evaluate: (sets) -> scalars on held-out data.
+    evaluate: (sets) -> scalars on held-out data; or an Evaluation, which has
+      samples too.
     followers: sets that follow the policy, by name.
     rules: of what is warned of, by name; see `warned`.
 
@@ -77,7 +78,7 @@ class Experiment(NamedTuple):
   host: Host | None
   loss: Callable[[Params, Sets, Batch, jax.Array], tuple[Mean, Metrics]]
   batches: Callable[[], grain.DatasetIterator]
-  evaluate: Callable[[Sets], Mapping[str, float]]
+  evaluate: Callable[[Sets], Mapping[str, float] | telling.Evaluation]
   followers: Mapping[str, followers_lib.Follower]
   rules: Mapping[str, warned.Rule] = {}
 

@@ -11,6 +11,7 @@ import pathlib
 from typing import Any, NamedTuple, NoReturn
 
 import grain
+import numpy as np
 
 from nashmd_jax.training import (
   checkpoints,
@@ -18,10 +19,12 @@ from nashmd_jax.training import (
   finite,
   keeping,
   memory,
+  telling,
   warned,
 )
 from nashmd_jax.training import metrics as metrics_lib
 from nashmd_jax.training import state as state_lib
+from nashmd_jax.training import writers as writers_lib
 
 Window = Sequence[finite.Taken]
 
@@ -32,7 +35,8 @@ class Trail(NamedTuple):
   Attributes:
     name: of the run, in what is said.
     checkpointer: saves.
-    writer: of rows.
+    writer: of rows and samples, in JSON.
+    writers: the others.
     teller: warns of them.
     progress: shows them.
     watch: makes a row of a window.
@@ -42,6 +46,7 @@ class Trail(NamedTuple):
   name: str
   checkpointer: checkpoints.Checkpointer
   writer: metrics_lib.MetricWriter
+  writers: writers_lib.Writers
   teller: warned.Teller
   progress: metrics_lib.Progress
   watch: finite.Watch
@@ -53,21 +58,33 @@ class Trail(NamedTuple):
     memory.give_back()
 
   def row(self, window: Window) -> dict[str, float]:
-    """The row of a window; raises as `finite.Watch.row`."""
-    return self.watch.row(window)
+    """The row of a window, with the tokens of responses learnt from a second.
+
+    Raises: as `finite.Watch.row`.
+    """
+    row, pace = self.watch.row(window), self.progress.pace(window[-1].step)
+    tokens = [count for one in window if (count := one.tokens())]
+    if tokens and pace:
+      row[metrics_lib.TOKENS] = pace * float(np.mean(tokens))
+    return row
 
   def write(
-    self, step: int, row: Mapping[str, float], scores: Mapping[str, float]
+    self,
+    step: int,
+    row: Mapping[str, float],
+    evaluation: telling.Evaluation = telling.NOTHING,
   ) -> Mapping[str, float]:
-    """Writes a row and the scores of an evaluation, and returns these.
+    """Writes a row and an evaluation, shows them, and returns its scores.
 
     Raises: Fault if a save behind has failed.
     """
     self.checkpointer.check()
-    row = {**row, **scores}
-    self.writer.write(step, self.teller.row(step, row))
+    row = self.teller.row(step, {**row, **evaluation.scores})
+    self.writer.write(step, row, evaluation.samples)
+    self.writers.write(step, row, evaluation.samples)
+    self.progress.say(telling.lines(self.name, step, evaluation.samples))
     self.progress.update(step, metrics_lib.note(row))
-    return scores
+    return evaluation.scores
 
   def save(
     self,
@@ -117,6 +134,7 @@ def opened(
   seed: int,
   nonfinite_steps: int,
   keep: Mapping[str, Any],
+  log: writers_lib.Log,
 ) -> Iterator[tuple[Trail, state_lib.TrainState]]:
   """The trail of a run, and the state that it goes on from.
 
@@ -128,6 +146,7 @@ def opened(
     others: see `loop.train`.
   """
   with contextlib.ExitStack() as stack:
+    writers = stack.enter_context(writers_lib.Writers(log))
     checkpointer = stack.enter_context(
       checkpoints.make_checkpointer(folder, keep=keeping.Keep(**keep))
     )
@@ -140,6 +159,7 @@ def opened(
     writer = stack.enter_context(
       metrics_lib.MetricWriter(folder, start_step=start)
     )
+    writers.open(name, folder, start_step=start)
     teller = warned.Teller(name, folder, rules, start_step=start)
     progress = stack.enter_context(
       metrics_lib.Progress(name, start=start, total=steps, unit="step")
@@ -149,5 +169,7 @@ def opened(
     )
     saved = checkpoints.load_window(checkpointer)
     window = [finite.Taken.of_plain(one) for one in saved]
-    trail = Trail(name, checkpointer, writer, teller, progress, watch, window)
+    trail = Trail(
+      name, checkpointer, writer, writers, teller, progress, watch, window
+    )
     yield trail, state

@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nashmd_jax import declare, mistakes, models, pipeline
+from nashmd_jax import declare, logs, mistakes, models, pipeline
 from nashmd_jax.models import settings as model_settings
 from nashmd_jax.nash import play as play_lib
 from nashmd_jax.nash import settings
-from nashmd_jax.training import loop, sharding
+from nashmd_jax.training import loop, sharding, writers
 from nashmd_jax.training import optimizer as optimizer_lib
 from nashmd_jax.training import replay as replay_lib
 from nashmd_jax.training import settings as training_settings
@@ -192,7 +192,8 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, float]:
   experiment, where = _made(config, workdir, job)
   section = settings.run_section(config, job.split("/")[1])
   tx = optimizer_lib.make_optimizer(**section.optimizer)
-  return loop.train(experiment, tx, **where, **section.train)
+  log = logs.make_log(config, workdir)
+  return loop.train(experiment, tx, **where, **section.train, log=log)
 
 
 def replay(
@@ -267,6 +268,7 @@ def check_shared(config: Config, findings: mistakes.Findings) -> None:
     )
   with findings.collect():
     sharding.check_mode(config.devices)
+  writers.check(config.log.writers, findings)
 
 
 def prepare(config: Config, workdir: pathlib.Path) -> Mapping[str, Any]:
@@ -323,6 +325,7 @@ PIPELINE = pipeline.Pipeline(
     "world": planted.SETTINGS,
     "model": {"family": model_settings.FAMILY, **model_settings.SIZES},
     "devices": sharding.SETTINGS,
+    "log": logs.SETTINGS,
   },
   check=check_shared,
   prepare=prepare,
