@@ -12,7 +12,12 @@ from orbax.checkpoint import v1 as ocp
 from tensorboardX.proto import event_pb2
 
 SECONDS = "_seconds"
-TEXTS = ("comparisons/*.jsonl", "tournament/*.json*", "tournament/*/*.jsonl")
+TEXTS = (
+  "comparisons/*.jsonl",
+  "tournament/*.json*",
+  "tournament/*.csv",
+  "tournament/*/*.jsonl",
+)
 
 
 def of_metrics(whole: pathlib.Path, cut: pathlib.Path) -> dict[str, int]:

@@ -41,7 +41,7 @@ def play(
   seed: int,
   batch_size: int,
   once: journal.Once = journal.anew,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], list[np.ndarray]]:
   """All pairs of policies under one judge.
 
   Args:
@@ -52,30 +52,31 @@ def play(
     seed: of the draws behind the intervals at equal length and of standings.
     batch_size: records asked about at a time.
     once: does, or has done, each of these batches; see `journal`.
-  Returns: "win_rate", "low", "high": [M, M] lists, row against column;
-    "at_equal_length": the same, see `length`; "order_gap", the mean
-    |P(a ≻ b) + P(b ≻ a) − 1|; "standings", see there; "prompts": [M, M], how
-    many a win rate rests on; "judged", the share of pairs judged,
-    "not_judged", how many are not.
+  Returns: a table for JSON, and for each pair i < j, in the order of
+    `itertools.combinations`, f64[N]: the probability over both orders that i is
+    preferred, NaN where it was not judged. The table has "win_rate", "low",
+    "high": [M, M] lists, row against column; "at_equal_length": the same, see
+    `length`; "order_gap", the mean |P(a ≻ b) + P(b ≻ a) − 1|; "standings", see
+    there; "prompts": [M, M], how many a win rate rests on; "judged", the share
+    of pairs judged, "not_judged", how many are not.
   """
   names = list(responses)
   prompts = prompt_numbers(rows)
   words = {name: length.count_words(responses[name]) for name in names}
   drawn = {"confidence": confidence, "seed": seed}
   table = np.full((2, 3, len(names), len(names)), 0.5)
-  gaps, judged, of_prompts = [], {}, []
+  gaps, of_prompts, said = [], [], {}
   ask = functools.partial(
     _ask, judge, rows, responses, batch_size=batch_size, once=once
   )
   for i, j in itertools.combinations(range(len(names)), 2):
     forward, backward = ask(names[i], names[j]), ask(names[j], names[i])
-    known = np.isfinite(forward) & np.isfinite(backward)
-    judged[i, j] = known
+    said[i, j] = 0.5 * (forward + 1 - backward)
+    known = np.isfinite(said[i, j])
     if known.any():
       gaps.append(np.mean(np.abs(forward + backward - 1)[known]))
-    win_prob = 0.5 * (forward + 1 - backward)[known]
+    win_prob, of = said[i, j][known], prompts[known]
     more_words = (words[names[i]] - words[names[j]])[known]
-    of = prompts[known]
     of_prompts.append(np.full(prompts.max(initial=-1) + 1, np.nan))
     of_prompts[-1][np.unique(of)] = means = by_prompt(win_prob, of)
     ends = (
@@ -85,13 +86,12 @@ def play(
     for one, (rate, low, high) in zip(table, ends, strict=True):
       one[:, i, j] = rate, low, high
       one[:, j, i] = 1 - rate, 1 - high, 1 - low
-  raw, equal = (_lists(one) for one in table)
-  return raw | {
-    "at_equal_length": equal,
+  return _lists(table[0]) | {
+    "at_equal_length": _lists(table[1]),
     "order_gap": float(np.mean(gaps)) if gaps else 0.0,
     "standings": standings.of_pairs(of_prompts, len(names), **drawn),
-    **_counts(judged, prompts, len(names)),
-  }
+    **_counts(said, prompts, len(names)),
+  }, list(said.values())
 
 
 def _lists(table: np.ndarray) -> dict[str, list[list[float]]]:
@@ -113,15 +113,16 @@ def _ask(judge, rows, responses, name, other, *, batch_size, once):
 
 
 def _counts(
-  judged: Mapping[tuple[int, int], np.ndarray], prompts: np.ndarray, size: int
+  said: Mapping[tuple[int, int], np.ndarray], prompts: np.ndarray, size: int
 ) -> dict[str, Any]:
   """What the win rates of `play` rest on.
 
   Args:
-    judged: bool[N] for each pair of policies.
+    said: f64[N] for each pair of policies, NaN where it was not judged.
     prompts: [N], what tells prompts apart.
     size: M.
   """
+  judged = {pair: np.isfinite(one) for pair, one in said.items()}
   rests = np.full((size, size), len(np.unique(prompts)))
   for (i, j), known in judged.items():
     rests[i, j] = rests[j, i] = len(np.unique(prompts[known]))
