@@ -1,4 +1,6 @@
-"""An interval of the mean win probability of independent prompts."""
+"""Intervals of means: win probabilities of prompts, and any few numbers."""
+
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import special
@@ -64,3 +66,36 @@ def win_rate_interval(
   low = min(low, mean) if mean > 0 else 0.0
   high = max(high, mean) if mean < 1 else 1.0
   return mean, float(max(0.0, low)), float(min(1.0, high))
+
+
+def widest(mean: float, count: int, confidence: float) -> tuple[float, float]:
+  """Ends of `win_rate_interval` of as many votes of 0 or 1, of which only the
+  mean is known; of probabilities the interval is not wider.
+
+  Args:
+    mean: of them.
+    count: N, above 0.
+    confidence: level.
+  """
+  won = round(mean * count)
+  _, low, high = win_rate_interval(np.arange(count) < won, confidence)
+  shift = mean - won / count
+  return max(0.0, low + shift), min(1.0, high + shift)
+
+
+def mean_interval(
+  values: Sequence[float], confidence: float
+) -> tuple[float, float | None, float | None]:
+  """Mean m and m ∓ t_{n−1} s/√n, the Student-t interval of it.
+
+  Args:
+    values: n independent ones; s is their standard deviation, of n − 1.
+    confidence: level of the two-sided interval.
+  Returns: (mean, low, high); of one value alone, None for both ends.
+  """
+  count, mean = len(values), float(np.mean(values))
+  if count < 2:
+    return mean, None, None
+  quantile = special.stdtrit(count - 1, 0.5 + confidence / 2)
+  half = float(quantile * np.std(values, ddof=1) / np.sqrt(count))
+  return mean, mean - half, mean + half
