@@ -17,6 +17,7 @@ TEXTS = (
   "comparisons/*.jsonl",
   "nash/*/samples.jsonl",
   "tournament/*.json*",
+  "tournament/*.csv",
   "tournament/*/*.jsonl",
 )
 

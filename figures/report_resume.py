@@ -42,7 +42,7 @@ def play(folder: pathlib.Path) -> None:
       texts = zip(first, second, strict=True)
       return [random.Random(f"{a}{b}").random() for a, b in texts]
 
-    found = win_rates.play(
+    found, _ = win_rates.play(
       responses,
       records,
       judge,

@@ -7,7 +7,7 @@ import pathlib
 import time
 from typing import Any, NamedTuple
 
-from nashmd_jax import changes, files, mistakes, owner
+from nashmd_jax import asked, changes, files, machine, mistakes, owner
 from nashmd_jax import pipeline as pipeline_lib
 from nashmd_jax import workdir as workdir_lib
 from nashmd_jax.training import distributed, dumps, ending, memory
@@ -25,12 +25,14 @@ class Place(NamedTuple):
     reuse: other workdirs.
     store: folder that the trials of a sweep share; None for a single run.
     allowed: settings of which finished stages may have been made otherwise.
+    config_flag: as `--config` takes it; None for a config of no file.
   """
 
   workdir: pathlib.Path
   reuse: Sequence[pathlib.Path] = ()
   store: pathlib.Path | None = None
   allowed: Sequence[str] = ()
+  config_flag: str | None = None
 
 
 @contextlib.contextmanager
@@ -246,6 +248,9 @@ def _look(config, place: Place, keys) -> None:
   files.save_json(
     place.workdir / workdir_lib.CONFIG, pipeline_lib.plain(config)
   )
+  if place.config_flag is not None:
+    told = asked.differences(place.config_flag, config)
+    files.save_json(place.workdir / asked.NAME, told)
 
 
 def _run_if_needed(
@@ -304,6 +309,8 @@ def _run_job(config, workdir, stage: pipeline_lib.Stage, job, key) -> None:
   memory.give_back()
   seconds = time.monotonic() - began
   distributed.on_first(
-    lambda: workdir_lib.finish(workdir, job, results, seconds)
+    lambda: workdir_lib.finish(
+      workdir, job, results, seconds, machine.describe()
+    )
   )
   print(f"{job}: done in {seconds:.0f} s", flush=True)

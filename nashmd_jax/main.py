@@ -214,8 +214,8 @@ def run_sweep(
   if number is not None:
     trial = trials.chosen(found, number)
     reuse = workdir_lib.names(REUSE.value)
-    place = jobs.Place(trial.folder, reuse, workdir / "shared", ALLOW.value)
-    run(trial.config, place, stage, trial)
+    further = (reuse, workdir / "shared", ALLOW.value, _config_flag())
+    run(trial.config, jobs.Place(trial.folder, *further), stage, trial)
   elif stage == "trials":
     _list_trials(found)
   elif stage == STATUS:
@@ -297,8 +297,8 @@ def _parse(argv: list[str]) -> list[str]:
         "--config: must be given, configs/docstrings.py for one"
       )
     CONFIG.value.to_dict()  # raises what the config file raised
-    file = config_flags.get_config_filename(flags.FLAGS["config"])
-    sys.path.append(os.path.dirname(os.path.abspath(file.split(":")[0])))
+    file = _config_flag().split(":")[0]
+    sys.path.append(os.path.dirname(os.path.abspath(file)))
     return rest
   except Exception as error:  # config files can raise anything
     print(f"nashmd_jax: {one_sentence(error)}", file=sys.stderr)
@@ -347,8 +347,12 @@ def main(argv: list[str]) -> None:
   distributed.finish(status)
 
 
+def _config_flag() -> str:
+  return config_flags.get_config_filename(flags.FLAGS["config"])
+
+
 def _run_or_sweep(workdir: pathlib.Path) -> None:
-  config_flag = config_flags.get_config_filename(flags.FLAGS["config"])
+  config_flag = _config_flag()
   sweep = trials.load_sweep(config_flag)
   if sweep is not None:
     given = flags.FLAGS["config"].override_values
@@ -360,16 +364,14 @@ def _run_or_sweep(workdir: pathlib.Path) -> None:
     )
   else:
     reuse = workdir_lib.names(REUSE.value)
-    place = jobs.Place(workdir, reuse, allowed=ALLOW.value)
+    place = jobs.Place(workdir, reuse, None, ALLOW.value, config_flag)
     run(CONFIG.value, place, STAGE.value)
 
 
 def _workdir() -> pathlib.Path:
   given = WORKDIR.value
   if given is None:
-    return default_workdir(
-      config_flags.get_config_filename(flags.FLAGS["config"])
-    )
+    return default_workdir(_config_flag())
   if "://" in given:
     raise mistakes.Mistake(
       f"--workdir: got the address {given}, expected a folder; mount the "

@@ -245,10 +245,22 @@ def begin(workdir: pathlib.Path, job: str, key: Key) -> None:
 
 
 def finish(
-  workdir: pathlib.Path, job: str, results: Mapping[str, Any], seconds: float
+  workdir: pathlib.Path,
+  job: str,
+  results: Mapping[str, Any],
+  seconds: float,
+  machine: Mapping[str, Any] | None = None,
 ) -> None:
-  """Notes the results of a job, and forgets that one failed."""
+  """Notes the results of a job, and forgets that one failed.
+
+  Args:
+    results: for JSON.
+    seconds: that the process took which finished it.
+    machine: that it ran on.
+  """
   outcome = {"seconds": seconds, "results": dict(results)}
+  if machine is not None:
+    outcome["machine"] = dict(machine)
   files.save_json(workdir / job / DONE, outcome)
   (workdir / FAILED).unlink(missing_ok=True)
 
@@ -275,6 +287,8 @@ def finished(workdir: pathlib.Path) -> dict[str, dict[str, Any]]:
   for path in (*workdir.glob(f"*/{DONE}"), *workdir.glob(f"*/*/{DONE}")):
     folder = path.parent
     done = files.load_object(path, "seconds", "results")
+    if not isinstance(done.get("machine", {}), dict):
+      raise mistakes.Mistake(f"{path}: its machine is none; it was changed")
     if folder.is_symlink():
       done["reused"] = str(folder.resolve())
     name = folder.relative_to(workdir).as_posix()

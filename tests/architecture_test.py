@@ -12,6 +12,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / "nashmd_jax"
 LAYERS = {
   "arrays": 0,
+  "machine": 0,
   "mistakes": 0,
   "none_flags": 0,
   "declare": 1,
@@ -25,6 +26,7 @@ LAYERS = {
   "workdir": 2,
   "data": 2,
   "training": 2,
+  "asked": 3,
   "changes": 3,
   "logs": 3,
   "status": 3,

@@ -110,9 +110,7 @@ class TournamentTest(absltest.TestCase):
     self.assertIn("one drawn from the equilibrium of their game", page)
     self.assertIn("<summary>Standings</summary>", page)
     self.assertRegex(page, "(may|do not) explain these win rates: χ² is")
-    self.assertRegex(
-      page, r"ended by themselves: sft \d+\.\d \(\d+\.\d%\), best "
-    )
+    self.assertRegex(page, r"<td>sft</td><td>\d+\.\d</td><td>\d+\.\d%</td>")
 
   def test_seed_and_prompt_decide_and_the_batch_does_not(self):
     # In batches of 4, 1 and 1 prompts, of the first five alone.

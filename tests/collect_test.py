@@ -9,6 +9,7 @@ import ml_collections
 import numpy as np
 
 from nashmd_jax import files, workdir
+from nashmd_jax.evaluation import intervals
 from nashmd_jax.sweeps import collect, hyper, trials
 
 JOBS = ("sft", "tournament", "report")
@@ -187,7 +188,7 @@ class IntervalTest(parameterized.TestCase):
     ([5.0] * 4, (5.0, 5.0, 5.0)),
   )
   def test_by_hand(self, values, expected):
-    mean, low, high = collect.interval(values, 0.95)
+    mean, low, high = intervals.mean_interval(values, 0.95)
     if expected[1] is None:
       self.assertEqual((mean, low, high), expected)
     else:
@@ -197,7 +198,7 @@ class IntervalTest(parameterized.TestCase):
     rng = np.random.default_rng(0)
     hits = 0
     for values in rng.normal(1.0, 2.0, size=(2000, 3)):
-      _, low, high = collect.interval(values, 0.95)
+      _, low, high = intervals.mean_interval(values, 0.95)
       hits += low <= 1.0 <= high
     # Binomial: three standard deviations of 2,000 draws are 0.015.
     self.assertAlmostEqual(hits / 2000, 0.95, delta=0.015)

@@ -9,7 +9,8 @@ from unittest import mock
 import ml_collections
 import numpy as np
 
-from nashmd_jax import mistakes, owner, workdir
+from nashmd_jax import asked, mistakes, owner, workdir
+from nashmd_jax.evaluation import judged
 from nashmd_jax.stages import export
 from nashmd_jax.sweeps import collect, trials
 from nashmd_jax.training import checksums, dumps, journal
@@ -20,6 +21,9 @@ SCORES = {"eval/loss": 0.5, "text": "a", "steps": 8}
 DONE = {"seconds": 1.5, "results": SCORES}
 PIECES = {"a": [1, 2.5], "b": {"c": "d"}}
 OVERRIDES = {"seed": 1, "sft.lr": 0.1}
+ASKED = {"config": "a.py:b", "changed": {"seed": [0, 1], "sft.lr": [0.1, 2]}}
+PLAYED = {"policies": ["a", "b"], "judges": {"raters": {}}}
+JUDGED = b"id,raters: a over b\n1,0.25\n2,0.75\n"
 LANE = {"first": 0.25, "second": 0.75}
 ROWS = {
   "example_ids": np.arange(3),
@@ -165,6 +169,13 @@ def files() -> list[Target]:
            lambda data, found: fuzz.same(found["sft"], fuzz.strict(data))),
     Target("scores of done.json", f"sft/{workdir.DONE}", _json(DONE),
            lambda folder: collect.load_scores(folder, ["sft"]), _scores_mean),
+    Target("asked.json", asked.NAME, _json(ASKED),
+           lambda folder: asked.load(folder / asked.NAME),
+           lambda data, found: fuzz.same(
+             list(found), [fuzz.strict(data)[name] for name in ASKED])),
+    Target("judged.csv", judged.NAME, JUDGED,
+           lambda folder: judged.load(folder / judged.NAME, PLAYED, 2),
+           lambda data, found: np.all(found["raters"] >= 0), None),
     Target("failed.json", "failed.json",
            _json({"stage": "sft", "error": "ValueError: a"}), _read_state,
            _state_means),

@@ -103,8 +103,9 @@ class JudgeReportTest(absltest.TestCase):
       first, second = judge_report.lines(results)
       self.assertStartsWith(first, "judges: preference-1 accuracy 0.")
       self.assertStartsWith(second, "judges: reward accuracy ")
-      page = judges_page.section(workdir)
+      page = judges_page.section(workdir).body
       self.assertEqual(page.count("<svg"), 2)
+      self.assertIn("The preference-1 and the reward model favour", page)
       self.assertIn("Preference-1 model", page)
       for no in ("http", "nan", "None", "<script"):
         self.assertNotIn(no, page)
@@ -125,16 +126,17 @@ class JudgeReportTest(absltest.TestCase):
       one |= {"cyclic": 0, "share": 0.0}
     path = workdir / "judges" / "results.json"
     path.write_text(json.dumps(results))
-    page = judges_page.section(workdir)
+    page = judges_page.section(workdir).body
     self.assertIn("Of 80 triples", page)
     self.assertIn("4.00% (2.00% to 6.00%); p = 0.300", page)
     results["cycles"]["null"] = None
     path.write_text(json.dumps(results))
-    self.assertIn("too few votes", judges_page.section(workdir))
+    self.assertIn("too few votes", judges_page.section(workdir).body)
 
   def test_run_without_judges(self):
     workdir = pathlib.Path(self.create_tempdir().full_path)
-    self.assertIn("No judge was trained", judges_page.section(workdir))
+    body = judges_page.section(workdir).body
+    self.assertIn("No judge was trained", body)
 
 
 if __name__ == "__main__":

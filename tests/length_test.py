@@ -138,7 +138,7 @@ class PlayTest(absltest.TestCase):
       said = special.expit(more / 4)
       return np.where(unknown, np.nan, said)
 
-    found = win_rates.play(
+    found, _ = win_rates.play(
       responses, ROWS, judge, confidence=0.95, seed=0, batch_size=40
     )
     equal = found["at_equal_length"]

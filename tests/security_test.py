@@ -10,7 +10,7 @@ import pytest
 
 from nashmd_jax import files, mistakes
 from nashmd_jax.data import records
-from nashmd_jax.evaluation import page
+from nashmd_jax.evaluation import samples_page
 from nashmd_jax.stages import export
 from nashmd_jax.training import checksums
 from tests import (
@@ -33,8 +33,9 @@ class PageTest(absltest.TestCase):
     for name in ("written", "sft"):
       path = workdir / "tournament" / "responses" / f"{name}.jsonl"
       records.save_records(path, [row])
-    found = page._side_by_side(["sft"], workdir)
-    self.assertEqual(found.count("alert(1)"), 3)
+    results = {"policies": ["sft"], "judges": {HOSTILE: {}}}
+    found = samples_page.section(workdir, results).body
+    self.assertEqual(found.count("alert(1)"), 4)
     for hole in ("<script", "<img", "onerror='"):
       self.assertNotIn(hole, found)
 

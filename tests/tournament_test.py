@@ -90,7 +90,7 @@ class IntervalTest(parameterized.TestCase):
     )
     np.testing.assert_allclose(found, (values.mean(), *expected))
     one = intervals.mean_interval(values[:1], 0.9)
-    np.testing.assert_array_equal(one, [3.0, np.nan, np.nan])
+    self.assertEqual(one, (3.0, None, None))
 
 
 class LooksTest(parameterized.TestCase):
@@ -128,7 +128,7 @@ class LooksTest(parameterized.TestCase):
       asked.append(len(rows))
       return length_judge(rows, first, second)
 
-    found = win_rates.play(
+    found, said = win_rates.play(
       {name: [text] * 400 for name, text in words.items()},
       rows,
       judge,
@@ -143,6 +143,7 @@ class LooksTest(parameterized.TestCase):
     self.assertEqual(found["ties"][0][1], 0.0)
     self.assertEqual(sum(asked), 2 * 3 * 50)
     self.assertEqual(found["not_judged"], 0)
+    self.assertEqual([np.isfinite(one).sum() for one in said], [50] * 3)
 
 
 class PlayTest(parameterized.TestCase):
@@ -160,7 +161,7 @@ class PlayTest(parameterized.TestCase):
       times = len(rows) // 10
       responses = {"a": [f"a{' a' * n}" for n in words] * times}
       responses["b"] = ["b b b"] * 10 * times
-      found = win_rates.play(
+      found, _ = win_rates.play(
         responses, rows, judge, confidence=0.95, seed=0, batch_size=10
       )
       return [
@@ -181,7 +182,7 @@ class PlayTest(parameterized.TestCase):
       "long": ["aaa"] * 10,
       "mixed": ["aaaa"] * 4 + [""] * 6,
     }
-    table = win_rates.play(
+    table, _ = win_rates.play(
       responses, ROWS, length_judge, confidence=0.95, seed=0, batch_size=4
     )
     expected = [[0.5, 0, 0.6], [1, 0.5, 0.6], [0.4, 0.4, 0.5]]
@@ -193,7 +194,7 @@ class PlayTest(parameterized.TestCase):
     self.assertEqual(table["order_gap"], 0.0)
 
   def test_a_judge_that_likes_the_first_place_is_averaged_and_shown(self):
-    table = win_rates.play(
+    table, _ = win_rates.play(
       {"a": ["x"] * 10, "b": ["y"] * 10},
       ROWS,
       lambda rows, responses, opponents: np.full(10, 0.7),
@@ -212,7 +213,7 @@ class PlayTest(parameterized.TestCase):
       # One order alone is enough to leave a prompt out.
       return np.where(np.arange(10) < known, won, np.nan if absent else won)
 
-    table = win_rates.play(
+    table, _ = win_rates.play(
       {"a": ["x"] * 10, "b": ["y"] * 10},
       ROWS,
       judge,
@@ -252,10 +253,11 @@ class CutTest(absltest.TestCase):
       return length_judge(rows, first, second)
 
     def play():
-      return win_rates.play(
+      found, said = win_rates.play(
         responses, ROWS, judge, confidence=0.95, seed=0, batch_size=4,
         once=journal.keep(path, of="1"),
       )  # fmt: skip
+      return found, [one.tolist() for one in said]
 
     cuts, stop = 0, iter([*[False, False, True] * 6, *[False] * 18])
     with mock.patch.object(distributed, "must_stop", lambda: next(stop)):

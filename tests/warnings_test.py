@@ -252,7 +252,7 @@ class OnceTest(absltest.TestCase):
     folder = pathlib.Path(self.create_tempdir().full_path)
     self.run_to(folder / "sft", 8)
     (folder / "sft" / "done.json").write_text('{"seconds": 1, "results": {}}')
-    shown = page._warnings(folder)
+    shown = page.warnings(folder).body
     self.assertIn("<td>6</td><td>&lt;b&gt;seen&lt;/b&gt; at 6</td>", shown)
 
   def test_a_damaged_file_ends_in_a_sentence(self):

@@ -6,6 +6,7 @@ import shutil
 from absl.testing import absltest
 import numpy as np
 
+from figures import report_page
 from nashmd_jax.training import metrics
 from tests import golden_metrics, small_records
 from tests.main_test import ROOT, made_folder, run_main
@@ -105,10 +106,13 @@ class WholePathTest(absltest.TestCase):
       self.assertIn(name, page)
     self.assertEqual(page.count('class="sample"'), 8)
     self.assertEqual(page.count("<summary>At equal length"), 2)
-    for outside in ("http://", "https://", "<script"):
+    for outside in ("http://", "https://", "src="):
       self.assertNotIn(outside, page.replace("https&#", ""))
-    for plot in ("curves.png", "win_rates.png"):
-      self.assertGreater((self.workdir / "report" / plot).stat().st_size, 5000)
+    self.assertEqual(report_page.untraced(page), [])
+    for name in ("won.svg", "won.csv", "frontier.svg", "win_rates.csv"):
+      self.assertTrue((self.workdir / "report" / name).exists(), name)
+    for told in ("docstrings.py:tiny", "<td>data.records</td>", "<td>JAX</td>"):
+      self.assertIn(told, page)
 
   def test_judge_prints_the_best_that_noise_allows(self):
     for kind in ("preference", "reward"):

@@ -1,4 +1,6 @@
-"""An interval of the mean win probability of independent prompts."""
+"""Intervals of means: win probabilities of prompts, and any few numbers."""
+
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import special
@@ -89,20 +91,34 @@ def clopper_pearson(
   return float(low), float(high)
 
 
-def mean_interval(
-  values: np.ndarray, confidence: float
-) -> tuple[float, float, float]:
-  """Mean of independent values of any size and Student's interval of it.
+def widest(mean: float, count: int, confidence: float) -> tuple[float, float]:
+  """Ends of `win_rate_interval` of as many votes of 0 or 1, of which only the
+  mean is known; of probabilities the interval is not wider.
 
   Args:
-    values: f64[N].
-    confidence: level of the two-sided interval.
-  Returns: (mean, low, high); of fewer than two values no end is known, NaN.
+    mean: of them.
+    count: N, above 0.
+    confidence: level.
   """
-  count = len(values)
+  won = round(mean * count)
+  _, low, high = win_rate_interval(np.arange(count) < won, confidence)
+  shift = mean - won / count
+  return max(0.0, low + shift), min(1.0, high + shift)
+
+
+def mean_interval(
+  values: Sequence[float], confidence: float
+) -> tuple[float, float | None, float | None]:
+  """Mean m and m ∓ t_{n−1} s/√n, the Student-t interval of it.
+
+  Args:
+    values: n independent ones; s is their standard deviation, of n − 1.
+    confidence: level of the two-sided interval.
+  Returns: (mean, low, high); of one value alone, None for both ends.
+  """
+  count, mean = len(values), float(np.mean(values))
   if count < 2:
-    return float(np.mean(values)) if count else np.nan, np.nan, np.nan
-  out = special.stdtrit(count - 1, (1 + confidence) / 2)
-  mean = float(np.mean(values))
-  half = float(out * np.std(values, ddof=1) / np.sqrt(count))
+    return mean, None, None
+  quantile = special.stdtrit(count - 1, 0.5 + confidence / 2)
+  half = float(quantile * np.std(values, ddof=1) / np.sqrt(count))
   return mean, mean - half, mean + half

@@ -6,6 +6,7 @@ judge that reads a pair in one order. Pure NumPy; intervals are of `clusters`.
 """
 
 from collections.abc import Mapping, Sequence
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -226,6 +227,34 @@ def position_bias(
     {"one": one, **columns}, prompts, resamples=resamples, seed=seed
   )
   return {name: clusters.ratio(sums[name], sums["one"]) for name in columns}
+
+
+def between(
+  logits: Mapping[str, np.ndarray],
+  prompts: np.ndarray,
+  *,
+  resamples: int,
+  seed: int,
+) -> list[dict[str, Any]]:
+  """How often each two judges favour the same side; a tie counts one half.
+
+  Args:
+    logits: f64[N] of each judge, see `Judged`.
+    prompts: see `Judged`.
+    resamples, seed: see `describe`.
+  Returns: for each pair "judge" and "other", and an estimate.
+  """
+  one, found = np.ones(len(prompts)), []
+  for name, other in itertools.combinations(logits, 2):
+    same = 0.5 + 0.5 * np.sign(logits[name]) * np.sign(logits[other])
+    sums = clusters.resample(
+      {"one": one, "same": same}, prompts, resamples=resamples, seed=seed
+    )
+    found.append(
+      {"judge": name, "other": other}
+      | clusters.ratio(sums["same"], sums["one"])
+    )
+  return found
 
 
 def numbered(prompts: Sequence[str]) -> np.ndarray:

@@ -1,20 +1,13 @@
 """The section of a run's page on the judges that were trained for it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 import html
 import pathlib
 from typing import Any
 
 from nashmd_jax import files
-from nashmd_jax.evaluation import plots
+from nashmd_jax.evaluation import chart, plots, sections, sheets
 
-STYLE = """.judge { display: flex; flex-wrap: wrap; gap: 1rem 2rem;
-  align-items: flex-start; }
-.judge svg { flex: 0 1 20rem; width: 20rem; max-width: 100%; height: auto;
-  font: 11px system-ui, sans-serif; fill: #566075; }
-.judge .scroll { max-width: 100%; }
-.judge td, .score td { font-variant-numeric: tabular-nums; }
-"""
 SCORES = {
   "accuracy": "Accuracy",
   "log_loss": "Log-loss, nats",
@@ -33,18 +26,30 @@ NOTE = (
   "favours, in bins of 5 %; noise in the bins makes the calibration error of a "
   "perfect judge more than 0, and its interval lies somewhat high."
 )
-# The square of the calibration plot.
-LEFT, TOP, SIDE = 44, 8, 240
+# Estimates of a judge, and of its places.
+ESTIMATES = (*SCORES, "favours_longer", "longer_wins")
+PLACES = (
+  "disagree", "first_wins", "accuracy_one_order", "accuracy_both_orders",
+)  # fmt: skip
+ENDS = ("value", "low", "high", "n")
 
 
-def section(workdir: pathlib.Path) -> str:
-  """What a workdir holds of its judges, as HTML."""
-  known = _known(plots.judge_scores(workdir))
+def section(workdir: pathlib.Path) -> sections.Section:
+  """What a workdir holds of its judges."""
+  trained = plots.judge_scores(workdir)
+  in_training = _in_training(trained)
+  known, charts = _known(trained), []
+  tables = [in_training] if in_training.rows else []
   path = workdir / "judges" / "results.json"
-  if not path.exists():
-    return known or "<p>No judge was trained for this run.</p>"
-  needed = ("judges", "comparisons", "prompts", "cycles")
-  return _measured(files.load_object(path, *needed)) + known
+  if path.exists():
+    needed = ("judges", "comparisons", "prompts", "cycles")
+    results = files.load_object(path, *needed)
+    charts = [_calibration(*one) for one in results["judges"].items()]
+    tables += [_estimates(results), _groups(results), _facts(results)]
+    known = _measured(results, charts) + known
+  body = known or "<p>No judge was trained for this run.</p>"
+  body += sheets.links(*tables)
+  return sections.Section("judges", "Judges", body, tables, charts)
 
 
 def _known(trained: Mapping[str, Mapping[str, float]]) -> str:
@@ -65,27 +70,30 @@ def _known(trained: Mapping[str, Mapping[str, float]]) -> str:
   return "".join(told)
 
 
-def _measured(results: Mapping[str, Any]) -> str:
+def _measured(results: Mapping[str, Any], charts) -> str:
   judges = results["judges"]
-  scores = table(
+  scores = sheets.table(
     ["Judge", *SCORES.values()],
     (
       [f"{name} model", *(_estimate(one[key]) for key in SCORES)]
       for name, one in judges.items()
     ),
-    kind="plain score",
   )
   return (
     f"<p>Over all {results['comparisons']:,} held-out comparisons of "
     f"{results['prompts']:,} prompts.</p>{scores}"
     f'<p class="note">{NOTE}</p>{_cycles(results["cycles"])}'
-    + "".join(_judge(name, one) for name, one in judges.items())
+    f"{_between(results)}"
+    + "".join(
+      _judge(name, one, drawn)
+      for (name, one), drawn in zip(judges.items(), charts, strict=True)
+    )
   )
 
 
-def _judge(name: str, scores: Mapping[str, Any]) -> str:
+def _judge(name: str, scores: Mapping[str, Any], drawn: chart.Chart) -> str:
   groups = "".join(
-    table(
+    sheets.table(
       [title, "n", "Accuracy"],
       ([row["label"], f"{row['n']:,}", _estimate(row)] for row in scores[key]),
     )
@@ -95,8 +103,77 @@ def _judge(name: str, scores: Mapping[str, Any]) -> str:
   return (
     f"<h3>{html.escape(name[:1].upper() + name[1:])} model</h3>"
     f"{_position(scores.get('position'))}{_longer(scores)}"
-    f'<div class="judge">{_calibration(scores["calibration"])}{groups}</div>'
+    f'<div class="charts">{chart.figure(drawn)}<div>{groups}</div></div>'
   )
+
+
+def _between(results: Mapping[str, Any]) -> str:
+  """How often two judges favour the same response."""
+  return "".join(
+    f"<p>The {html.escape(one['judge'])} and the {html.escape(one['other'])} "
+    f"model favour the same response in {_percent(one)} of the comparisons.</p>"
+    for one in results.get("between", ())
+  )
+
+
+def _estimates(results: Mapping[str, Any]) -> sheets.Sheet:
+  rows = []
+  for name, scores in results["judges"].items():
+    rows += [(name, key, *_ends(scores[key])) for key in ESTIMATES]
+    places = scores.get("position")
+    rows += [(name, key, *_ends(places[key])) for key in PLACES if places]
+  rows += [
+    (one["judge"], f"agrees with {one['other']}", *_ends(one))
+    for one in results.get("between", ())
+  ]
+  return sheets.Sheet("judges", ("judge", "score", *ENDS), rows)
+
+
+def _ends(one: Mapping[str, Any]) -> list[Any]:
+  return [one[end] for end in ENDS]
+
+
+def _groups(results: Mapping[str, Any]) -> sheets.Sheet:
+  rows = [
+    (name, key, row["label"], *_ends(row))
+    for name, scores in results["judges"].items()
+    for key in ("calibration", *GROUPS)
+    for row in scores[key]
+  ]
+  head = ("judge", "groups_by", "group", *ENDS)
+  return sheets.Sheet("judge_groups", head, rows)
+
+
+def _facts(results: Mapping[str, Any]) -> sheets.Sheet:
+  """Counts and cycles."""
+  found = results["cycles"]
+  rows = [(name, results[name]) for name in ("comparisons", "prompts")]
+  rows += [
+    (name, found[name]) for name in ("triples", "tied", "cyclic", "share")
+  ]
+  rows.append(("triples not tied", found["triples"] - found["tied"]))
+  rows += [
+    (f"cyclic share of {name}", one["share"])
+    for name, one in found["judges"].items()
+  ]
+  if found["null"] is not None:
+    rows += [
+      (f"cyclic share of Bradley-Terry scores, {end}", value)
+      for end, value in found["null"]["share"].items()
+    ]
+    rows.append(("p-value", found["null"]["p_value"]))
+  return sheets.Sheet("judge_facts", ("fact", "value"), rows)
+
+
+def _in_training(trained) -> sheets.Sheet:
+  """What simulated raters let us know of those it was evaluated on."""
+  rows = [
+    (name, key.removeprefix("eval/"), scores[key])
+    for name, scores in trained.items()
+    for key in ("eval/accuracy", "eval/best_accuracy", "cyclic_prompts")
+    if key in scores
+  ]
+  return sheets.Sheet("judges_in_training", ("judge", "score", "value"), rows)
 
 
 def _position(position: Mapping[str, Any] | None) -> str:
@@ -164,67 +241,17 @@ def _percent(one: Mapping[str, Any]) -> str:
   return f"{one['value']:.1%} ({one['low']:.1%}–{one['high']:.1%})"
 
 
-def table(
-  head: Iterable[str], rows: Iterable[Iterable[str]], *, kind: str = "plain"
-) -> str:
-  def line(tag, cells):
-    return "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)
-
-  body = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
-  return (
-    f'<div class="scroll"><table class="{kind}"><tr>{line("th", head)}</tr>'
-    f"{body}</table></div>"
-  )
-
-
-def _calibration(bins: Iterable[Mapping[str, Any]]) -> str:
+def _calibration(name: str, scores: Mapping[str, Any]) -> chart.Chart:
   """Share of votes for the favoured side against the judge's confidence."""
-
-  def x(confidence):
-    return LEFT + SIDE * (confidence - 0.5) / 0.5
-
-  def y(share):
-    return TOP + SIDE * (1 - share)
-
-  marks = [
-    f'<rect x="{LEFT}" y="{TOP}" width="{SIDE}" height="{SIDE}" fill="none" '
-    'stroke="#c9cfda"/>',
-    f'<line x1="{x(0.5)}" y1="{y(0.5)}" x2="{x(1)}" y2="{y(1)}" '
-    'stroke="#8a93a6" stroke-dasharray="4 3"/>',
+  points = [
+    chart.Point(row["confidence"], row["value"], row["low"], row["high"])
+    for row in scores["calibration"]
   ]
-  for tick in (0.5, 0.75, 1.0):
-    marks.append(
-      f'<text x="{x(tick)}" y="{TOP + SIDE + 15}" text-anchor="middle">'
-      f"{tick:.0%}</text>"
-    )
-  for tick in (0, 0.25, 0.5, 0.75, 1.0):
-    marks.append(
-      f'<text x="{LEFT - 5}" y="{y(tick) + 4}" text-anchor="end">'
-      f"{tick:.0%}</text>"
-    )
-  bins = list(bins)
-  total = sum(row["n"] for row in bins)
-  for row in bins:
-    at, share = x(row["confidence"]), row["value"]
-    if row["low"] is not None:
-      marks.append(
-        f'<line x1="{at:.1f}" y1="{y(row["low"]):.1f}" x2="{at:.1f}" '
-        f'y2="{y(row["high"]):.1f}" stroke="#2b5fab" stroke-width="1.5"/>'
-      )
-    radius = 2.5 + 6 * (row["n"] / total) ** 0.5
-    marks.append(
-      f'<circle cx="{at:.1f}" cy="{y(share):.1f}" r="{radius:.1f}" '
-      f'fill="#2b5fab"><title>{html.escape(row["label"])}: {row["n"]} '
-      f"comparisons, {share:.1%}</title></circle>"
-    )
-  width, height = LEFT + SIDE + 16, TOP + SIDE + 36
-  middle = LEFT + SIDE / 2
-  return (
-    f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="Calibration: '
-    'votes for the favoured side against the judge’s confidence">'
-    f'{"".join(marks)}<text x="{middle}" y="{height - 4}" '
-    'text-anchor="middle">confidence of the judge</text>'
-    f'<text x="11" y="{TOP + SIDE / 2}" text-anchor="middle" '
-    f'transform="rotate(-90 11 {TOP + SIDE / 2})">votes for that side</text>'
-    "</svg>"
+  return chart.Chart(
+    f"calibration_{name}",
+    "Calibration",
+    "confidence of the judge",
+    "votes for that side",
+    [chart.Line(f"{name} model", points, 0, chart.MARKS)],
+    diagonal=True,
   )

@@ -9,12 +9,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nashmd_jax.data import records
-from nashmd_jax.evaluation import intervals, length, looks, standings
+from nashmd_jax.evaluation import (
+  clusters,
+  intervals,
+  length,
+  looks,
+  standings,
+)
 from nashmd_jax.judges import scorers
 from nashmd_jax.training import journal
 
-# Of a cell: what it is, at equal length, and exactly.
-ENDS = ("", "at_equal_length", "clopper_pearson")
+# Of a cell: by itself, at equal length, and two intervals besides.
+ENDS = ("", "at_equal_length", "clopper_pearson", "bootstrap")
 TIE = 1e-9
 
 
@@ -35,98 +41,6 @@ def by_prompt(values: np.ndarray, prompts: np.ndarray) -> np.ndarray:
   """
   _, which = np.unique(prompts, return_inverse=True)
   return np.bincount(which, values) / np.bincount(which)
-
-
-def play(
-  responses: Mapping[str, Sequence[str]],
-  rows: Sequence[records.Record],
-  judge: scorers.TextJudge,
-  *,
-  confidence: float,
-  seed: int,
-  batch_size: int,
-  width: float = 0.0,
-  once: journal.Once = journal.anew,
-) -> dict[str, Any]:
-  """All pairs of policies under one judge.
-
-  Args:
-    responses: by policy, one for each of N records.
-    rows: N summary records; those of one prompt count as one.
-    judge: of strings; a pair with NaN in either order counts nowhere.
-    confidence: of the intervals.
-    seed: of the draws behind the intervals at equal length and of standings.
-    batch_size: records asked about at a time.
-    width: of an interval that is narrow enough to end, see `looks`; or 0.
-    once: does, or has done, each of these batches; see `journal`.
-  Returns: "win_rate", "low", "high": [M, M] lists, row against column;
-    "at_equal_length": the same, see `length`; "clopper_pearson", "low" and
-    "high" of the exact interval; "ties", [M, M], the share of records of which
-    the judge has ½; "looks", how often a cell may have been looked at;
-    "order_gap", the mean |P(a ≻ b) + P(b ≻ a) − 1|; "standings", see there;
-    "prompts": [M, M], how many a win rate rests on; "judged", the share judged
-    of the pairs that were asked about, "not_judged", how many are not.
-  """
-  names = list(responses)
-  prompts = prompt_numbers(rows)
-  parts = looks.parts(prompts, width, seed)
-  drawn = {"confidence": looks.level(confidence, parts), "seed": seed}
-  ask = functools.partial(
-    _ask, judge, rows, responses, batch_size=batch_size, once=once
-  )
-  pairs = {
-    (i, j): ask_until(
-      functools.partial(_both, ask, names[i], names[j]),
-      parts,
-      prompts,
-      width=width,
-      level=drawn["confidence"],
-    )
-    for i, j in itertools.combinations(range(len(names)), 2)
-  }
-  words = [length.count_words(responses[name]) for name in names]
-  tables, ties = _tables(pairs, prompts, words, drawn)
-  raw, *others = map(_lists, tables)
-  gaps = [np.mean(one.gap) for one in pairs.values() if len(one.gap)]
-  of_prompts = [said.by_prompt(prompts) for said in pairs.values()]
-  return raw | {
-    **dict(zip(ENDS[1:], others, strict=True)),
-    "ties": ties.tolist(),
-    "looks": len(parts),
-    "order_gap": float(np.mean(gaps)) if gaps else 0.0,
-    "standings": standings.of_pairs(of_prompts, len(names), **drawn),
-    **_counts(pairs, prompts, len(names)),
-  }
-
-
-def _tables(pairs, prompts, words, drawn) -> tuple[np.ndarray, np.ndarray]:
-  """f64[ENDS, 3, M, M] of rate, low and high, and the ties f64[M, M]."""
-  size = len(words)
-  tables, ties = np.full((len(ENDS), 3, size, size), 0.5), np.ones((size, size))
-  for (i, j), said in pairs.items():
-    found = _ends(said, prompts, words[i] - words[j], drawn)
-    for one, (rate, low, high) in zip(tables, found, strict=True):
-      one[:, i, j] = rate, low, high
-      one[:, j, i] = 1 - rate, 1 - high, 1 - low
-    ties[i, j] = ties[j, i] = said.tied()
-  return tables, ties
-
-
-def _ends(said, prompts, more_words, drawn) -> list[tuple[float, ...]]:
-  """Of a cell each of `ENDS`, (rate, low, high)."""
-  win_prob, of = said.win_prob[said.known], prompts[said.known]
-  means, level = by_prompt(win_prob, of), drawn["confidence"]
-  raw = intervals.win_rate_interval(means, level)
-  equal = length.at_equal_length(win_prob, more_words[said.known], of, **drawn)
-  return [raw, equal, (raw[0], *intervals.clopper_pearson(means, level))]
-
-
-def most_batches(
-  rows: Sequence[records.Record], batch_size: int, width: float, seed: int
-) -> int:
-  """The batches of `play` for a pair in one order, at most. Args as there."""
-  parts = looks.parts(prompt_numbers(rows), width, seed)
-  return sum(math.ceil(len(part) / batch_size) for part in parts)
 
 
 class Said(NamedTuple):
@@ -154,6 +68,134 @@ class Said(NamedTuple):
     of = prompts[self.known]
     means[np.unique(of)] = by_prompt(self.win_prob[self.known], of)
     return means
+
+
+def play(
+  responses: Mapping[str, Sequence[str]],
+  rows: Sequence[records.Record],
+  judge: scorers.TextJudge,
+  *,
+  confidence: float,
+  seed: int,
+  batch_size: int,
+  width: float = 0.0,
+  once: journal.Once = journal.anew,
+) -> tuple[dict[str, Any], list[np.ndarray]]:
+  """All pairs of policies under one judge.
+
+  Args:
+    responses: by policy, one for each of N records.
+    rows: N summary records; those of one prompt count as one.
+    judge: of strings; a pair with NaN in either order counts nowhere.
+    confidence: of the intervals.
+    seed: of the draws behind the intervals at equal length and of standings.
+    batch_size: records asked about at a time.
+    width: of an interval that is narrow enough to end, see `looks`; or 0.
+    once: does, or has done, each of these batches; see `journal`.
+  Returns: what `results_of` tells, and for each pair i < j, in the order of
+    `itertools.combinations`, f64[N]: the probability over both orders that i is
+    preferred, NaN where it was not judged.
+  """
+  names = list(responses)
+  prompts = prompt_numbers(rows)
+  parts = looks.parts(prompts, width, seed)
+  level = looks.level(confidence, parts)
+  ask = functools.partial(
+    _ask, judge, rows, responses, batch_size=batch_size, once=once
+  )
+  pairs = {
+    (i, j): ask_until(
+      functools.partial(_both, ask, names[i], names[j]),
+      parts,
+      prompts,
+      width=width,
+      level=level,
+    )
+    for i, j in itertools.combinations(range(len(names)), 2)
+  }
+  found = results_of(pairs, responses, prompts, confidence=level, seed=seed)
+  said = [one.win_prob for one in pairs.values()]
+  return found | {"looks": len(parts)}, said
+
+
+def results_of(
+  pairs: Mapping[tuple[int, int], Said],
+  responses: Mapping[str, Sequence[str]],
+  prompts: np.ndarray,
+  *,
+  confidence: float,
+  seed: int,
+) -> dict[str, Any]:
+  """What is told of all pairs of M policies.
+
+  Args:
+    pairs: what was said of each pair i < j.
+    responses: by policy, one for each of N records.
+    prompts: int[N], what tells prompts apart.
+    confidence: of the intervals.
+    seed: of draws.
+  Returns: "win_rate", "low", "high": [M, M] lists, row against column;
+    "at_equal_length": the same, see `length`; "clopper_pearson" and
+    "bootstrap", the exact interval and that of resampled prompts; "ties",
+    [M, M], the share of records of which the judge has ½; "order_gap", the
+    mean |P(a ≻ b) + P(b ≻ a) − 1|; "standings", see there; "prompts": [M, M],
+    how many a win rate rests on; "judged", the share judged of the pairs that
+    were asked about, "not_judged", how many are not.
+  """
+  drawn = {"confidence": confidence, "seed": seed}
+  words = [length.count_words(texts) for texts in responses.values()]
+  tables, ties = _tables(pairs, prompts, words, drawn)
+  raw, *others = map(_lists, tables)
+  gaps = [np.mean(one.gap) for one in pairs.values() if len(one.gap)]
+  of_prompts = [said.by_prompt(prompts) for said in pairs.values()]
+  return raw | {
+    **dict(zip(ENDS[1:], others, strict=True)),
+    "ties": ties.tolist(),
+    "order_gap": float(np.mean(gaps)) if gaps else 0.0,
+    "standings": standings.of_pairs(of_prompts, len(words), **drawn),
+    **_counts(pairs, prompts, len(words)),
+  }
+
+
+def _tables(pairs, prompts, words, drawn) -> tuple[np.ndarray, np.ndarray]:
+  """f64[ENDS, 3, M, M] of rate, low and high, and the ties f64[M, M]."""
+  size = len(words)
+  tables, ties = np.full((len(ENDS), 3, size, size), 0.5), np.ones((size, size))
+  for (i, j), said in pairs.items():
+    found = _ends(said, prompts, words[i] - words[j], drawn)
+    for one, (rate, low, high) in zip(tables, found, strict=True):
+      one[:, i, j] = rate, low, high
+      one[:, j, i] = 1 - rate, 1 - high, 1 - low
+    ties[i, j] = ties[j, i] = said.tied()
+  return tables, ties
+
+
+def _ends(said, prompts, more_words, drawn) -> list[tuple[float, ...]]:
+  """Of a cell each of `ENDS`, (rate, low, high)."""
+  win_prob, of = said.win_prob[said.known], prompts[said.known]
+  means, level = by_prompt(win_prob, of), drawn["confidence"]
+  raw = intervals.win_rate_interval(means, level)
+  equal = length.at_equal_length(win_prob, more_words[said.known], of, **drawn)
+  exact = intervals.clopper_pearson(means, level)
+  return [raw, equal, (raw[0], *exact), (raw[0], *_resampled(means, **drawn))]
+
+
+def _resampled(means, *, confidence, seed) -> tuple[float, float]:
+  """The percentile interval of resampled prompts; (0, 1) of fewer than two."""
+  count = len(means)
+  if count < 2:
+    return 0.0, 1.0
+  size = {"resamples": length.RESAMPLES, "seed": seed}
+  won = clusters.resample({"won": means}, np.arange(count), **size)["won"]
+  return clusters.interval(won.drawn / count, count, confidence)
+
+
+def most_batches(
+  rows: Sequence[records.Record], batch_size: int, width: float, seed: int
+) -> int:
+  """The batches of `play` for a pair in one order, at most. Args as there."""
+  parts = looks.parts(prompt_numbers(rows), width, seed)
+  return sum(math.ceil(len(part) / batch_size) for part in parts)
 
 
 def ask_until(

@@ -132,7 +132,8 @@ def describe(
     seed: of resamples and simulations.
   Returns: "comparisons" and "prompts", how many; "judges", by name, see
     `judge_scores.describe`, with "position" where a judge reads both responses,
-    see `judge_scores.position_bias`; "cycles", see `cycles.report`.
+    see `judge_scores.position_bias`; "between" two judges, see
+    `judge_scores.between`; "cycles", see `cycles.report`.
   """
   prompts = judge_scores.numbered([row["prompt"] for row in rows])
   prob_a = np.array([row["prob_a"] for row in rows], np.float64)
@@ -150,6 +151,7 @@ def describe(
     "comparisons": len(rows),
     "prompts": len(set(prompts)),
     "judges": judges,
+    "between": judge_scores.between(logits, prompts, **drawing),
     "cycles": cycles.report(rows, logits, simulations=SIMULATIONS, seed=seed),
   }
 

@@ -1,4 +1,4 @@
-"""Stage `report`: one self-contained HTML page, and its plots as PNGs.
+"""Stage `report`: one HTML page by itself, and its plots and numbers.
 
 Reads only what the other stages left in the workdir; computes no result.
 """
@@ -6,7 +6,7 @@ Reads only what the other stages left in the workdir; computes no result.
 import pathlib
 
 from nashmd_jax import files, pipeline
-from nashmd_jax.evaluation import page, plots
+from nashmd_jax.evaluation import page, sections
 from nashmd_jax.stages import exploit, judge_report, tournament
 
 NAME = "report"
@@ -15,20 +15,17 @@ NAME = "report"
 def run(
   config: pipeline.Config, workdir: pathlib.Path, job: str
 ) -> dict[str, str]:
-  """Writes `report/index.html`, `report/curves.png`, `report/win_rates.png`."""
+  """Writes `report/index.html`, and the SVG and CSV files of what it shows."""
   del config
   results = files.load_object(
     workdir / tournament.NAME / "results.json", *tournament.RESULTS
   )
-  folder = workdir / job
-  folder.mkdir(parents=True, exist_ok=True)
-  curves = folder / "curves.png"
-  plots.save_curves(workdir, results["policies"], curves)
-  plots.save_win_rates(results, folder / "win_rates.png")
-  files.save_text(
-    folder / "index.html", page.make_page(workdir, results, curves)
-  )
-  return {"page": str(folder / "index.html")}
+  folder, parts = workdir / job, page.parts(workdir, results)
+  for name, text in sections.beside(parts).items():
+    files.save_text(folder / name, text)
+  path = folder / "index.html"
+  files.save_text(path, page.make_page(results, parts))
+  return {"page": str(path)}
 
 
 STAGE = pipeline.Stage(

@@ -17,7 +17,7 @@ from nashmd_jax import declare, files, mistakes, pipeline
 from nashmd_jax import task as task_lib
 from nashmd_jax import workdir as workdir_lib
 from nashmd_jax.data import records
-from nashmd_jax.evaluation import length, standings, win_rates
+from nashmd_jax.evaluation import judged, length, standings, win_rates
 from nashmd_jax.judges import table
 from nashmd_jax.nash import settings
 from nashmd_jax.stages import guests, judging, policies, sft, trained
@@ -81,6 +81,10 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, Any]:
   responses, chosen, ended = policies.write_all(
     config, task, workdir, rows, once
   )
+  played = {
+    name: _play(config, task, workdir, name, responses, rows, once)
+    for name in section.judges
+  }
   results = {
     "policies": list(section.policies),
     "records": len(rows),
@@ -92,19 +96,18 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, Any]:
       name: float(np.mean(length.count_words(texts)))
       for name, texts in responses.items()
     },
-    "judges": {
-      name: _play(config, task, workdir, name, responses, rows, once)
-      for name in section.judges
-    },
+    "judges": {name: found for name, (found, _) in played.items()},
   }
+  said = {name: pairs for name, (_, pairs) in played.items()}
   distributed.on_first(
-    functools.partial(save, workdir / job, rows, responses, results)
+    functools.partial(save, workdir / job, rows, responses, results, said)
   )
   _print_against_start(results)
   return {key: results[key] for key in ("records", "prompts")}
 
 
-def _play(config, task, workdir, name, responses, rows, once) -> dict[str, Any]:
+def _play(config, task, workdir, name, responses, rows, once):
+  """What `results.json` holds of a judge, and what it said of every record."""
   setting, size = {"setting": "tournament.judges"}, config.tournament.batch_size
   judge = judging.judge_of_all(
     config, task, workdir, name, **setting, batch_size=size
@@ -115,7 +118,7 @@ def _play(config, task, workdir, name, responses, rows, once) -> dict[str, Any]:
   with metrics_lib.Progress(
     f"tournament: {name} judging", start=0, total=batches, unit="batch"
   ) as progress:
-    found = win_rates.play(
+    found, said = win_rates.play(
       responses,
       rows,
       judge,
@@ -126,7 +129,7 @@ def _play(config, task, workdir, name, responses, rows, once) -> dict[str, Any]:
       once=_shown(journal.named(once, f"by {name}"), progress),
     )
   title, about = judging.described(config, name, **setting)
-  return found | {"title": title, "about": about}
+  return found | {"title": title, "about": about}, said
 
 
 def _shown(once: journal.Once, progress: metrics_lib.Progress) -> journal.Once:
@@ -146,14 +149,17 @@ def save(
   rows: Sequence[records.Record],
   responses: Mapping[str, Sequence[str]],
   results: Mapping[str, Any],
+  said: Mapping[str, Sequence[np.ndarray]],
 ) -> None:
-  """Writes what was written and answered, and `results.json`."""
+  """Writes what was written, answered and judged, and `results.json`."""
   records.save_records(folder / "responses" / "written.jsonl", rows)
   for name, texts in responses.items():
     answered = [
       row | {"response": text} for row, text in zip(rows, texts, strict=True)
     ]
     records.save_records(folder / "responses" / f"{name}.jsonl", answered)
+  ids = [row["id"] for row in rows]
+  judged.save(folder / judged.NAME, ids, list(responses), said)
   files.save_json(folder / "results.json", results)
 
 

@@ -1,8 +1,8 @@
 """Stage `collect`: the finished trials of a sweep, aggregated over seeds.
 
 Reads what the trials left in their workdirs; writes `results.json`,
-`table.md` and `plot.png`. A trial that is not finished is listed with what it
-reached and why it ended, and enters no mean.
+`table.md`, `plot.png` and a page, `index.html`. A trial that is not finished
+is listed with what it reached and why it ended, and enters no mean.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,18 +12,21 @@ import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import special
 
 from nashmd_jax import files
 from nashmd_jax import workdir as workdir_lib
+from nashmd_jax.evaluation import intervals
 from nashmd_jax.stages import tournament
-from nashmd_jax.sweeps import collect_plot, trials
+from nashmd_jax.sweeps import (
+  collect_page,
+  collect_plot,
+  collect_table,
+  trials,
+)
 from nashmd_jax.training import metrics
 
-CONFIDENCE = 0.95
-FINISHED = "finished"
-NONE = "–"
-Row = dict[str, Any]
+NONE = collect_table.NONE
+Row = collect_table.Row
 
 
 class Entry(NamedTuple):
@@ -42,7 +45,7 @@ class Entry(NamedTuple):
 
 
 def run(entries: Sequence[Entry], workdir: pathlib.Path) -> None:
-  """Writes the three files to `collect` in the workdir of a sweep."""
+  """Writes these files to `collect` in the workdir of a sweep."""
   names = setting_names([entry.trial.overrides for entry in entries])
   rows = [state(entry, names) for entry in entries]
   strays = sorted(
@@ -54,12 +57,17 @@ def run(entries: Sequence[Entry], workdir: pathlib.Path) -> None:
   folder = workdir / "collect"
   files.save_json(
     folder / "results.json",
-    {"confidence": CONFIDENCE, "trials": rows, "groups": groups},
+    {"confidence": collect_table.CONFIDENCE, "trials": rows, "groups": groups},
   )
-  files.save_text(folder / "table.md", table(rows, groups, strays))
+  files.save_text(
+    folder / "table.md", collect_table.table(rows, groups, strays)
+  )
   collect_plot.save(groups, folder / "plot.png")
-  print(f"collect: {_count(rows)}")
+  folders = [entry.trial.folder for entry in entries]
+  collect_page.save(rows, groups, folders, folder)
+  print(f"collect: {collect_table.count(rows)}")
   print(f"results: {folder / 'table.md'}")
+  print(f"page: {folder / 'index.html'}")
 
 
 def status(entries: Sequence[Entry]) -> Iterator[str]:
@@ -68,7 +76,7 @@ def status(entries: Sequence[Entry]) -> Iterator[str]:
   for row in rows:
     told = [row["state"], row["reached"], row["reason"]]
     yield f"{row['trial']:03d} {', '.join(x for x in told if x != NONE)}"
-  yield _count(rows)
+  yield collect_table.count(rows)
 
 
 def setting_names(sweep: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -97,7 +105,7 @@ def state(entry: Entry, names: Sequence[str]) -> Row:
   ]
   failure = entry.trial.folder / "failed.json"
   if not undone:
-    found = FINISHED
+    found = collect_table.FINISHED
   elif failure.exists():
     found = "failed"
     said = files.load_object(failure, "stage", "error")
@@ -167,24 +175,6 @@ def _win_rates(results: Mapping[str, Any]) -> dict[str, float]:
   return scores
 
 
-def interval(
-  values: Sequence[float], confidence: float
-) -> tuple[float, float | None, float | None]:
-  """Mean m and m ∓ t_{n−1} s/√n, the Student-t interval of it.
-
-  Args:
-    values: n independent ones; s is their standard deviation, of n − 1.
-    confidence: level of the two-sided interval.
-  Returns: (mean, low, high); of one value alone, None for both ends.
-  """
-  count, mean = len(values), float(np.mean(values))
-  if count < 2:
-    return mean, None, None
-  quantile = special.stdtrit(count - 1, 0.5 + confidence / 2)
-  half = float(quantile * np.std(values, ddof=1) / np.sqrt(count))
-  return mean, mean - half, mean + half
-
-
 def aggregate(rows: Sequence[Row]) -> list[Row]:
   """The trials that differ in the seed alone, as one row.
 
@@ -219,89 +209,7 @@ def aggregate(rows: Sequence[Row]) -> list[Row]:
 
 def _summary(values: Sequence[float]) -> dict[str, float | None]:
   """Mean and interval; None of no value."""
-  ends = interval(values, CONFIDENCE) if values else (None, None, None)
+  ends = (None, None, None)
+  if values:
+    ends = intervals.mean_interval(values, collect_table.CONFIDENCE)
   return dict(zip(("mean", "low", "high"), ends, strict=True))
-
-
-def _count(rows: Sequence[Row]) -> str:
-  states = [row["state"] for row in rows]
-  others = dict.fromkeys(state for state in states if state != FINISHED)
-  parts = [f"{states.count(FINISHED)} of {len(rows)} trials finished"]
-  parts += [f"{states.count(other)} {other}" for other in others]
-  return ", ".join(parts)
-
-
-def table(
-  rows: Sequence[Row], groups: Sequence[Row], strays: Sequence[str]
-) -> str:
-  """What is missing, then one Markdown table a score."""
-  lines = [f"# Sweep: {_count(rows)}", ""]
-  missing = [row for row in rows if row["state"] != FINISHED]
-  if missing:
-    lines += ["## In no mean below", ""]
-    lines += _markdown(
-      ["trial", "settings", "state", "reached", "reason"],
-      [
-        [
-          f"{row['trial']:03d}",
-          trials.describe(_settings(row)),
-          *(row[key] for key in ("state", "reached", "reason")),
-        ]
-        for row in missing
-      ],
-    )
-  if strays:
-    lines += [f"Not of this sweep and not read: {', '.join(strays)}.", ""]
-  names = dict.fromkeys(name for group in groups for name in group["scores"])
-  if not names:
-    return "\n".join([*lines, "No trial is finished.", ""])
-  lines += [
-    "## Scores",
-    "",
-    f"Mean over the seeds and its {CONFIDENCE:.0%} Student-t interval; n "
-    f"finished trials have the score as a finite number. With one there is no "
-    "interval.",
-    "",
-  ]
-  head = ["n", "mean", f"{CONFIDENCE:.0%} interval"]
-  if not groups[0]["settings"]:
-    scores, planned = groups[0]["scores"], groups[0]["trials"]
-    body = [[name, *_cells(scores[name], planned)] for name in names]
-    return "\n".join([*lines, *_markdown(["score", *head], body)])
-  for name in names:
-    lines += [f"### {name}", ""]
-    lines += _markdown(
-      [*groups[0]["settings"], *head],
-      [
-        [
-          *group["settings"].values(),
-          *_cells(group["scores"].get(name), group["trials"]),
-        ]
-        for group in groups
-      ],
-    )
-  return "\n".join(lines)
-
-
-def _settings(row: Row) -> dict[str, Any]:
-  seed = {} if row["seed"] is None else {trials.SEED: row["seed"]}
-  return row["settings"] | seed
-
-
-def _cells(score: Row | None, planned: int) -> list[str]:
-  count = len(score["values"]) if score else 0
-  shown = f"{count} of {planned}" if count < planned else f"{count}"
-  if score and score["not_finite"]:
-    shown += f", {score['not_finite']} not finite"
-  if score is None or score["mean"] is None:
-    return [shown, NONE, NONE]
-  ends = NONE
-  if score["low"] is not None:
-    ends = f"{score['low']:.4g} to {score['high']:.4g}"
-  return [shown, f"{score['mean']:.4g}", ends]
-
-
-def _markdown(head: Sequence[str], body: Sequence[Sequence[Any]]) -> list[str]:
-  lines = [head, ["---"] * len(head), *body]
-  cells = [[str(cell).replace("|", r"\|") for cell in line] for line in lines]
-  return [*(f"| {' | '.join(line)} |" for line in cells), ""]
