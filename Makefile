@@ -7,8 +7,8 @@ BIN := .venv/bin
 MODELS := .venv-models/bin
 TPU := .venv-tpu/bin
 
-.PHONY: demo showcase sweep settings games certify judges models real scale \
-  endure seams inputs bench bench-peers test test-slow slurm audit lint format \
+.PHONY: demo showcase sweep settings faults games certify judges models real \
+  scale endure seams inputs bench bench-peers test test-slow slurm audit lint format \
   lock clean
 
 demo: WORKDIR ?= out/demo
@@ -26,6 +26,9 @@ sweep: .venv/ready
 settings: .venv/ready
 	$(BIN)/python -m nashmd_jax.main --config=configs/docstrings.py \
 	  --explain=all > docs/settings.md
+
+faults: .venv/ready
+	$(BIN)/python -m figures.faults
 
 games: .venv/ready
 	$(BIN)/python -m figures.games
