@@ -18,6 +18,7 @@ demo: .venv/ready
 # FLAGS=--methods=rlhf,self_play runs others; --variant=gpu takes more of all.
 showcase: .venv/ready
 	$(BIN)/python -m figures.showcase $(FLAGS)
+	$(BIN)/python -m figures.showcase_picture
 
 sweep: .venv/ready
 	$(BIN)/python -m nashmd_jax.sweeps.run --config=$(CONFIG) --jobs=$(JOBS) \
