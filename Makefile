@@ -4,12 +4,13 @@ PYTHON ?= python3
 JOBS ?= 1
 BIN := .venv/bin
 
+DOCS := .venv-docs/bin
 MODELS := .venv-models/bin
 TPU := .venv-tpu/bin
 
-.PHONY: demo showcase sweep settings faults games certify judges models real \
-  scale endure seams inputs bench bench-peers test test-slow slurm audit lint format \
-  lock clean
+.PHONY: demo showcase sweep settings faults docs games certify judges models \
+  real scale endure seams inputs bench bench-peers test test-slow slurm audit \
+  lint format lock clean
 
 demo: WORKDIR ?= out/demo
 demo: .venv/ready
@@ -30,6 +31,10 @@ settings: .venv/ready
 
 faults: .venv/ready
 	$(BIN)/python -m figures.faults
+
+# As a site that opens from disk, out/site/index.html.
+docs: .venv-docs/ready
+	$(DOCS)/python -m figures.docs
 
 games: .venv/ready
 	$(BIN)/python -m figures.games
@@ -99,6 +104,7 @@ format: .venv/ready
 	$(BIN)/ruff format .
 
 .venv/ready: requirements.lock
+.venv-docs/ready: requirements-docs.lock
 .venv-models/ready: requirements-models.lock
 .venv-tpu/ready: requirements-tpu.lock
 .venv-trl/ready: requirements-trl.lock
@@ -126,6 +132,12 @@ lock: .venv/ready
 	  --no-annotate -q | grep -Ev '^(nvidia|cuda|triton)' \
 	  >> requirements-models.lock.new
 	mv requirements-models.lock.new requirements-models.lock
+	printf '%s\n' '# Exact versions of `make docs`: requirements.lock, mkdocs-material.' \
+	  '# Made by `make lock` from setup.py.' > requirements-docs.lock.new
+	$(BIN)/uv pip compile setup.py --extra test --extra docs --universal \
+	  --constraint requirements.lock --python-version 3.11 --no-header \
+	  --no-annotate -q >> requirements-docs.lock.new
+	mv requirements-docs.lock.new requirements-docs.lock
 	printf '%s\n' '# Exact versions of `make scale` and of TPU hosts: requirements.lock, libtpu, gcsfs.' \
 	  '# Made by `make lock` from setup.py.' > requirements-tpu.lock.new
 	$(BIN)/uv pip compile setup.py --extra test --extra tpu --extra gcs --universal \
@@ -148,4 +160,4 @@ lock: .venv/ready
 	mv requirements-tunix.lock.new requirements-tunix.lock
 
 clean:
-	rm -rf .venv .venv-audit .venv-models .venv-tpu .venv-trl .venv-tunix out
+	rm -rf .venv .venv-audit .venv-docs .venv-models .venv-tpu .venv-trl .venv-tunix out

@@ -48,6 +48,7 @@ EXTRAS = {
     "trl==1.13.0": "another Nash-MD trainer, in `make bench`",
   },
   "tunix": {"google-tunix==0.1.7": "another sampler, in `make bench`"},
+  "docs": {"mkdocs-material": "the site of docs/, in `make docs`"},
   "gcs": {"gcsfs": "data and models at gs:// addresses"},
   "tpu": {"jax[tpu]": "libtpu"},
   "cuda": {"jax[cuda13]": "CUDA, cuDNN and NCCL"},
