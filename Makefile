@@ -4,12 +4,13 @@ PYTHON ?= python3
 JOBS ?= 1
 BIN := .venv/bin
 
+DOCS := .venv-docs/bin
 MODELS := .venv-models/bin
 TPU := .venv-tpu/bin
 
-.PHONY: demo showcase sweep settings games certify judges models real scale \
-  endure report seams inputs bench bench-peers test test-slow slurm audit lint format \
-  lock clean
+.PHONY: demo showcase sweep settings faults docs games certify judges models \
+  real scale endure report seams inputs bench bench-peers test test-slow slurm \
+  audit lint format lock clean
 
 demo: WORKDIR ?= out/demo
 demo: .venv/ready
@@ -18,6 +19,7 @@ demo: .venv/ready
 # FLAGS=--methods=rlhf,self_play runs others; --variant=gpu takes more of all.
 showcase: .venv/ready
 	$(BIN)/python -m figures.showcase $(FLAGS)
+	$(BIN)/python -m figures.showcase_picture
 
 sweep: .venv/ready
 	$(BIN)/python -m nashmd_jax.sweeps.run --config=$(CONFIG) --jobs=$(JOBS) \
@@ -26,6 +28,13 @@ sweep: .venv/ready
 settings: .venv/ready
 	$(BIN)/python -m nashmd_jax.main --config=configs/docstrings.py \
 	  --explain=all > docs/settings.md
+
+faults: .venv/ready
+	$(BIN)/python -m figures.faults
+
+# As a site that opens from disk, out/site/index.html.
+docs: .venv-docs/ready
+	$(DOCS)/python -m figures.docs
 
 games: .venv/ready
 	$(BIN)/python -m figures.games
@@ -99,6 +108,7 @@ format: .venv/ready
 	$(BIN)/ruff format .
 
 .venv/ready: requirements.lock
+.venv-docs/ready: requirements-docs.lock
 .venv-models/ready: requirements-models.lock
 .venv-tpu/ready: requirements-tpu.lock
 .venv-trl/ready: requirements-trl.lock
@@ -126,6 +136,12 @@ lock: .venv/ready
 	  --no-annotate -q | grep -Ev '^(nvidia|cuda|triton)' \
 	  >> requirements-models.lock.new
 	mv requirements-models.lock.new requirements-models.lock
+	printf '%s\n' '# Exact versions of `make docs`: requirements.lock, mkdocs-material.' \
+	  '# Made by `make lock` from setup.py.' > requirements-docs.lock.new
+	$(BIN)/uv pip compile setup.py --extra test --extra docs --universal \
+	  --constraint requirements.lock --python-version 3.11 --no-header \
+	  --no-annotate -q >> requirements-docs.lock.new
+	mv requirements-docs.lock.new requirements-docs.lock
 	printf '%s\n' '# Exact versions of `make scale` and of TPU hosts: requirements.lock, libtpu, gcsfs.' \
 	  '# Made by `make lock` from setup.py.' > requirements-tpu.lock.new
 	$(BIN)/uv pip compile setup.py --extra test --extra tpu --extra gcs --universal \
@@ -148,4 +164,4 @@ lock: .venv/ready
 	mv requirements-tunix.lock.new requirements-tunix.lock
 
 clean:
-	rm -rf .venv .venv-audit .venv-models .venv-tpu .venv-trl .venv-tunix out
+	rm -rf .venv .venv-audit .venv-docs .venv-models .venv-tpu .venv-trl .venv-tunix out

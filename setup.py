@@ -50,6 +50,7 @@ EXTRAS = {
   "tunix": {"google-tunix==0.1.7": "another sampler, in `make bench`"},
   "wandb": {"wandb": "metrics and samples to Weights & Biases"},
   "trackio": {"trackio": "the same to Trackio, on this machine or a Space"},
+  "docs": {"mkdocs-material": "the site of docs/, in `make docs`"},
   "gcs": {"gcsfs": "data and models at gs:// addresses"},
   "tpu": {"jax[tpu]": "libtpu"},
   "cuda": {"jax[cuda13]": "CUDA, cuDNN and NCCL"},

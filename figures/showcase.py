@@ -35,6 +35,7 @@ OUT = pathlib.Path("out") / "showcase.json"
 WORK = pathlib.Path("out") / "showcase"
 FOUND = pathlib.Path("figures") / "found" / "showcase"
 START, METHOD = "sft", "nash_md"
+PEOPLE = "people"  # who wrote the summaries of SciTLDR
 METHODS = (METHOD, "rlhf", "self_play", "best_response", "best_of_8")
 WORDS, HELD_OUT = 32, 400
 
@@ -128,7 +129,11 @@ def keep(method: str, told: dict[str, Any]) -> None:
 
 
 def texts(name: str) -> list[dict[str, str]]:
-  """What a policy wrote, by id."""
+  """What a policy wrote, or `PEOPLE` did to the same prompts, by id."""
+  if name == PEOPLE:
+    known = {row["id"]: row["response"] for row in summaries("dev")}
+    ids = [one["id"] for one in texts(METHOD)]
+    return [{"id": one, "response": known[one]} for one in ids]
   with lzma.open(FOUND / f"{name}.jsonl.xz", "rt", encoding="utf-8") as file:
     return [json.loads(line) for line in file]
 

@@ -153,7 +153,7 @@ class SizesTest(absltest.TestCase):
 class ReadmeTest(absltest.TestCase):
   def test_map_names_every_file_once_and_no_other(self):
     text = (ROOT / "README.md").read_text()
-    block = re.search(r"```\n(setup\.py.*?)```", text, re.DOTALL).group(1)
+    block = re.search(r"```text\n(setup\.py.*?)```", text, re.DOTALL).group(1)
     listed, folder = [], ""
     for line in block.splitlines():
       name = line.split()[0]

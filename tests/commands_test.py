@@ -1,7 +1,6 @@
 """Every command line of the README, the docs and the configs can be given."""
 
 from collections.abc import Mapping
-import itertools
 import json
 import os
 import pathlib
@@ -16,10 +15,9 @@ from absl.testing import absltest
 from configs import tldr_decoder, tldr_t5
 from nashmd_jax import files, main, models
 from nashmd_jax.hub import architectures
-from tests import extending_page, forked, small_records
+from tests import extending_page, forked, pages, small_records
 
 ROOT = forked.ROOT
-PAGES = ("README.md", "docs/*.md", "launch/README.md", "configs/*.py")
 DEFAULT = "--config=configs/docstrings.py"
 STAGES = {
   *main.SWEEP_STAGES, main.CHECK, main.POD_CHECK, main.STATUS, main.INSPECT,
@@ -30,22 +28,14 @@ STAGES = {
 APART = (main.POD_CHECK, main.STATUS, main.INSPECT, "collect")
 
 
-def texts() -> list[tuple[str, str]]:
-  paths = itertools.chain.from_iterable(ROOT.glob(page) for page in PAGES)
-  return [
-    (path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8"))
-    for path in sorted(paths)
-  ]
-
-
 def commands() -> list[tuple[str, list[str]]]:
   """Where each command of the program stands, and its arguments.
 
   They are lines that start with the program, and flags that stand alone.
   """
   found = []
-  for where, text in texts():
-    joined = re.sub(r"\\\n\s*", "", text)
+  for where, text in pages.texts():
+    joined = pages.joined(text)
     lines = re.findall(r"^\s*python -m nashmd_jax\.main (.*)$", joined, re.M)
     lines += re.findall(r"`(--(?:config|stage)[^`]*)`", joined)
     for line in lines:
@@ -121,7 +111,7 @@ def made(folder: pathlib.Path) -> dict[str, str]:
 class CommandsTest(absltest.TestCase):
   def test_every_one_is_accepted(self):
     folder = pathlib.Path(self.create_tempdir().full_path)
-    names, checked = made(folder), []
+    names, checked = made(folder), {}
     for where, arguments in commands():
       stage = [a for a in arguments if a.startswith("--stage=")]
       for one in stage:
@@ -144,18 +134,20 @@ class CommandsTest(absltest.TestCase):
         if not argument.startswith(("--workdir", "--reuse"))
       ]
       workdir = f"--workdir={folder / 'run'}"
-      checked.append((where, [*filled, workdir, stage_now]))
+      # Each once, however many pages have it.
+      checked[*filled, workdir, stage_now] = where
     self.assertGreater(len(checked), 20)
     extending_page.write_module(folder, "mine", extending_page.MODULE)
     with mock.patch.dict(os.environ, PYTHONPATH=str(folder)):
-      outcomes = forked.run_all([arguments for _, arguments in checked])
-    for (where, arguments), out in zip(checked, outcomes, strict=True):
+      outcomes = forked.run_all([list(arguments) for arguments in checked])
+    for (arguments, where), out in zip(checked.items(), outcomes, strict=True):
       with self.subTest(f"{where}: {' '.join(arguments)}"):
         self.assertEqual(out.returncode, 0, msg=out.stderr[-2000:])
     self.assertFalse((folder / "run").exists())  # checks leave nothing
 
   def test_make_knows_every_target(self):
-    for where, text in texts():
+    fenced = "".join(f"`{command}" for _, command in pages.commands())
+    for where, text in [*pages.texts(), ("fences", fenced)]:
       for target in set(re.findall(r"`make ([a-z-]+)", text)):
         out = subprocess.run(
           ["make", "-n", target], cwd=ROOT, capture_output=True, text=True

@@ -33,6 +33,7 @@ QUICKLY = {
   "attention_test",
   "gradient_test",
   "lora_test",
+  "pages_test",
   "play_test",
   "sequences_test",
   "solvers_test",

@@ -7,7 +7,7 @@ from unittest import mock
 from absl.testing import absltest, parameterized
 import numpy as np
 
-from figures import showcase
+from figures import showcase, showcase_picture
 from nashmd_jax import files
 from nashmd_jax.data import records
 from tests import real_data
@@ -68,6 +68,13 @@ class ShowcaseTest(parameterized.TestCase):
       said.append(f"{rate:.3f} ({low:.3f} to {high:.3f})")
     for one in said:
       self.assertIn(one, readme)
+
+  @absltest.skipUnless(real_data.FOLDER.exists(), real_data.ABSENT)
+  def test_the_picture_is_of_what_was_found(self):
+    # `python -m figures.showcase_picture` draws it anew.
+    self.assertEqual(
+      showcase_picture.PICTURE.read_text(), showcase_picture.picture()
+    )
 
 
 if __name__ == "__main__":

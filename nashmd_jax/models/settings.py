@@ -130,7 +130,7 @@ DECODER = {
     optional=True,
   ),
   "attention_soft_cap": declare.number(
-    "c of c tanh(score / c), for attention scores; None for no cap.",
+    "A cap c on attention scores, c tanh(score / c); None for none.",
     above=0,
     optional=True,
   ),
