@@ -5,7 +5,7 @@ import re
 from absl.testing import absltest, parameterized
 import numpy as np
 
-from nashmd_jax.evaluation import chart, sheets
+from nashmd_jax.evaluation import chart, sheets, style
 
 LINES = [
   chart.Line(
@@ -62,6 +62,15 @@ class ChartTest(parameterized.TestCase):
     rows = chart.sheet(self.made([chart.Line("a", points, 0)])).rows
     self.assertLessEqual(len(rows), chart.MOST + 1)
     self.assertEqual((rows[0][1], rows[-1][1]), (0, 100_000))
+
+  def test_lines_without_a_colour_of_their_own_are_dashed(self):
+    lines = [
+      chart.Line(str(n), [chart.Point(0, n), chart.Point(1, n)], n)
+      for n in range(style.COLOURS + 1)
+    ]
+    self.assertNotIn("dashed", chart.svg(self.made(lines[:-1])))
+    # In the chart and in its legend.
+    self.assertEqual(chart.svg(self.made(lines)).count("dashed"), 2)
 
   def test_a_file_brings_its_colours(self):
     text = chart.alone(self.made())

@@ -219,8 +219,7 @@ def _line(line: Line, chart: Chart, axes: _Axes) -> str:
   parts = []
   if line.form != MARKS and len(line.points) > 1:
     path = "L".join(f"{axes.x(p.x):.1f} {axes.y(p.y):.1f}" for p in line.points)
-    kind = "line dashed" if line.form == DASHED else "line"
-    parts.append(f'<path class="{kind}" d="M{path}"/>')
+    parts.append(f'<path class="{_stroke(line)}" d="M{path}"/>')
   for point in line.points:
     parts.append(_dot(line, point, chart, axes))
   return f'<g class="{_colour(line)}">{"".join(parts)}</g>'
@@ -283,6 +282,12 @@ def _legend(lines: Sequence[Line]) -> tuple[str, int]:
   return "".join(parts), row + 1
 
 
+def _stroke(line: Line) -> str:
+  """The class of a line; those that find all colours taken are dashed."""
+  again = line.colour // style.COLOURS % 2
+  return "line dashed" if again or line.form == DASHED else "line"
+
+
 def _colour(line: Line) -> str:
   """The class of a colour of the page."""
   return f"s{line.colour % style.COLOURS}"
@@ -291,5 +296,4 @@ def _colour(line: Line) -> str:
 def _swatch(line: Line, at: float, height: float) -> str:
   if line.form == MARKS:
     return f'<circle class="dot" cx="{at + 12:.1f}" cy="{height - 4}" r="5"/>'
-  kind = "line dashed" if line.form == DASHED else "line"
-  return f'<path class="{kind}" d="M{at:.1f} {height - 4}h24"/>'
+  return f'<path class="{_stroke(line)}" d="M{at:.1f} {height - 4}h24"/>'

@@ -106,7 +106,7 @@ SCHEMES = f"""
 CHART = (
   """
 .chart { font: 14px system-ui, sans-serif; fill: var(--muted); display: block;
-  width: 100%; max-width: 34rem; height: auto; }
+  width: 100%; max-width: 30rem; height: auto; }
 .chart .rule { stroke: var(--line); fill: none; }
 .chart .level { stroke: var(--muted); stroke-dasharray: 2 3; }
 .chart .line { stroke: var(--own); fill: none; stroke-width: 2;
