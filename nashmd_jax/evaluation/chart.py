@@ -16,6 +16,7 @@ WIDTH, LEFT, RIGHT, TOP, HEIGHT = 390, 68, 12, 10, 216
 ROW, SWATCH, LETTER = 21, 30, 7.8  # of the legend, and a letter's width
 MARGIN, LONGEST = 8, 42  # to its left, letters of an entry
 TICKS, MOST = 7, 160  # parts of an axis, points of a line, at most
+UNITS = ((1_000_000, "M"), (1000, "k"), (1, ""))  # of ticks
 
 
 class Point(NamedTuple):
@@ -173,9 +174,13 @@ def ticks(low: float, high: float) -> list[tuple[float, str]]:
   power = 10.0 ** math.floor(math.log10(rough))
   step = min(x * power for x in (1, 2, 5, 10) if x * power >= rough)
   first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+  unit, sign = next(one for one in UNITS if step >= one[0] or one[0] == 1)
   places = max(0, -math.floor(math.log10(step) + 1e-9))
   return [
-    (n * step, f"{n * step:.{places}f}".replace("-", "−"))
+    (
+      n * step,
+      f"{n * step / unit:.{places}f}{sign * (n != 0)}".replace("-", "−"),
+    )
     for n in range(first, last + 1)
   ]
 
