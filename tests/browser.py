@@ -18,6 +18,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
   "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
   "--disable-extensions", "--disable-background-networking",
+  "--disable-dev-shm-usage",
   "--remote-debugging-pipe", "--hide-scrollbars", "about:blank",
 )  # fmt: skip
 PATIENCE = 60.0  # seconds

@@ -5,7 +5,7 @@ import re
 from absl.testing import absltest, parameterized
 import numpy as np
 
-from nashmd_jax.evaluation import chart, sheets
+from nashmd_jax.evaluation import chart, sheets, style
 
 LINES = [
   chart.Line(
@@ -63,6 +63,15 @@ class ChartTest(parameterized.TestCase):
     self.assertLessEqual(len(rows), chart.MOST + 1)
     self.assertEqual((rows[0][1], rows[-1][1]), (0, 100_000))
 
+  def test_lines_without_a_colour_of_their_own_are_dashed(self):
+    lines = [
+      chart.Line(str(n), [chart.Point(0, n), chart.Point(1, n)], n)
+      for n in range(style.COLOURS + 1)
+    ]
+    self.assertNotIn("dashed", chart.svg(self.made(lines[:-1])))
+    # In the chart and in its legend.
+    self.assertEqual(chart.svg(self.made(lines)).count("dashed"), 2)
+
   def test_a_file_brings_its_colours(self):
     text = chart.alone(self.made())
     self.assertStartsWith(text, "<svg xmlns=")
@@ -72,7 +81,7 @@ class ChartTest(parameterized.TestCase):
     (0, 10, ["0", "2", "4", "6", "8", "10"]),
     (0.48, 0.61, ["0.48", "0.50", "0.52", "0.54", "0.56", "0.58", "0.60"]),
     (-1, 1, ["−1.0", "−0.5", "0.0", "0.5", "1.0"]),
-    (0, 70_000, [f"{n}0000".lstrip("0") or "0" for n in range(8)]),
+    (0, 70_000, [f"{n}0k" if n else "0" for n in range(8)]),
   )
   def test_ticks_are_round_and_few(self, low, high, expected):
     found = [said for _, said in chart.ticks(low, high)]

@@ -16,6 +16,7 @@ WIDTH, LEFT, RIGHT, TOP, HEIGHT = 390, 68, 12, 10, 216
 ROW, SWATCH, LETTER = 21, 30, 7.8  # of the legend, and a letter's width
 MARGIN, LONGEST = 8, 42  # to its left, letters of an entry
 TICKS, MOST = 7, 160  # parts of an axis, points of a line, at most
+UNITS = ((1_000_000, "M"), (1000, "k"), (1, ""))  # of ticks
 
 
 class Point(NamedTuple):
@@ -173,9 +174,13 @@ def ticks(low: float, high: float) -> list[tuple[float, str]]:
   power = 10.0 ** math.floor(math.log10(rough))
   step = min(x * power for x in (1, 2, 5, 10) if x * power >= rough)
   first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+  unit, sign = next(one for one in UNITS if step >= one[0] or one[0] == 1)
   places = max(0, -math.floor(math.log10(step) + 1e-9))
   return [
-    (n * step, f"{n * step:.{places}f}".replace("-", "−"))
+    (
+      n * step,
+      f"{n * step / unit:.{places}f}{sign * (n != 0)}".replace("-", "−"),
+    )
     for n in range(first, last + 1)
   ]
 
@@ -219,8 +224,7 @@ def _line(line: Line, chart: Chart, axes: _Axes) -> str:
   parts = []
   if line.form != MARKS and len(line.points) > 1:
     path = "L".join(f"{axes.x(p.x):.1f} {axes.y(p.y):.1f}" for p in line.points)
-    kind = "line dashed" if line.form == DASHED else "line"
-    parts.append(f'<path class="{kind}" d="M{path}"/>')
+    parts.append(f'<path class="{_stroke(line)}" d="M{path}"/>')
   for point in line.points:
     parts.append(_dot(line, point, chart, axes))
   return f'<g class="{_colour(line)}">{"".join(parts)}</g>'
@@ -283,6 +287,12 @@ def _legend(lines: Sequence[Line]) -> tuple[str, int]:
   return "".join(parts), row + 1
 
 
+def _stroke(line: Line) -> str:
+  """The class of a line; those that find all colours taken are dashed."""
+  again = line.colour // style.COLOURS % 2
+  return "line dashed" if again or line.form == DASHED else "line"
+
+
 def _colour(line: Line) -> str:
   """The class of a colour of the page."""
   return f"s{line.colour % style.COLOURS}"
@@ -291,5 +301,4 @@ def _colour(line: Line) -> str:
 def _swatch(line: Line, at: float, height: float) -> str:
   if line.form == MARKS:
     return f'<circle class="dot" cx="{at + 12:.1f}" cy="{height - 4}" r="5"/>'
-  kind = "line dashed" if line.form == DASHED else "line"
-  return f'<path class="{kind}" d="M{at:.1f} {height - 4}h24"/>'
+  return f'<path class="{_stroke(line)}" d="M{at:.1f} {height - 4}h24"/>'

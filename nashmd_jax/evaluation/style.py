@@ -106,7 +106,7 @@ SCHEMES = f"""
 CHART = (
   """
 .chart { font: 14px system-ui, sans-serif; fill: var(--muted); display: block;
-  width: 100%; max-width: 34rem; height: auto; }
+  width: 100%; max-width: 30rem; height: auto; }
 .chart .rule { stroke: var(--line); fill: none; }
 .chart .level { stroke: var(--muted); stroke-dasharray: 2 3; }
 .chart .line { stroke: var(--own); fill: none; stroke-width: 2;
@@ -155,7 +155,7 @@ td .cell { display: block; min-width: 12rem; max-width: 24rem;
   border: 2px solid var(--card); }
 .heat small { display: block; font-size: .8rem; color: inherit;
   white-space: nowrap; }
-@media (max-width: 40rem) { main, header { padding: 0 .5rem; }
+@media (max-width: 40rem) { main, header { padding-inline: .5rem; }
   section { padding: .75rem; } .heat td, .heat th { padding: .3rem .25rem; }
   .heat td { min-width: 4.5rem; } .heat small { font-size: .7rem; } }
 .heat .self { background: var(--raised); color: var(--muted); }

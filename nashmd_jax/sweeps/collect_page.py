@@ -163,15 +163,16 @@ def _frontier(finished: Groups) -> sections.Section:
 
 
 def _shown(finished: Groups) -> Iterator[frontier.Shown]:
-  """Every run of every finished trial, those of one group in one colour."""
+  """Every run of every finished trial, a colour for each run of a group."""
   names = _runs(finished)
-  for colour, (group, workdirs) in enumerate(finished.items()):
+  for place, (group, workdirs) in enumerate(finished.items()):
     for workdir in workdirs:
       path = workdir / "tournament" / "results.json"
       results = None
       if path.exists():
         results = files.load_object(path, "policies", "judges")
-      for name in names:
+      for number, name in enumerate(names):
+        colour = place + number * len(finished)
         legend = group if len(names) == 1 else f"{name}, {group}"
         label = f"{workdir.name}, {legend}"
         yield frontier.Shown(workdir, name, label, colour, results, legend)
