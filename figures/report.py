@@ -1,7 +1,8 @@
 """`make report`: what a run is told by, in out/report.json.
 
 Intervals of simulated judges, fixed and sequential; exploiters beside exact
-gaps; a tournament that is killed; the paper's own tables. FLAGS of
+gaps; a tournament that is killed; the paper's own tables; pages in a browser,
+those of `make demo` and `make showcase` where they are. FLAGS of
 --only=intervals,cuts measure some groups alone. Some minutes on 2 CPU cores.
 """
 
@@ -10,18 +11,24 @@ from collections.abc import Callable, Iterable, Iterator
 import os
 import pathlib
 import sys
+import tempfile
 
 import numpy as np
 
-from figures import exploiters, report_resume, rows
+from figures import exploiters, report_page, report_resume, rows
 from nashmd_jax.evaluation import standings
-from tests import coverage
+from nashmd_jax.stages import report as report_stage
+from tests import coverage, small_report
 
 OUT = pathlib.Path("out") / "report.json"
 REPETITIONS = 2000
 LEAST, MOST = 0.93, 0.97  # of intervals at 95 %
 WIDTHS = (0.1, 0.15, 0.2)
 TABLE = "paper/table1_win_rates.csv"
+PAGES = [
+  pathlib.Path("out") / run / "report" / "index.html"
+  for run in ("demo", "showcase")
+]
 COMPARISONS = 2000  # of a cell of the paper's
 
 
@@ -73,6 +80,16 @@ def paper_rows(data: pathlib.Path) -> Iterator[rows.Row]:
     yield rows.row(f"the paper's table 1: {claim}", figure, sign, bar)
 
 
+def page_rows() -> Iterator[rows.Row]:
+  """What a browser sees in the page of a run as tests make it, and of others."""
+  with tempfile.TemporaryDirectory() as folder:
+    workdir = small_report.write(pathlib.Path(folder) / "run")
+    page = report_stage.run(None, workdir, report_stage.NAME)["page"]
+    yield from report_page.page_rows(pathlib.Path(page), "a small page")
+  for page in filter(pathlib.Path.exists, PAGES):
+    yield from report_page.page_rows(page, str(page))
+
+
 def main() -> int:
   """Measures the groups and writes their rows."""
   parser = argparse.ArgumentParser()
@@ -84,6 +101,7 @@ def main() -> int:
     "exploiters": exploiters.exploiter_rows,
     "cuts": report_resume.cut_rows,
     "paper": lambda: paper_rows(flags.data),
+    "pages": page_rows,
   }
   chosen = flags.only.split(",") if flags.only else [*groups]
   unknown = sorted(set(chosen) - set(groups))

@@ -94,6 +94,17 @@ class PageTest(absltest.TestCase):
     ):  # fmt: skip
       self.assertIn(told, self.page)
 
+  def test_what_could_be_gained(self):
+    rows = {
+      (row["policy"], row["figure"]): row["value"]
+      for row in self.rows("exploit")
+    }
+    self.assertEqual(rows["all", "kl_coef"], "0.2")
+    gap = float(rows["nash_md", "gap_from_samples"])
+    self.assertIn(f"<td>{gap:.3f} (", self.page)
+    played = float(rows["nash_md", f"{small_report.HOSTILE}_gap"])
+    self.assertIn(f"at least {played:.3f} (", self.page)
+
   def test_samples_say_who_wins(self):
     won = re.findall(r'data-won="(\S+) (\S+)"', self.page)
     self.assertLen(won, small_report.COUNT)

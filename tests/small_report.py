@@ -7,8 +7,13 @@ from unittest import mock
 import numpy as np
 
 from nashmd_jax import asked, files, workdir
-from nashmd_jax.evaluation import length, standings, win_rates
-from nashmd_jax.stages import judge_report, tournament
+from nashmd_jax.evaluation import (
+  exploitability,
+  length,
+  standings,
+  win_rates,
+)
+from nashmd_jax.stages import exploit, judge_report, tournament
 from nashmd_jax.training import warned
 from tests import judge_report_test, small_records
 
@@ -39,6 +44,7 @@ def write(folder: pathlib.Path, *, seed: int = 0) -> pathlib.Path:
   train(folder, np.random.default_rng(seed))
   _judge(folder)
   _play(folder)
+  _exploit(folder)
   return folder
 
 
@@ -126,7 +132,7 @@ def _play(folder: pathlib.Path) -> None:
     "prompts": COUNT,
     "confidence": 0.95,
     "chosen": {},
-    "ended": dict.fromkeys(POLICIES, 0.9375),
+    "ended": dict.fromkeys(POLICIES[1:], 0.9375),  # as a guest has none
     "words": {
       name: float(np.mean(length.count_words(texts)))
       for name, texts in responses.items()
@@ -139,3 +145,28 @@ def _play(folder: pathlib.Path) -> None:
   said = {name: pairs for name, (_, pairs) in played.items()}
   tournament.save(folder / tournament.NAME, rows, responses, results, said)
   workdir.finish(folder, tournament.NAME, {}, 3.5, MACHINE)
+
+
+def _exploit(folder: pathlib.Path) -> None:
+  """Gaps of all policies, an adversary of the last."""
+  rng, found = np.random.default_rng(1), {}
+  ends = {"kl_coef": 0.2, "confidence": 0.95}
+  for name in POLICIES:
+    win_prob, ratio = rng.random((COUNT, 4, 4)), rng.random((COUNT, 4))
+    parts = (win_prob, ratio, np.arange(COUNT))
+    found[name] = exploitability.estimates(*parts, **ends, seed=0)
+    found[name] |= {"ended": 0.9, "adversaries": {}}
+  played = exploitability.adversary(
+    win_prob, ratio, 2 * ratio, np.arange(COUNT), **ends
+  )
+  found[POLICIES[-1]]["adversaries"] = {HOSTILE: played}
+  results = ends | {
+    "records": COUNT,
+    "prompts": COUNT,
+    "judge": JUDGES[0],
+    "title": f"{HOSTILE} judge",
+    "samples": 4,
+    "replies": 4,
+    "policies": found,
+  }
+  files.save_json(folder / exploit.NAME / "results.json", results)
