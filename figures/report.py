@@ -81,7 +81,7 @@ def paper_rows(data: pathlib.Path) -> Iterator[rows.Row]:
 
 
 def page_rows() -> Iterator[rows.Row]:
-  """What a browser sees in the page of a run as tests make it, and of others."""
+  """What a browser sees in a page as tests make it, and in those of runs."""
   with tempfile.TemporaryDirectory() as folder:
     workdir = small_report.write(pathlib.Path(folder) / "run")
     page = report_stage.run(None, workdir, report_stage.NAME)["page"]
