@@ -112,12 +112,6 @@ class EventsTest(absltest.TestCase):
     super().setUp()
     self.folder = pathlib.Path(self.create_tempdir().full_path)
 
-  def written(self, start=0, stop=3, samples=(), **settings):
-    writer = events.Events(self.folder, start_step=start, settings=settings)
-    for step in range(start + 1, stop + 1):
-      writer.write(step, {"loss": step / 2}, samples)
-    writer.close()
-
   def test_a_row_is_on_disk_when_it_is_written(self):
     writer = events.Events(self.folder, start_step=0)
     for step in (1, 2, 3):
@@ -129,17 +123,20 @@ class EventsTest(absltest.TestCase):
     texts = {"prompt": "a <b>\n\n# c", "policy": "d"}
     samples = [telling.Sample(texts, {"win_prob": 0.5})]
     settings = {"seed": 1, "names": ["a"], "none": None, "flag": True}
-    self.written(0, 3, samples, **settings)
-    self.written(0, 4, samples, **settings)
-    self.written(2, 4, samples)
-    found = endure_ends.shown(self.folder)
+    for start, stop in ((0, 3), (0, 4), (2, 4)):
+      run = telling.Run("sft", self.folder, start, "", "", settings)
+      with events.to_tensorboard(run) as write:
+        for step in range(start + 1, stop + 1):
+          write(step, {"loss": step / 2}, samples)
+    folder = self.folder / "events"
+    found = endure_ends.shown(folder)
     self.assertEqual({len(values) for values in found.values()}, {1})
     said = [found["samples/text_summary", step] for step in (1, 2, 3, 4)]
     self.assertEqual(said, [said[0]] * 4)
     self.assertIn(b"    a <b>\n    \n    # c\n\n**policy**", said[0][0])
     start = b"".join(
       value.metadata.plugin_data.content
-      for path in sorted(self.folder.iterdir())[1:]
+      for path in sorted(folder.iterdir())[1:]
       for event in read_events(path)
       for value in event.summary.value
       if value.tag == "_hparams_/session_start_info"

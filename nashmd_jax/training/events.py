@@ -118,7 +118,8 @@ def _hparams(settings: Mapping[str, Any]) -> Sequence[Any]:
     name: x if isinstance(x, str | int | float) else str(x)
     for name, x in settings.items()
   }
-  return summary.hparams(plain, dict.fromkeys(COMPARED))
+  names, values, _ = summary.hparams(plain, dict.fromkeys(COMPARED))
+  return names, values  # the last says how the run has ended
 
 
 def _next_file(folder: pathlib.Path) -> pathlib.Path:
