@@ -18,7 +18,7 @@ OUT = pathlib.Path("out") / "report_page.json"
 NARROW, WIDE = 360, 1280
 READABLE = 4.5
 TOKEN = re.compile(
-  r"(?<![\w.\-])[-+−]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?(?![\w])\s?%?"
+  r"(?<![\w.\-])[-+−]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d{1,2})?(?![\w])\s?%?"
 )
 # What models and config files say, how things are measured, ticks of axes.
 APART_TAGS = {"style", "script", "code", "pre"}

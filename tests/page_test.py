@@ -164,7 +164,7 @@ class StyleTest(parameterized.TestCase):
     self.assertEqual(style.heat_of(scheme, 0.5), ground)
     self.assertEqual(style.heat_of(scheme, 1), style.named(scheme)["won"])
     self.assertEqual(
-      style.heat(0.25), "color-mix(in srgb, var(--lost) 50%, var(--card))"
+      style.heat(0.25), "color-mix(in srgb, var(--lost) 71%, var(--card))"
     )
 
   def test_colours_stand_in_the_schemes_alone(self):

@@ -13,8 +13,8 @@ from nashmd_jax.evaluation import sheets, style
 
 LINE, DASHED, PATH, MARKS = "line", "dashed", "path", "marks"
 WIDTH, LEFT, RIGHT, TOP, HEIGHT = 390, 68, 12, 10, 216
-ROW, SWATCH, LETTER = 21, 30, 7.8  # of the legend, and a letter's width
-MARGIN, LONGEST = 8, 42  # to its left, letters of an entry
+ROW, SWATCH, LETTER = 21, 30, 8.4  # of the legend, and a letter's width
+MARGIN, LONGEST = 8, 40  # to its left, letters of an entry
 TICKS, MOST = 7, 160  # parts of an axis, points of a line, at most
 UNITS = ((1_000_000, "M"), (1000, "k"), (1, ""))  # of ticks
 
@@ -35,8 +35,8 @@ class Line(NamedTuple):
     label: what its points are of.
     points: along the line; those that are not finite are left out.
     colour: its number, of `style.COLOURS`.
-    form: LINE or DASHED, with a band between the ends of intervals; PATH, a
-      line that may turn back, with dots; MARKS, points alone, with bars.
+    form: LINE, with a band between the ends of intervals; DASHED, without;
+      PATH, a line that may turn back; MARKS, large points with bars.
     legend: its entry there, once for all lines that share it; the label if "".
   """
 
@@ -232,7 +232,7 @@ def _line(line: Line, chart: Chart, axes: _Axes) -> str:
 
 def _band(line: Line, axes: _Axes) -> str:
   known = [p for p in line.points if None not in (p.low, p.high)]
-  if line.form not in (LINE, DASHED) or len(known) < 2:
+  if line.form != LINE or len(known) < 2:
     return ""
   there = [f"{axes.x(p.x):.1f} {axes.y(p.high):.1f}" for p in known]
   back = [f"{axes.x(p.x):.1f} {axes.y(p.low):.1f}" for p in reversed(known)]
@@ -273,7 +273,7 @@ def _legend(lines: Sequence[Line]) -> tuple[str, int]:
   parts, row, at = [], 0, MARGIN
   for entry, those in entries.items():
     said = entry if len(entry) < LONGEST else f"{entry[: LONGEST - 2]}…"
-    wide = SWATCH + LETTER * len(said) + 12
+    wide = SWATCH + LETTER * len(said) + 18
     if parts and at + wide > WIDTH:
       row, at = row + 1, MARGIN
     height = TOP + HEIGHT + 58 + ROW * row

@@ -62,6 +62,13 @@ def of_run(
   )
 
 
+def shown(drawn: chart.Chart) -> str:
+  """The chart in a page, and how to read it; nothing if it has no line."""
+  note = f'<p class="note">{NOTE}</p>'
+  figure = chart.figure(drawn)
+  return figure and f'<div class="charts">{figure}{note}</div>'
+
+
 def path(folder: pathlib.Path) -> list[chart.Point]:
   """(KL, win rate) of each evaluation of a run that tells both."""
   prompts = plots.held_out(folder)

@@ -73,9 +73,8 @@ def distance(
   """The frontier."""
   names = plots.runs(workdir, results["policies"])
   drawn = frontier.of_run(workdir, results, names)
-  body = chart.figure(drawn) + f'<p class="note">{frontier.NOTE}</p>'
-  if not drawn.lines:
-    body = "<p>No run told both of a win rate and of a distance.</p>"
+  body = frontier.shown(drawn)
+  body = body or "<p>No run told both of a win rate and of a distance.</p>"
   return sections.Section("frontier", "Frontier", body, (), [drawn])
 
 

@@ -92,7 +92,8 @@ def heat_of(scheme: str, rate: float) -> str:
 
 
 def _depth(rate: float) -> float:
-  return min(1.0, abs(2 * rate - 1))
+  """How much of it: what is near ½ would hardly be seen in proportion."""
+  return min(1.0, abs(2 * rate - 1)) ** 0.5
 
 
 def _properties(scheme: str) -> str:

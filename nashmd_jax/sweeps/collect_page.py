@@ -156,9 +156,8 @@ def _mean(
 
 def _frontier(finished: Groups) -> sections.Section:
   drawn = frontier.draw(_shown(finished))
-  body = "<p>No finished trial told both of a win rate and of a distance.</p>"
-  if drawn.lines:
-    body = f'{chart.figure(drawn)}<p class="note">{frontier.NOTE}</p>'
+  body = frontier.shown(drawn)
+  body = body or "<p>No finished trial told of both a win rate and a KL.</p>"
   return sections.Section("frontier", "Frontier", body, (), [drawn])
 
 
