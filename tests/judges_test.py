@@ -10,6 +10,7 @@ import pytest
 
 from nashmd_jax import mistakes
 from nashmd_jax import task as task_lib
+from nashmd_jax.evaluation import win_rates
 from nashmd_jax.judges import compound, recorded, scorers, table
 from nashmd_jax.stages import (
   judge_templates,
@@ -19,7 +20,7 @@ from nashmd_jax.stages import (
   tournament,
 )
 from nashmd_jax.training import metrics
-from tests import extending_test, judge_server
+from tests import extending_test, judge_server, small_records
 
 JOB = extending_test.JOB
 
@@ -260,6 +261,30 @@ class StagesTest(extending_test.TinyRun):
     given = nash.reads(config, JOB)
     self.assertIn("judges.served.model", given)
     self.assertNotIn("judges.served.budget_calls", given)
+
+  def test_a_tournament_tells_what_its_judge_has_cost(self):
+    rows = [small_records.record(i) for i in range(5)]
+    responses = {
+      name: [f"{name} {i}" for i in range(5)] for name in ("a", "b", "c")
+    }
+    with judge_server.serve() as server:
+      config = self.config(
+        **{
+          "nash.judge": "served", "judges.served.url": server.url,
+          "judges.served.model": "any",
+          "judges.served.prompt": judge_server.PROMPT,
+        }
+      )  # fmt: skip
+      judge = judging.text_judge(
+        config, None, self.workdir(), "served", setting="here", batch_size=5
+      )
+      sizes = {"confidence": 0.95, "seed": 0, "batch_size": 5}
+      win_rates.play(responses, rows, judge, **sizes)
+      names = ("judge_calls", "judge_tokens")
+      costs = tournament._costs(judge, names, rows, responses)
+    calls = sum(server.counts.billed.values())
+    self.assertEqual(costs, {"judge_calls": calls, "judge_tokens": 21 * calls})
+    self.assertEqual(calls, 3 * 2 * 5)  # both orders of 3 pairs, each once
 
   def test_a_run_that_judges_ahead_resumes_bit_for_bit(self):
     given = {

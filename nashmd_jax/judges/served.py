@@ -43,7 +43,8 @@ class Served(NamedTuple):
       it could not be judged. Raises Mistake, and BudgetSpent.
     costs: (records, responses, opponents) -> "judge_calls" and "judge_tokens",
       f64[N] each: what the answers about each pair cost when they were asked.
-      A pair without an answer cost nothing; equal pairs share theirs.
+      A pair without an answer cost nothing, nor does a question once it was
+      counted for an earlier pair.
   """
 
   judge: Callable[[Records, Texts, Texts], np.ndarray]
@@ -172,9 +173,10 @@ def _win_prob(pair: questions.Pair, known) -> float:
 
 
 def _costs(pairs: Sequence[questions.Pair], known) -> dict[str, np.ndarray]:
-  answered = [
-    [known[q.key] for q in pair.questions if q.key in known] for pair in pairs
-  ]
+  left, answered = dict(known), []
+  for pair in pairs:
+    told = (left.pop(question.key, None) for question in pair.questions)
+    answered.append([answer for answer in told if answer is not None])
   calls = [sum(one.calls for one in answers) for answers in answered]
   tokens = [sum(one.tokens for one in answers) for answers in answered]
   return {

@@ -308,6 +308,8 @@ def judge_of_all(
 ) -> scorers.TextJudge:
   """The same for all processes; one on the host is asked by process 0 alone.
 
+  It keeps the costs that one on the host has, for process 0.
+
   Args: as `text_judge`.
   """
   judge = text_judge(
@@ -319,9 +321,12 @@ def judge_of_all(
   def said(*texts):
     return np.asarray(judge(*texts), np.float64).tolist()
 
-  return lambda *texts: np.array(
-    distributed.on_first(functools.partial(said, *texts)), np.float64
-  )
+  def asked(*texts):
+    told = distributed.on_first(functools.partial(said, *texts))
+    return np.array(told, np.float64)
+
+  asked.costs = getattr(judge, "costs", None)
+  return asked
 
 
 def host_judge(

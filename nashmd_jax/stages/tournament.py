@@ -129,7 +129,23 @@ def _play(config, task, workdir, name, responses, rows, once):
       once=_shown(journal.named(once, f"by {name}"), progress),
     )
   title, about = judging.described(config, name, **setting)
-  return found | {"title": title, "about": about}, said
+  found |= {"title": title, "about": about}
+  costs = judging.costs(config, name, **setting)
+  if costs and getattr(judge, "costs", None):
+    told = functools.partial(_costs, judge, costs, rows, responses)
+    found["costs"] = distributed.on_first(told)
+  return found, said
+
+
+def _costs(judge, names, rows, responses) -> dict[str, float]:
+  """What the answers of a judge cost, those of before a cut among them."""
+  pairs = list(itertools.permutations(responses, 2))
+  found = judge.costs(
+    [row for _ in pairs for row in rows],
+    [text for name, _ in pairs for text in responses[name]],
+    [text for _, name in pairs for text in responses[name]],
+  )
+  return {name: float(np.sum(found[name])) for name in names}
 
 
 def _shown(once: journal.Once, progress: metrics_lib.Progress) -> journal.Once:
@@ -173,6 +189,9 @@ def _print_against_start(results) -> None:
     told = win_rates.told_not_judged(found)
     if told:
       print(f"tournament: {name}: {told}")
+    if found.get("costs"):
+      spent = (f"{value:,.0f} {cost}" for cost, value in found["costs"].items())
+      print(f"tournament: {name} has cost {', '.join(spent)}")
     if len(results["policies"]) >= standings.FEWEST and found["standings"]:
       said = standings.sentences(results["policies"], found["standings"])
       print(f"tournament: {name}: {' '.join(said)}")
