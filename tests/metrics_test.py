@@ -9,7 +9,7 @@ from unittest import mock
 
 from absl.testing import absltest, parameterized
 import tensorboardX
-from tensorboardX.proto import event_pb2
+from tensorboardX.proto import event_pb2, plugin_hparams_pb2
 
 from figures import endure_ends
 from nashmd_jax import mistakes
@@ -143,6 +143,19 @@ class EventsTest(absltest.TestCase):
     )
     for piece in (b"seed", b"['a']", b"None", b"flag"):
       self.assertEqual(start.count(piece), 1, piece)
+
+  def test_settings_are_written_alike_by_every_process(self):
+    settings = {f"name_{number}": number for number in range(100)}
+    run = telling.Run("sft", self.folder, 0, "", "", settings)
+    with events.to_tensorboard(run):
+      pass
+    found = endure_ends.shown(self.folder / "events")
+    ((content,),) = (
+      said for (tag, _), said in found.items() if "start_info" in tag
+    )
+    parsed = plugin_hparams_pb2.HParamsPluginData.FromString(content)
+    self.assertLen(parsed.session_start_info.hparams, 100)
+    self.assertEqual(content, parsed.SerializeToString(deterministic=True))
 
   def test_a_clock_that_was_set_back_hides_nothing(self):
     now = time.time()

@@ -15,7 +15,7 @@ from typing import Any
 
 import tensorboardX
 from tensorboardX import summary
-from tensorboardX.proto import event_pb2
+from tensorboardX.proto import event_pb2, plugin_hparams_pb2
 
 from nashmd_jax import files
 from nashmd_jax.training import telling
@@ -118,8 +118,12 @@ def _hparams(settings: Mapping[str, Any]) -> Sequence[Any]:
     name: x if isinstance(x, str | int | float) else str(x)
     for name, x in settings.items()
   }
-  names, values, _ = summary.hparams(plain, dict.fromkeys(COMPARED))
-  return names, values  # the last says how the run has ended
+  made = summary.hparams(plain, dict.fromkeys(COMPARED))[:2]  # not its end
+  for one in made:
+    told = one.value[0].metadata.plugin_data
+    said = plugin_hparams_pb2.HParamsPluginData.FromString(told.content)
+    told.content = said.SerializeToString(deterministic=True)
+  return made
 
 
 def _next_file(folder: pathlib.Path) -> pathlib.Path:
