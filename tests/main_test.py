@@ -109,7 +109,8 @@ class MistakesTest(absltest.TestCase):
       "stage_of_another_pipeline",
       ["--stage=sft"],
       {"config": "configs/worlds.py:games"},
-      "--stage: got 'sft', expected all or one of ('games', 'check', 'status')",
+      "--stage: got 'sft', expected all or one of ('games', 'check', 'status', "
+      "'inspect')",
     ),
     (
       "game",

@@ -41,7 +41,9 @@ class RolloutTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
     self.model = t5_test.tiny_model()
-    names = ("policy", "reference", "ema", "interpolation", "past_policy")
+    names = (
+      "policy", "reference", "ema", "interpolation", "past_policy", "rival",
+    )  # fmt: skip
     keys = jax.random.split(jax.random.key(0), len(names))
     self.sets = {
       name: self.model.init(key) for name, key in zip(names, keys, strict=True)
