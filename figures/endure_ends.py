@@ -9,10 +9,11 @@ import jax
 from jax.sharding import SingleDeviceSharding
 import numpy as np
 from orbax.checkpoint import v1 as ocp
-from tensorboardX.proto import event_pb2, summary_pb2
+from tensorboardX.proto import event_pb2, plugin_hparams_pb2, summary_pb2
 
 from nashmd_jax.training import metrics
 
+ADDRESS = "judges.served.url"  # each of two runs has a server of its own
 TEXTS = (
   "comparisons/*.jsonl",
   "nash/*/samples.jsonl",
@@ -133,8 +134,12 @@ def _value(value: summary_pb2.Summary.Value) -> float | bytes:
   """A scalar; of a text and of settings what they say."""
   if value.HasField("simple_value"):
     return value.simple_value
-  said = [*value.tensor.string_val, value.metadata.plugin_data.content]
-  return b"".join(said)
+  told = value.metadata.plugin_data
+  if told.plugin_name != "hparams":
+    return b"".join([*value.tensor.string_val, told.content])
+  settings = plugin_hparams_pb2.HParamsPluginData.FromString(told.content)
+  settings.session_start_info.hparams.pop(ADDRESS, None)
+  return settings.SerializeToString(deterministic=True)
 
 
 def _events(data: bytes) -> Iterator[event_pb2.Event]:
