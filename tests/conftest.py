@@ -35,6 +35,8 @@ QUICKLY = {
   "lora_test",
   "pages_test",
   "play_test",
+  "policy_test",
+  "rivals_test",
   "sequences_test",
   "solvers_test",
   "worlds_answer_test",
