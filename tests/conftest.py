@@ -37,6 +37,7 @@ QUICKLY = {
   "play_test",
   "policy_test",
   "rivals_test",
+  "sampling_test",
   "sequences_test",
   "solvers_test",
   "worlds_answer_test",
