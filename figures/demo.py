@@ -120,8 +120,11 @@ def mistake_rows(workdir: pathlib.Path) -> list[rows.Row]:
   with tempfile.TemporaryDirectory() as folder:
     data = pathlib.Path(folder) / "data"
     data.mkdir()
-    for split in ("train", "validation", "test"):
-      (data / f"{split}.jsonl").write_text('{"id": "1", \n')
+    whole = '{"id": "1", "prompt": "a", "response": "b"}\n'
+    for split, line in {
+      "train": '{"id": "1", \n', "validation": whole, "test": whole,
+    }.items():  # fmt: skip
+      (data / f"{split}.jsonl").write_text(line)
     new, old = f"--workdir={folder}/run", f"--workdir={workdir}"
     cases = {
       "--config.nash.mixtur=0.2": [new, "--config.nash.mixtur=0.2"],
