@@ -4,7 +4,6 @@
 their own: python -m figures.landing
 """
 
-import importlib.util
 import pathlib
 import sys
 
@@ -12,7 +11,7 @@ import jax
 import numpy as np
 
 from figures import demo, rows
-from nashmd_jax import files, games
+from nashmd_jax import asked, files, games
 from nashmd_jax.worlds import answer, planted, stage
 
 CONFIG = "configs/worlds.py"
@@ -70,18 +69,10 @@ from there:
 """
 
 
-def load_config_file(name: str, variant: str):
-  """The config of a file in the repository, by its path in it."""
-  path = pathlib.Path(__file__).parents[1] / name
-  spec = importlib.util.spec_from_file_location(path.stem, path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.get_config(variant)
-
-
 def load_config(variant: str):
   """`configs/worlds.py` of a variant."""
-  return load_config_file(CONFIG, variant)
+  path = pathlib.Path(__file__).parents[1] / CONFIG
+  return asked.load_config(f"{path}:{variant}")
 
 
 def landed(variant: str) -> dict[str, dict]:

@@ -8,7 +8,6 @@ those of `make demo` and `make showcase` where they are. FLAGS of
 
 import argparse
 from collections.abc import Callable, Iterable, Iterator
-import os
 import pathlib
 import sys
 import tempfile
@@ -116,5 +115,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-  os.environ.setdefault("JAX_PLATFORMS", "cpu")
   sys.exit(main())

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 import importlib.util
 import pathlib
+import types
 from typing import Any
 
 from nashmd_jax import files, mistakes, pipeline
@@ -50,8 +51,14 @@ def load(path: pathlib.Path) -> tuple[str, dict[str, list[Any]]]:
 
 def load_config(config_flag: str) -> pipeline.Config:
   """The config of a file as it stands there."""
+  module, variant = load_module(config_flag)
+  return module.get_config(*variant)
+
+
+def load_module(config_flag: str) -> tuple[types.ModuleType, list[str]]:
+  """A config file, and what its functions take: its variant, if it has one."""
   file, _, variant = config_flag.partition(":")
   spec = importlib.util.spec_from_file_location(pathlib.Path(file).stem, file)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
-  return module.get_config(*([variant] if variant else []))
+  return module, [variant] if variant else []

@@ -40,6 +40,7 @@ class Opponent(NamedTuple):
   follows: frozenset[str]
 
 
+RIVAL = "rival"  # the opponent, and the set that it writes with
 # By name, (β) -> a lane, or lanes with weights.
 LANES = {
   "self": lambda mixture: LEARNER,
@@ -52,9 +53,8 @@ LANES = {
   },
   "interpolation": lambda mixture: {"interpolation": 1.0},
   "past": lambda mixture: {"past_policy": 1.0},
-  "rival": lambda mixture: {"rival": 1.0 - mixture, "reference": mixture},
+  RIVAL: lambda mixture: {RIVAL: 1.0 - mixture, "reference": mixture},
 }
-RIVAL = "rival"
 
 
 def _interpolation(sets, rng, mixture):

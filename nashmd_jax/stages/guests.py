@@ -20,7 +20,7 @@ from nashmd_jax.data import records
 from nashmd_jax.hub import folders, peft
 from nashmd_jax.models import lora
 from nashmd_jax.nash import opponents, settings
-from nashmd_jax.stages import deployed
+from nashmd_jax.stages import deployed, judging
 from nashmd_jax.training import sharding
 
 Config = pipeline.Config
@@ -54,12 +54,7 @@ class Guest(NamedTuple):
 
 def playing(config: Config) -> dict[str, Config]:
   """The guests that the tournament plays, by name."""
-  section = config.tournament
-  return {
-    name: section.guests[name]
-    for name in section.policies
-    if name in section.guests
-  }
+  return judging.playing(config, "guests")
 
 
 def kind_of(name: str, guest: Config) -> str:

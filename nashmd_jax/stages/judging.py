@@ -22,14 +22,15 @@ Config = ml_collections.ConfigDict
 START = settings.START
 
 
+def playing(config: Config, among: str) -> dict[str, Config]:
+  """The sections of `tournament.chosen`, or of guests, that play, by name."""
+  policies, sections = config.tournament.policies, config.tournament[among]
+  return {name: sections[name] for name in policies if name in sections}
+
+
 def chosen(config: Config) -> dict[str, Config]:
   """The choices among samples that the tournament plays, by their name."""
-  section = config.tournament
-  return {
-    name: section.chosen[name]
-    for name in section.policies
-    if name in section.chosen
-  }
+  return playing(config, "chosen")
 
 
 def answering(config: Config, name: str) -> str:

@@ -8,7 +8,6 @@ what it sets, and `failed.json` why a job of it failed last.
 from collections.abc import Mapping, Sequence
 import copy
 import difflib
-import importlib.util
 import json
 import pathlib
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 import ml_collections
 import numpy as np
 
-from nashmd_jax import files, mistakes
+from nashmd_jax import asked, files, mistakes
 from nashmd_jax import workdir as workdir_lib
 from nashmd_jax.sweeps import hyper
 
@@ -46,14 +45,12 @@ def load_sweep(config_flag: str) -> hyper.Sweep | None:
     config_flag: as `--config` takes it, "configs/sweeps.py:mixture" for one.
   Raises: ValueError if it fails, or returns no list of trials.
   """
-  file, _, variant = config_flag.partition(":")
-  spec = importlib.util.spec_from_file_location("sweep_config", file)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
+  file = config_flag.partition(":")[0]
+  module, variant = asked.load_module(config_flag)
   if not hasattr(module, "get_hyper"):
     return None
   try:
-    sweep = module.get_hyper(hyper, *([variant] if variant else []))
+    sweep = module.get_hyper(hyper, *variant)
   except Exception as error:  # a user's function can raise anything
     raise mistakes.Mistake(
       f"{file}, get_hyper: {workdir_lib.error_line(error)}"
