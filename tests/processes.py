@@ -7,16 +7,22 @@ import socket
 import subprocess
 import sys
 
+from nashmd_jax.training import distributed
+
 ROOT = pathlib.Path(__file__).parent.parent
-CLUSTER = ("SLURM_", "OMPI_", "PMI", "JAX_", "XLA_FLAGS", "JOB_COMPLETION")
+CLUSTER = ("SLURM_", "OMPI_", "PMI", "JOB_COMPLETION", *distributed.EXPLICIT)
 
 
 def environment(devices: int, **more: str) -> dict[str, str]:
-  """That of this process without any cluster, with CPU devices."""
+  """That of this process without any cluster, with CPU devices.
+
+  What this process was told of compiling holds for those that it starts.
+  """
   kept = {k: v for k, v in os.environ.items() if not k.startswith(CLUSTER)}
+  count = f"--xla_force_host_platform_device_count={devices}"
   return kept | {
     "JAX_PLATFORMS": "cpu",
-    "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    "XLA_FLAGS": f"{kept.get('XLA_FLAGS', '')} {count}",
     **more,
   }
 

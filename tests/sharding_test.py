@@ -265,10 +265,12 @@ class CompileTest(parameterized.TestCase):
     def made():
       return np.asarray(jax.jit(lambda x: jnp.tanh(x) * jnp.exp(x))(x))
 
-    full = made()
-    self.addCleanup(sharding.compile_as, "full")
-    sharding.compile_as("quick")
-    np.testing.assert_allclose(made(), full, rtol=1e-5)
+    self.addCleanup(sharding.compile_as, "quick")  # as all other tests
+    found = []
+    for compile in ("full", "quick"):
+      sharding.compile_as(compile)
+      found.append(made())
+    np.testing.assert_allclose(*found, rtol=1e-5)
 
   @parameterized.parameters(("quick", True), ("full", False))
   def test_jax_is_told(self, compile, least):
