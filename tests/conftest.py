@@ -40,10 +40,32 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 AS_IN_A_RUN = {"step_test"}
+# What takes longest begins first, so that no worker ends with it.
+FIRST = (
+  "whole_path_test",
+  "sharding_test",
+  "gradient_test",
+  "worlds_test",
+  "sampling_test",
+  "policy_test",
+  "extending_test",
+  "distributed_test",
+  "step_test",
+  "attention_test",
+  "hub_test",
+  "sweeps_test",
+  "matrix_test",
+)
 
 
 def module_of(node) -> str:
   return node.module.__name__.rpartition(".")[2]
+
+
+def pytest_collection_modifyitems(items):
+  """Orders tests by module; with --no-loadscope-reorder it is kept."""
+  place = {name: number for number, name in enumerate(FIRST)}
+  items.sort(key=lambda item: place.get(module_of(item), len(FIRST)))
 
 
 @pytest.fixture(autouse=True, scope="module")
