@@ -6,7 +6,8 @@ PAUSE is seconds a step. FAULT, "PROCESS NAME", has one of the processes fail
 in the evaluation of step 20: by an error of the program, a mistake, a full disk
 at its next save or event, a record that cannot be read ahead, or for good. What
 main.py does about processes and exit statuses is done here too, in the same
-order.
+order. However long a busy machine compiles, nothing ends at the start in
+another way than later on; see `ending.AT_START`.
 """
 
 import errno
@@ -26,6 +27,7 @@ from nashmd_jax.training import checksums, distributed, ending, step
 from tests import least_squares
 
 CONFIG = ml_collections.ConfigDict()
+ending.AT_START = 120.0
 
 
 class Damaged:
