@@ -41,6 +41,18 @@ def sentences(config) -> tuple[str, ...]:
   return ()
 
 
+def further(name: str, make=odd_values.cases) -> list[odd_values.Case]:
+  """The cases of a config, of settings that none before it in FEW has."""
+  before = odd_values.FEW[: odd_values.FEW.index(name)]
+  seen = {
+    case.name
+    for other in before
+    for case in make(odd_values.load(other).to_dict())
+  }
+  found = make(odd_values.load(name).to_dict())
+  return [case for case in found if case.name not in seen]
+
+
 class MatrixTest(parameterized.TestCase):
   def test_has_every_config(self):
     files = {path.stem for path in (forked.ROOT / "configs").glob("*.py")}
@@ -68,7 +80,7 @@ class MatrixTest(parameterized.TestCase):
   @parameterized.parameters(*odd_values.FEW)
   def test_by_flag(self, name):
     file, _, variant = name.partition(":")
-    for case in odd_values.cases(odd_values.load(name).to_dict()):
+    for case in further(name):
       if case.name == "pipeline":
         continue  # which settings there are depends on it
       typed = str(case.value).replace(" ", "")
@@ -106,7 +118,7 @@ class MatrixTest(parameterized.TestCase):
   def test_by_sweep(self, name):
     config = odd_values.load(name)
     for make in (odd_values.cases, odd_values.of_a_run):
-      for case in make(config.to_dict()):
+      for case in further(name, make):
         if case.name == "pipeline" or not has(config, case.name):
           continue
         (trial,) = trials.all_trials(
