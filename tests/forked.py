@@ -1,8 +1,8 @@
 """Many commands of the program, each in a process of its own, imported once.
 
 The parent imports everything and forks a child for each command, so that one
-costs what it does and not what importing JAX costs. It reads a list of argument
-lists as JSON and answers with [status, stdout, stderr] of each.
+costs what it does and not what importing JAX costs. Each line that it reads is
+a list of arguments as JSON, and answered by one of [status, stdout, stderr].
 """
 
 import importlib
@@ -16,21 +16,33 @@ import tempfile
 ROOT = pathlib.Path(__file__).parent.parent
 
 
+class Program:
+  """`python -m nashmd_jax.main`, imported once, as a context."""
+
+  def __enter__(self):
+    self._parent = subprocess.Popen(
+      [sys.executable, "-m", "tests.forked"],
+      cwd=ROOT,
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      text=True,
+    )
+    return self
+
+  def __exit__(self, *error):
+    self._parent.communicate()
+
+  def run(self, arguments: list[str]) -> subprocess.CompletedProcess:
+    """The outcome of one command, from its arguments."""
+    print(json.dumps(arguments), file=self._parent.stdin, flush=True)
+    answer = json.loads(self._parent.stdout.readline())
+    return subprocess.CompletedProcess(arguments, *answer)
+
+
 def run_all(commands: list[list[str]]) -> list[subprocess.CompletedProcess]:
-  """The outcome of `python -m nashmd_jax.main` with each list of arguments."""
-  out = subprocess.run(
-    [sys.executable, "-m", "tests.forked"],
-    cwd=ROOT,
-    input=json.dumps(commands),
-    capture_output=True,
-    text=True,
-    timeout=600,
-    check=True,
-  )
-  return [
-    subprocess.CompletedProcess(command, *answer)
-    for command, answer in zip(commands, json.loads(out.stdout), strict=True)
-  ]
+  """The outcome of each list of arguments."""
+  with Program() as program:
+    return [program.run(command) for command in commands]
 
 
 def _run(arguments: list[str]) -> tuple[int, str, str]:
@@ -66,8 +78,8 @@ def _child(arguments, paths) -> None:
 def main() -> None:
   """Answers the commands on standard input."""
   importlib.import_module("nashmd_jax.main")
-  commands = json.load(sys.stdin)
-  json.dump([_run(command) for command in commands], sys.stdout)
+  for line in sys.stdin:
+    print(json.dumps(_run(json.loads(line))), flush=True)
 
 
 if __name__ == "__main__":

@@ -157,6 +157,11 @@ class MistakesTest(absltest.TestCase):
     ("model", ["--config.model.family=gru"], {}, "model.family: got 'gru'"),
   )
 
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.program = cls.enterClassContext(forked.Program())
+
   def test_one_sentence_and_status_two(self):
     folder = pathlib.Path(self.create_tempdir().full_path)
     commands = []
@@ -164,7 +169,7 @@ class MistakesTest(absltest.TestCase):
       config = kwargs.get("config", "configs/docstrings.py:tiny")
       workdir = f"--workdir={folder / name}"
       commands.append([f"--config={config}", workdir, *flags])
-    outcomes = forked.run_all(commands)
+    outcomes = map(self.program.run, commands)
     for (name, _, _, message), out in zip(self.MISTAKES, outcomes, strict=True):
       with self.subTest(name):
         self.assertEqual(out.returncode, 2, msg=out.stderr)
@@ -176,17 +181,19 @@ class MistakesTest(absltest.TestCase):
   def test_every_fault_is_named_in_one_go(self):
     folder = pathlib.Path(self.create_tempdir().full_path)
     given = ["--config=configs/docstrings.py:tiny", f"--workdir={folder}/run"]
-    faults = (FAULTS, NEXT_FAULTS)
-    for found, out in zip(
-      faults,
-      forked.run_all([[*given, *found] for found in faults]),
-      strict=True,
-    ):
+    for found in (FAULTS, NEXT_FAULTS):
+      out = self.program.run([*given, *found])
       self.assertEqual(out.returncode, 2, msg=out.stderr)
       self.assertNotIn("Traceback", out.stderr)
       for sentence in found.values():
         self.assertIn(sentence, out.stderr)
     self.assertFalse((folder / "run").exists())
+
+  def refused(self, workdir: pathlib.Path, *flags: str):
+    given = ["--config=configs/docstrings.py:tiny", f"--workdir={workdir}"]
+    out = self.program.run([*given, *flags])
+    self.assertEqual(out.returncode, 2)
+    return out
 
   def test_own_records_with_a_broken_line(self):
     folder = pathlib.Path(self.create_tempdir().full_path)
@@ -194,10 +201,7 @@ class MistakesTest(absltest.TestCase):
     for split in ("train", "validation", "test"):
       (folder / f"{split}.jsonl").write_text(f"{good}\n{good}\n")
     (folder / "validation.jsonl").write_text(f'{good}\n{{"id": "2", \n')
-    out = run_main(
-      f"--workdir={folder / 'run'}", f"--config.data.records={folder}"
-    )
-    self.assertEqual(out.returncode, 2)
+    out = self.refused(folder / "run", f"--config.data.records={folder}")
     self.assertIn(
       "validation.jsonl, line 2: cannot be read (not JSON", out.stderr
     )
@@ -212,16 +216,14 @@ class MistakesTest(absltest.TestCase):
   def test_file_for_a_workdir(self):
     path = pathlib.Path(self.create_tempdir().full_path) / "notes.txt"
     path.write_text("precious")
-    out = run_main(f"--workdir={path}")
-    self.assertEqual(out.returncode, 2)
+    out = self.refused(path)
     self.assertIn("cannot be a workdir", out.stderr)
     self.assertEqual(path.read_text(), "precious")
 
   def test_folder_that_is_no_workdir(self):
     folder = pathlib.Path(self.create_tempdir().full_path)
     (folder / "thesis.tex").write_text("precious")
-    out = run_main(f"--workdir={folder}")
-    self.assertEqual(out.returncode, 2)
+    out = self.refused(folder)
     self.assertIn("holds no config.json", out.stderr)
     self.assertEqual([p.name for p in folder.iterdir()], ["thesis.tex"])
 

@@ -17,7 +17,7 @@ import numpy as np
 from nashmd_jax import files, jobs, main
 from nashmd_jax import pipeline as pipeline_lib
 from nashmd_jax.sweeps import hyper, run, trials
-from tests import main_test, small_sweep
+from tests import forked, main_test, small_sweep
 
 SMALL = "tests/small_sweep.py"
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
@@ -328,11 +328,10 @@ class RunnerTest(absltest.TestCase):
       )
 
   def test_trial_of_another_config_is_refused(self):
-    for flags in (["--trial=1"], ["--stage=collect"]):
-      out = main_test.run_main(
-        f"--workdir={self.workdir}", *flags, "--config.games.horizon=50",
-        config=f"{SMALL}:good",
-      )  # fmt: skip
+    given = [f"--config={SMALL}:good", f"--workdir={self.workdir}"]
+    changed = [*given, "--config.games.horizon=50"]
+    kinds = ("--trial=1", "--stage=collect")
+    for out in forked.run_all([[*changed, kind] for kind in kinds]):
       self.assertEqual(out.returncode, 2)
       self.assertIn("games.horizon was 400 and is now 50", out.stderr)
 
@@ -378,16 +377,18 @@ class MistakesTest(parameterized.TestCase):
       config = small_sweep.get_config()
       main.run_sweep([{}], config, self.workdir, "all", 0, ())
 
-  @parameterized.parameters(
-    (["--trial=0"], "configs/worlds.py:games_tiny", "defines no get_hyper"),
-    (["--trial=0", "--config.games.kl_coef=2."], f"{SMALL}:good", "leave it"),
-  )
-  def test_one_sentence_and_status_two(self, given, config, message):
-    out = main_test.run_main(f"--workdir={self.workdir}", *given, config=config)
-    self.assertEqual(out.returncode, 2, msg=out.stderr)
-    self.assertIn(message, out.stderr)
-    self.assertLen(out.stderr.strip().splitlines(), 1)
-    self.assertFalse(self.workdir.exists())
+  def test_one_sentence_and_status_two(self):
+    given = [f"--workdir={self.workdir}", "--trial=0"]
+    cases = {
+      "defines no get_hyper": ["--config=configs/worlds.py:games_tiny"],
+      "leave it": [f"--config={SMALL}:good", "--config.games.kl_coef=2."],
+    }
+    outcomes = forked.run_all([[*given, *flags] for flags in cases.values()])
+    for message, out in zip(cases, outcomes, strict=True):
+      self.assertEqual(out.returncode, 2, msg=out.stderr)
+      self.assertIn(message, out.stderr)
+      self.assertLen(out.stderr.strip().splitlines(), 1)
+      self.assertFalse(self.workdir.exists())
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import numpy as np
 
 from figures import report_page
 from nashmd_jax.training import metrics
-from tests import golden_metrics, small_records
+from tests import forked, golden_metrics, small_records
 from tests.main_test import ROOT, made_folder, run_main
 
 OWN_CONFIG = """
@@ -33,11 +33,12 @@ class WholePathTest(absltest.TestCase):
     cls.workdir = folder / "run"
     records = small_records.write(folder / "records")
     cls.flags = golden_metrics.flags("docstrings", records)
-    cls.first = cls.run_on(cls.workdir)
+    cls.first = run_main(f"--workdir={cls.workdir}", *cls.flags)
+    cls.program = cls.enterClassContext(forked.Program())
 
-  @classmethod
-  def run_on(cls, workdir, *flags):
-    return run_main(f"--workdir={workdir}", *cls.flags, *flags)
+  def run_on(self, workdir, *flags, config="configs/docstrings.py:tiny"):
+    given = [f"--config={config}", f"--workdir={workdir}"]
+    return self.program.run([*given, *self.flags, *flags])
 
   def test_every_stage_leaves_what_it_should(self):
     self.assertEqual(self.first.returncode, 0, msg=self.first.stderr[-3000:])
@@ -213,8 +214,8 @@ class WholePathTest(absltest.TestCase):
       changes = {"guests": guests, "policies": ("sft", "filed", name)}
       config.write_text(OWN_CONFIG.format(ROOT, changes))
       other = self.workdir.parent / f"host_{number}"
-      flags = (f"--workdir={other}", "--stage=tournament", *self.flags)
-      out = run_main(*flags, f"--reuse={self.workdir}", config=f"{config}")
+      flags = ("--stage=tournament", f"--reuse={self.workdir}")
+      out = self.run_on(other, *flags, config=config)
       self.assertEqual(out.returncode, 0, msg=out.stderr[-3000:])
       folder = other / "tournament" / "responses"
       for guest in ("filed", name):  # at the place of nash_md, by its keys
