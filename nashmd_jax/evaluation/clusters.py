@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import special
+import scipy
 
 CONFIDENCE = 0.95
 BLOCK = 2_000_000  # draws that are held at a time
@@ -127,7 +127,7 @@ def interval(
     confidence: level of the two-sided interval.
   Source: Hesterberg 2015 (arXiv 1411.5279), §4.2.
   """
-  out = special.stdtrit(clusters - 1, (1 + confidence) / 2)
-  tail = special.ndtr(-out * np.sqrt(clusters / (clusters - 1)))
+  out = scipy.special.stdtrit(clusters - 1, (1 + confidence) / 2)
+  tail = scipy.special.ndtr(-out * np.sqrt(clusters / (clusters - 1)))
   low, high = np.quantile(drawn, [tail, 1 - tail])
   return float(low), float(high)

@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import special
-from scipy.sparse import csgraph
+import scipy
 
 from nashmd_jax.data import records
 
@@ -76,7 +75,7 @@ def gather(rows: Sequence[records.Record]) -> list[Compared]:
 
 def _parts(rows, places, ends, joined) -> list[Compared]:
   """The responses to a prompt, taken apart where no comparison joins them."""
-  _, part = csgraph.connected_components(joined)
+  _, part = scipy.sparse.csgraph.connected_components(joined)
   found = []
   for number in range(part.max() + 1):
     members = np.flatnonzero(part == number)
@@ -137,7 +136,7 @@ def fit(wins: np.ndarray, pairs: np.ndarray, start: np.ndarray) -> np.ndarray:
   total, count = wins + np.swapaxes(wins, -1, -2), wins.shape[-1]
   scores, diagonal = np.zeros(wins.shape[:-1]) + start, np.arange(count)
   for _ in range(200):
-    prob = special.expit(scores[..., :, None] - scores[..., None, :])
+    prob = scipy.special.expit(scores[..., :, None] - scores[..., None, :])
     gradient = (wins - total * prob).sum(-1)
     curvature = total * prob * (1 - prob)
     hessian = -curvature
@@ -165,11 +164,11 @@ def expected(scores: np.ndarray, one: Compared) -> np.ndarray:
   """
   i, j = np.nonzero(np.triu(one.pairs))
   votes = _votes(one)[i, j]
-  prob = special.expit(scores[..., i] - scores[..., j])
+  prob = scipy.special.expit(scores[..., i] - scores[..., j])
   half = (votes // 2).astype(float)
   ahead = np.zeros((*scores.shape, scores.shape[-1]))
-  ahead[..., i, j] = special.bdtrc(half, votes, prob)
-  ahead[..., j, i] = special.bdtrc(half, votes, 1 - prob)
+  ahead[..., i, j] = scipy.special.bdtrc(half, votes, prob)
+  ahead[..., j, i] = scipy.special.bdtrc(half, votes, 1 - prob)
   untied = ahead + np.swapaxes(ahead, -1, -2)
   return np.stack([_trace_of_cube(ahead) / 3, _trace_of_cube(untied) / 6])
 
@@ -191,7 +190,7 @@ def simulate(
   """
   i, j = np.nonzero(np.triu(one.pairs))
   votes = _votes(one)[i, j]
-  prob = special.expit(scores[i] - scores[j])
+  prob = scipy.special.expit(scores[i] - scores[j])
   wins = np.zeros((count, *one.pairs.shape))
   wins[:, i, j] = rng.binomial(votes, prob, (count, len(i)))
   wins[:, j, i] = votes - wins[:, i, j]

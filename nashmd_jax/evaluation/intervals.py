@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import special
+import scipy
 
 
 def votes(win_prob: np.ndarray) -> float:
@@ -55,12 +55,12 @@ def win_rate_interval(
   mean = float(np.clip(np.mean(win_prob), 0, 1))
   vote, as_many = mean * (1 - mean), votes(win_prob)
   tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
-  out = special.stdtrit(max(1, count - 1), tails[1])
+  out = scipy.special.stdtrit(max(1, count - 1), tails[1])
   wide = out**2 / as_many
   middle = (mean + wide / 2) / (1 + wide)
   half = np.sqrt(wide * (vote + wide / 4)) / (1 + wide)
   won, lost = mean * as_many + 0.5, (1 - mean) * as_many + 0.5
-  low, high = special.betaincinv(won, lost, tails)
+  low, high = scipy.special.betaincinv(won, lost, tails)
   low, high = (middle - half + low) / 2, (middle + half + high) / 2
   # A side that never wins, or always, has an end there; so has rounding.
   low = min(low, mean) if mean > 0 else 0.0
@@ -86,8 +86,8 @@ def clopper_pearson(
   count, tail = votes(win_prob), (1 - confidence) / 2
   won = float(np.clip(np.mean(win_prob), 0, 1)) * count
   lost = count - won
-  low = special.betaincinv(won, lost + 1, tail) if won > 0 else 0.0
-  high = special.betaincinv(won + 1, lost, 1 - tail) if lost > 0 else 1.0
+  low = scipy.special.betaincinv(won, lost + 1, tail) if won > 0 else 0.0
+  high = scipy.special.betaincinv(won + 1, lost, 1 - tail) if lost > 0 else 1.0
   return float(low), float(high)
 
 
@@ -119,6 +119,6 @@ def mean_interval(
   count, mean = len(values), float(np.mean(values))
   if count < 2:
     return mean, None, None
-  quantile = special.stdtrit(count - 1, 0.5 + confidence / 2)
+  quantile = scipy.special.stdtrit(count - 1, 0.5 + confidence / 2)
   half = float(quantile * np.std(values, ddof=1) / np.sqrt(count))
   return mean, mean - half, mean + half

@@ -10,7 +10,7 @@ import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import special
+import scipy
 
 from nashmd_jax.evaluation import clusters
 
@@ -67,7 +67,7 @@ def log_loss(logit: np.ndarray, prob_a: np.ndarray) -> np.ndarray:
 
 def brier(logit: np.ndarray, prob_a: np.ndarray) -> np.ndarray:
   """(σ(ℓ) − p)², f64[N]; of several votes, the distance to their share."""
-  return (special.expit(logit) - prob_a) ** 2
+  return (scipy.special.expit(logit) - prob_a) ** 2
 
 
 def describe(judged: Judged, *, resamples: int, seed: int) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def _columns(judged: Judged) -> dict[str, np.ndarray]:
     "accuracy": agreement(logit, prob_a),
     "log_loss": log_loss(logit, prob_a),
     "brier": brier(logit, prob_a),
-    "confidence": special.expit(np.abs(logit)),
+    "confidence": scipy.special.expit(np.abs(logit)),
     "share": 0.5 + side * (prob_a - 0.5),
     "lengths_differ": differ,
     "favours_longer": differ * (0.5 + 0.5 * side * np.sign(words)),
@@ -140,7 +140,7 @@ def _tables(judged: Judged) -> dict[str, np.ndarray]:
     return np.searchsorted(ends, values, side="right")
 
   return {
-    "calibration": group(CONFIDENCES, special.expit(np.abs(logit))),
+    "calibration": group(CONFIDENCES, scipy.special.expit(np.abs(logit))),
     "margin": group(MARGINS, np.abs(logit)),
     "length": np.where(side == 0, -1, group(WORDS, side * words)),
     "agreement": group(AGREEMENTS, np.maximum(prob_a, 1 - prob_a)),
@@ -218,7 +218,8 @@ def position_bias(
   columns = {
     "disagree": 0.5 + 0.5 * np.sign(first) * np.sign(second),
     "first_wins": 0.5 + (np.sign(first) + np.sign(second)) / 4,
-    "first_prob": (special.expit(first) + special.expit(second)) / 2,
+    "first_prob": (scipy.special.expit(first) + scipy.special.expit(second))
+    / 2,
     "accuracy_one_order": single,
     "accuracy_both_orders": both,
     "gain": both - single,

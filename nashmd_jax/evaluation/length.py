@@ -6,7 +6,7 @@ Arrays in, numbers out; `win_rates.play` counts the words and asks the judge.
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import special
+import scipy
 
 from nashmd_jax.evaluation import clusters
 
@@ -75,7 +75,7 @@ def at_equal_length(
   )
   seen, won = np.split(table, 2, axis=1)
   intercept, _ = fit(seen, won, feature)
-  rates = special.expit(intercept)
+  rates = scipy.special.expit(intercept)
   known = len(np.unique(prompts))
   if known < 2:
     return float(rates[0]), 0.0, 1.0
@@ -100,7 +100,7 @@ def fit(
   """
   a, b = np.zeros((2, len(seen)))
   for _ in range(MOST_STEPS):
-    mean = special.expit(a[:, None] + b[:, None] * feature)
+    mean = scipy.special.expit(a[:, None] + b[:, None] * feature)
     error, spread = won - seen * mean, seen * mean * (1 - mean)
     slope_a = error.sum(1) - RIDGE * a
     slope_b = error @ feature - RIDGE * b

@@ -12,7 +12,7 @@ import math
 from typing import Any
 
 import numpy as np
-from scipy import special
+import scipy
 
 from nashmd_jax.evaluation import cycles, intervals
 from nashmd_jax.games import equilibrium
@@ -156,7 +156,7 @@ def _scores(rate, votes, size) -> np.ndarray:
 
 
 def _probs(scores, ends) -> np.ndarray:
-  return special.expit(scores[..., ends[0]] - scores[..., ends[1]])
+  return scipy.special.expit(scores[..., ends[0]] - scores[..., ends[1]])
 
 
 def _misfit(rate, fitted, votes) -> np.ndarray:

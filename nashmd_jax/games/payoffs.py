@@ -11,8 +11,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import special
-from scipy.sparse import csgraph
+import scipy
 
 # Each response beats the next one: rock, scissors, paper.
 ROCK_SCISSORS_PAPER = np.array([[0.5, 1, 0], [0, 0.5, 1], [1, 0, 0.5]])
@@ -162,7 +161,7 @@ def from_scores(scores: np.ndarray) -> np.ndarray:
   Returns: f64[..., Y, Y], transitive.
   """
   scores = np.asarray(scores, np.float64)
-  upper = special.expit(scores[..., :, None] - scores[..., None, :])
+  upper = scipy.special.expit(scores[..., :, None] - scores[..., None, :])
   return _antisymmetric(upper)
 
 
@@ -298,7 +297,9 @@ def fit_scores(wins: np.ndarray) -> np.ndarray:
   """
   wins = _check_wins(wins)
   count = wins.shape[0]
-  parts, part = csgraph.connected_components(wins > 0, connection="strong")
+  parts, part = scipy.sparse.csgraph.connected_components(
+    wins > 0, connection="strong"
+  )
   if parts > 1:
     cut_off = np.flatnonzero(part == part[0]).tolist()
     raise ValueError(
@@ -308,7 +309,7 @@ def fit_scores(wins: np.ndarray) -> np.ndarray:
   np.fill_diagonal(wins := wins.copy(), 0)
   total, scores = wins + wins.T, np.zeros(count)
   for _ in range(200):
-    expected = special.expit(scores[:, None] - scores[None, :])
+    expected = scipy.special.expit(scores[:, None] - scores[None, :])
     gradient = (wins - total * expected).sum(1)
     curvature = total * expected * (1 - expected)
     hessian = np.diag(curvature.sum(1)) - curvature

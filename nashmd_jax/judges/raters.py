@@ -12,7 +12,7 @@ import re
 from typing import NamedTuple
 
 import numpy as np
-from scipy import special
+import scipy
 
 from nashmd_jax import declare, mistakes
 from nashmd_jax.data import docstrings, records
@@ -232,6 +232,6 @@ def best_accuracy(exact: np.ndarray, votes: int) -> float:
   """
   side = np.maximum(exact, 1 - exact)
   half = votes / 2
-  more = special.bdtrc(np.floor(half), votes, side)
-  as_many = special.bdtrc(np.ceil(half) - 1, votes, side)
+  more = scipy.special.bdtrc(np.floor(half), votes, side)
+  as_many = scipy.special.bdtrc(np.ceil(half) - 1, votes, side)
   return float(np.mean((more + as_many) / 2))
