@@ -43,17 +43,19 @@ AS_IN_A_RUN = {"step_test"}
 # What takes longest begins first, so that no worker ends with it.
 FIRST = (
   "whole_path_test",
+  "distributed_test",
   "sharding_test",
-  "gradient_test",
+  "training_test",
+  "step_test",
   "worlds_test",
-  "sampling_test",
+  "sweeps_test",
+  "stops_test",
+  "gradient_test",
   "policy_test",
   "extending_test",
-  "distributed_test",
-  "step_test",
-  "attention_test",
-  "hub_test",
-  "sweeps_test",
+  "standings_test",
+  "sampling_test",
+  "judges_test",
   "matrix_test",
 )
 
