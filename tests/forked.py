@@ -5,6 +5,7 @@ costs what it does and not what importing JAX costs. Each line that it reads is
 a list of arguments as JSON, and answered by one of [status, stdout, stderr].
 """
 
+from collections.abc import Mapping
 import importlib
 import json
 import os
@@ -19,12 +20,16 @@ ROOT = pathlib.Path(__file__).parent.parent
 class Program:
   """`python -m nashmd_jax.main`, imported once, as a context."""
 
+  def __init__(self, environ: Mapping[str, str] = os.environ):
+    self._environ = environ
+
   def __enter__(self):
     self._parent = subprocess.Popen(
       [sys.executable, "-m", "tests.forked"],
       cwd=ROOT,
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
+      env=self._environ,
       text=True,
     )
     return self

@@ -33,6 +33,7 @@ CHANGED = {
   (None, "eval/ema_kl"): "the average is kept by the runs that name it",
 }
 CLOSE = 1e-5
+QUICKER = ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS")
 # Jobs that nothing in their config needs, so that they are not run any more.
 GONE = {("tldr_t5", "reward"), ("tldr_decoder", "reward")}
 
@@ -61,6 +62,17 @@ def machine() -> str:
     f"jax {jax.__version__}, {platform.machine()} {digest}, "
     f"{os.cpu_count()} cores"
   )
+
+
+def environ() -> dict[str, str]:
+  """Of a run that is compared, where it can be: compiled as the recorded one.
+
+  Elsewhere that of all tests.
+  """
+  if machine() != recorded()["machine"]:
+    return dict(os.environ)
+  kept = {k: v for k, v in os.environ.items() if k not in QUICKER}
+  return kept | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
 
 
 def of_workdir(workdir: pathlib.Path) -> dict[str, list[dict[str, float]]]:

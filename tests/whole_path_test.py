@@ -33,8 +33,11 @@ class WholePathTest(absltest.TestCase):
     cls.workdir = folder / "run"
     records = small_records.write(folder / "records")
     cls.flags = golden_metrics.flags("docstrings", records)
-    cls.first = run_main(f"--workdir={cls.workdir}", *cls.flags)
-    cls.program = cls.enterClassContext(forked.Program())
+    environ = golden_metrics.environ()
+    cls.first = run_main(
+      f"--workdir={cls.workdir}", *cls.flags, environ=environ
+    )
+    cls.program = cls.enterClassContext(forked.Program(environ))
 
   def run_on(self, workdir, *flags, config="configs/docstrings.py:tiny"):
     given = [f"--config={config}", f"--workdir={workdir}"]
