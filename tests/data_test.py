@@ -1,5 +1,6 @@
 """Docstring filters, splits, tokenizer, and batches that resume."""
 
+import ast
 import collections
 import functools
 import pathlib
@@ -19,6 +20,28 @@ BODY = (
   "The arguments are read in order and the first that is a mapping is used as "
   "the base of the merged mapping that is returned to the caller of this."
 )
+NESTED = """
+if 0:
+  def one(): pass
+else:
+  class two:
+    def deep(): pass
+try:
+  def three(): pass
+except OSError:
+  def four(): pass
+else:
+  def five(): pass
+finally:
+  async def six(): pass
+match 0:
+  case 0:
+    def seven(): pass
+with open("x"):
+  for _ in ():
+    while 0:
+      def eight(): pass
+"""
 SOURCE = f'''
 class Merger:
   """Merge mappings in the order of the arguments.
@@ -56,6 +79,14 @@ class DocstringsTest(parameterized.TestCase):
       ],
     )
     self.assertEqual(found[0][2], BODY)
+
+  def test_definitions_are_found_in_every_block_and_in_order(self):
+    tree = ast.parse(NESTED)
+    found = [node.name for node in docstrings._definitions(tree)]
+    walked = [node.name for node in ast.walk(tree) if hasattr(node, "body")
+              and hasattr(node, "name") and node.name]  # fmt: skip
+    self.assertLen(found, 9)
+    self.assertEqual(found, walked)
 
   @parameterized.named_parameters(
     ("kept", BODY, "Merge mappings in the order of arguments.", None),

@@ -25,6 +25,8 @@ from nashmd_jax import mistakes
 from nashmd_jax.data import records
 
 MIN_BODY_WORDS = 20
+# Of statements and what belongs to them, in the order of their fields.
+BLOCKS = ("body", "handlers", "orelse", "finalbody", "cases")
 MAX_BODY_WORDS = 30
 SUMMARY_WORDS = (4, 25)
 SKIPPED_FOLDERS = frozenset({
@@ -89,15 +91,22 @@ def documented(source: str) -> Iterator[tuple[str, str, str]]:
   with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of other people's escape sequences
     tree = ast.parse(source)
-  for node in ast.walk(tree):
-    if not isinstance(
-      node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-    ):
-      continue
+  for node in _definitions(tree):
     summary, _, body = (ast.get_docstring(node) or "").partition("\n\n")
     if body:
       words = body.split()[:MAX_BODY_WORDS]
       yield _signature(node), " ".join(summary.split()), " ".join(words)
+
+
+def _definitions(tree: ast.Module) -> Iterator[ast.AST]:
+  """Those of a module, in the order of `ast.walk`; no expression is visited."""
+  waiting = collections.deque([tree])
+  while waiting:
+    node = waiting.popleft()
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+      yield node
+    for block in BLOCKS:
+      waiting.extend(getattr(node, block, ()))
 
 
 def _signature(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
