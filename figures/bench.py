@@ -32,6 +32,7 @@ GROUPS: dict[str, Measure] = {
   "step": bench_peers.step_rows,
   "token": bench_own.token_rows,
   "rollout": bench_own.rollout_rows,
+  "dtype": bench_own.dtype_rows,
   "ends": bench_own.ends_rows,
   "gradient": bench_own.gradient_rows,
   "memory": bench_own.memory_rows,

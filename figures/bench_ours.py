@@ -100,7 +100,12 @@ def make_config(
 
 
 def make_side(
-  policy: str, reference: str, *, prompt: int, new_tokens: int
+  policy: str,
+  reference: str,
+  *,
+  prompt: int,
+  new_tokens: int,
+  run_dtype: str = "float32",
 ) -> Side:
   """A run from two folders of one architecture.
 
@@ -108,8 +113,10 @@ def make_side(
     policy, reference: the folders.
     prompt: P, tokens.
     new_tokens: R.
+    run_dtype: see `sharding.SETTINGS`.
   """
   config = make_config(policy, prompt=prompt, new_tokens=new_tokens)
+  config.devices.run_dtype = run_dtype
   task = capacity.stand_in_task(config, sharding.make_devices(**config.devices))
   start = pretrained.load_start(
     config, epath.Path(), "model", vocab_size=task.model.vocab_size
@@ -180,13 +187,18 @@ def decode(
   new_tokens: int,
   lanes: list[str],
   greedy: bool = False,
+  run_dtype: str = "float32",
 ) -> Callable[[], Any]:
   """Responses in each lane to each prompt, as `stages.writing` has them.
 
   Returns: () -> the tokens [B, L, R] if greedy, else how many.
   """
   side = make_side(
-    policy, reference, prompt=len(prompts[0]), new_tokens=new_tokens
+    policy,
+    reference,
+    prompt=len(prompts[0]),
+    new_tokens=new_tokens,
+    run_dtype=run_dtype,
   )
   roll = make_roll(
     side.task,

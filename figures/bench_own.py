@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 import statistics
+from typing import Any
 
 from figures import bench_limits, bench_peers, bench_sizes, bench_turns, rows
 
@@ -23,19 +24,13 @@ def token_row(
   """One token of decode, the difference of two lengths, and its products."""
   work = Work("30M", 64, batch)
   sizes = {**bench_peers.given(work), "lanes": ["policy"]}
-  tokens = bench_sizes.NEW_TOKENS
   turns = crew.turns(
     {
-      "long": ("ours", "decode", {**sizes, "new_tokens": tokens}),
-      "short": ("ours", "decode", {**sizes, "new_tokens": SHORT}),
+      **token_works(sizes, "float32"),
       "products": bench_limits.products("30M", batch),
     }
   )
-  took = turns.took["cpu"]
-  token = statistics.median(
-    (long - short) / (tokens - SHORT)
-    for long, short in zip(took["long"], took["short"], strict=True)
-  )
+  token = token_seconds(turns, "float32")
   alone = turns.median("products") / bench_limits.TIMES
   matrices = bench_sizes.matrices(bench_sizes.SIZES["30M"])
   weights = sum(a * b for a, b in matrices)
@@ -46,6 +41,43 @@ def token_row(
     f"takes {bound * 1e3:.1f} ms, {bound / token:.0%} of it)"
   )
   return rows.row(claim, token / alone, "≤", 1.5)
+
+
+def token_works(sizes: Mapping[str, Any], dtype: str) -> bench_turns.Works:
+  """Decodes of two lengths, of which the difference is some tokens."""
+  lengths = {"long": bench_sizes.NEW_TOKENS, "short": SHORT}
+  return {
+    f"{name} {dtype}": (
+      "ours",
+      "decode",
+      {**sizes, "new_tokens": length, "run_dtype": dtype},
+    )
+    for name, length in lengths.items()
+  }
+
+
+def token_seconds(turns: bench_turns.Turns, dtype: str) -> float:
+  """CPU seconds of one token, from the works of `token_works`."""
+  pairs = (turns.took["cpu"][f"{name} {dtype}"] for name in ("long", "short"))
+  count = bench_sizes.NEW_TOKENS - SHORT
+  return statistics.median(
+    (long - short) / count for long, short in zip(*pairs, strict=True)
+  )
+
+
+def dtype_rows(crews: Crews) -> Iterator[rows.Row]:
+  """A token of decode with matrices of half the bytes."""
+  work = Work("30M", 64, 8)
+  sizes = {**bench_peers.given(work), "lanes": ["policy"]}
+  names = ("float32", "bfloat16")
+  works = [token_works(sizes, name) for name in names]
+  turns = crews[1].turns(works[0] | works[1])
+  whole, half = (token_seconds(turns, name) for name in names)
+  claim = (
+    f"one decode token, {work}: with devices.run_dtype=bfloat16, "
+    f"{half * 1e3:.1f} ms / float32, {whole * 1e3:.1f} ms"
+  )
+  yield rows.row(claim, half / whole, "≤", 1.3)
 
 
 def rollout_rows(crews: Crews) -> Iterator[rows.Row]:
