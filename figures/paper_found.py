@@ -149,7 +149,7 @@ def collect_trial(
   against SFT by the judge that was learnt; curves.jsonl of each evaluation of
   a run the judge that it learns from, its step, the KL of the steps before it
   and the win rate by each judge;
-  jobs.jsonl what each job took. What is not known is null.
+  jobs.jsonl the key of each job and what it took. What is not known is null.
 
   Args:
     workdir: of the trial.
@@ -172,9 +172,18 @@ def collect_trial(
   save_lines(folder / ROWS, _rows(workdir, config, results, texts, done))
   save_lines(folder / CURVES, _curves(workdir, config))
   save_lines(
-    folder / JOBS, ({"job": name, **_spent(one)} for name, one in done.items())
+    folder / JOBS,
+    (
+      {"job": name, "key": _key(workdir, name), **_spent(one)}
+      for name, one in done.items()
+    ),
   )
   return config["seed"]
+
+
+def _key(workdir: pathlib.Path, job: str) -> str:
+  """What a job was made of, the same in all seeds that share it."""
+  return workdir_lib.load_key(workdir / job / workdir_lib.KEY)["hash"][:16]
 
 
 def _keep_prompts(path, prompts, workdir) -> None:

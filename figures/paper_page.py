@@ -10,7 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from figures import paper_found, paper_sections, paper_tables, paper_words
+from figures import (
+  paper_found,
+  paper_runs,
+  paper_sections,
+  paper_tables,
+  paper_words,
+)
 from figures.paper_found import HELD_OUT, MIXTURES, POLICIES, SECOND
 from figures.paper_words import TITLES, figure, label, labels, listed, table
 
@@ -125,16 +131,41 @@ def _what_was_run(work: Work) -> Iterator[str]:
   changed = sorted({name for row in rows for name in row["changed"]} - {"seed"})
   devices = sorted({str(row["device"]) for row in rows if row["device"]})
   yield "## What was run\n"
-  yield f"{absent(found)} All of them answer the same {len(found.prompts)} "
   yield (
+    f"{absent(found)} All of them answer the same {len(found.prompts)} "
     f"held-out prompts, a response each. `{'`, `'.join(configs)}` on "
     f"{', '.join(devices) or 'an unknown device'}, commit "
     f"{', '.join(commits) or 'unknown'}; besides the seed, trials set "
-    f"{', '.join(changed) or 'nothing'}. τ of the Nash methods, and of P_τ, is "
-    f"{found.game['kl_coef']:g}.\n"
+    f"{', '.join(changed) or 'nothing'}. {_prices(found)} {_starts(found)}\n"
   )
   yield "Who judges:\n"
   yield listed(f"{TITLES[name]}: {ABOUT[name]}." for name in work.judged)
+
+
+def _prices(found: paper_found.Found) -> str:
+  """What a nat costs in the methods and in the table."""
+  own = {
+    row["sets"]["kl_coef"]
+    for seed in found.seeds
+    for name, row in seed.rows.items()
+    if name == paper_found.RLHF and "kl_coef" in row["sets"]
+  }
+  nash = f"τ of the Nash methods, and of P_τ, is {found.game['kl_coef']:g}"
+  others = ", ".join(f"{one:g}" for one in sorted(own))
+  return f"{nash}{others and f', that of RLHF {others}'}."
+
+
+def _starts(found: paper_found.Found) -> str:
+  """Whether all seeds start from one SFT policy."""
+  starts = {
+    key for job, key in paper_runs.jobs(found) if job == paper_found.START
+  }
+  if len(starts) == 1:
+    return (
+      "All seeds start from one SFT policy: nothing is said of what another "
+      "start would give."
+    )
+  return "Every seed has an SFT policy of its own."
 
 
 def _points(work: Work) -> Iterator[str]:

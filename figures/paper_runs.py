@@ -113,3 +113,10 @@ def _figure(values: np.ndarray) -> paper_tables.Figure:
 
 def _mean(values: Sequence[float | None]) -> float | None:
   return None if None in values else float(np.mean(values))
+
+
+def jobs(found: paper_found.Found) -> dict[tuple[str, str], paper_found.Row]:
+  """What every job took, by its name and key; those that seeds share once."""
+  return {
+    (row["job"], row["key"]): row for seed in found.seeds for row in seed.jobs
+  }

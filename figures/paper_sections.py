@@ -126,8 +126,8 @@ def costs(found: paper_found.Found) -> Iterator[str]:
       for name, one in told.items()
     ),
   )
-  jobs = [job for seed in found.seeds for job in seed.jobs]
-  yield f"All jobs of all seeds: {_hours(jobs)}.\n"
+  jobs = [*paper_runs.jobs(found).values()]
+  yield f"All jobs, those that seeds share once: {_hours(jobs)}.\n"
   if found.sittings:
     yield (
       f"{len(found.sittings)} sittings of `make paper`, what was cut "

@@ -64,6 +64,10 @@ class PaperTest(parameterized.TestCase):
     page, rows = self.make(found)
     self.assertIn("β = .125 and to self-play: agrees.**", page)
     self.assertIn("5 of 5 seeds are there.", page)
+    self.assertIn("and of P_τ, is 0.1, that of RLHF 0.05.", page)
+    self.assertIn("All seeds start from one SFT policy", page)
+    # An hour of sft, which all share, and one of five judges.
+    self.assertIn("share once: 6.00 hours, 12.00 of CPU.", page)
     self.assertIn("The paper's tables were not at hand", page)
     self.assertNotIn("nan", page)
     claims = [claim for claim in rows if claim.startswith("MD .125 is")]

@@ -88,8 +88,12 @@ def write(
     )
     curves = _curves(learned or {}, exact or {}, rng)
     paper_found.save_lines(place / paper_found.CURVES, curves)
-    job = {"job": "sft", "seconds": 3600.0, "cpu_seconds": 7200.0}
-    paper_found.save_lines(place / paper_found.JOBS, [job])
+    took = {"seconds": 3600.0, "cpu_seconds": 7200.0}
+    keys = {"sft": "shared", "preference": f"of {seed}"}
+    paper_found.save_lines(
+      place / paper_found.JOBS,
+      [{"job": job, "key": key, **took} for job, key in keys.items()],
+    )
   return folder
 
 
@@ -103,7 +107,7 @@ def _row(name: str, seed: int) -> dict:
   return {
     "policy": name, "seed": seed, "commit": "abc1234",
     "config": "configs/paper.py:cpu", "changed": {"seed": [0, seed]},
-    "run": name, "sets": {}, "steps": STEPS[-1], "seconds": 60.0,
+    "run": name, "sets": {"kl_coef": 0.05}, "steps": STEPS[-1], "seconds": 60.0,
     "cpu_seconds": 90.0, "device": "cpu", "cores": 2, "kl": 1.0,
     "words": 10.0, "ended": 1.0, "learned": [0.6, 0.5, 0.7],
   }  # fmt: skip
