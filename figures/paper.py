@@ -120,7 +120,7 @@ def data_rows(found: paper_found.Found) -> Iterator[rows.Row]:
   every, mixed = set(paper_found.POLICIES), set(paper_found.MIXTURES)
   for claim, figure, bar in (
     ("seeds with all 14 policies", len(whole), SEEDS),
-    ("prompts a cell and seed", len(found.prompts), PROMPTS),
+    ("prompts a cell and seed", found.distinct(), PROMPTS),
     ("policies of 14 that every seed has", len(every & there), len(every)),
     ("of them with log-ratios in every seed", len(every & known), len(every)),
     ("deployed mixtures that every seed has", len(mixed & there), len(mixed)),
@@ -153,7 +153,7 @@ def _point_row(
   else:
     told = paper_words.compared(pair, comparisons[pair])
   count = sum(set(pair) <= set(seed.texts) for seed in found.seeds)
-  enough = pair in comparisons and len(found.prompts) >= PROMPTS
+  enough = pair in comparisons and found.distinct() >= PROMPTS
   return rows.row(
     f"{told}, by {paper_words.TITLES[name]}: seeds",
     count if enough else None,

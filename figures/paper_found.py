@@ -32,6 +32,7 @@ POLICIES = (
 )  # fmt: skip
 MIXTURES = tuple(f"{name}_mixture" for name in MIXED)
 HELD_OUT, SECOND = "held_out", "second"
+EXACT = "raters"  # the judge that is the held-out population
 GAME, PROMPTS, TAU, SITTINGS = (
   "game.json", "prompts.jsonl.xz", "tau.jsonl", "sittings.jsonl",
 )  # fmt: skip
@@ -65,7 +66,7 @@ class Found(NamedTuple):
 
   Attributes:
     prompts: N summary records.
-    game: "kl_coef", "populations", "learned" and "exact", see `collect`.
+    game: "kl_coef", "populations" and "learned", see `collect`.
     seeds: in the order of their numbers.
     tau, sittings: rows.
   """
@@ -75,6 +76,10 @@ class Found(NamedTuple):
   seeds: list[Seed]
   tau: list[Row]
   sittings: list[Row]
+
+  def distinct(self) -> int:
+    """How many prompts there are; records of one count as one."""
+    return len({row["prompt"] for row in self.prompts})
 
 
 def save_lines(path: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -118,7 +123,6 @@ def collect(
       "kl_coef": config["nash"]["kl_coef"],
       "populations": {HELD_OUT: config["raters"], SECOND: dict(second)},
       "learned": config["nash"]["judge"],
-      "exact": next(iter(config["nash"]["watch"]), None),
     }
     _agree(found / GAME, game, workdir)
     seeds.append(collect_trial(workdir, config, found))

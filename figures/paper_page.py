@@ -82,9 +82,7 @@ def make(
   if found.seeds:
     for name in found.game["populations"]:
       judged[name] = paper_tables.judge(found, name)
-      regularised[name] = paper_tables.regularised(
-        judged[name], found.seeds, found.game["kl_coef"]
-      )
+      regularised[name] = paper_tables.regularised(judged[name], found)
       comparisons[name] = paper_tables.compare(paper_tables.cells(judged[name]))
   return Work(found, judged, regularised, comparisons, published, coverage)
 
@@ -132,8 +130,8 @@ def _what_was_run(work: Work) -> Iterator[str]:
   devices = sorted({str(row["device"]) for row in rows if row["device"]})
   yield "## What was run\n"
   yield (
-    f"{absent(found)} All of them answer the same {len(found.prompts)} "
-    f"held-out prompts, a response each. `{'`, `'.join(configs)}` on "
+    f"{absent(found)} All of them answer the same {found.distinct()} "
+    f"held-out prompts, a response to each record. `{'`, `'.join(configs)}` on "
     f"{', '.join(devices) or 'an unknown device'}, commit "
     f"{', '.join(commits) or 'unknown'}; besides the seed, trials set "
     f"{', '.join(changed) or 'nothing'}. {_prices(found)} {_starts(found)}\n"

@@ -35,18 +35,18 @@ class Curve(NamedTuple):
 
 def curves(found: paper_found.Found) -> dict[str, Curve]:
   """Of each run the judge that it learns from beside the exact raters."""
-  exact, paths = found.game.get("exact"), {}
+  paths: dict[str, list[dict[str, Any]]] = {}
   for seed in found.seeds:
     of_run: dict[str, list[paper_found.Row]] = {}
     for row in seed.curves:
-      if exact in row["won"] and row["kl"] is not None:
+      if paper_found.EXACT in row["won"] and row["kl"] is not None:
         of_run.setdefault(row["policy"], []).append(row)
     for name, rows in of_run.items():
-      paths.setdefault(name, []).append(_path(rows, exact))
+      paths.setdefault(name, []).append(_path(rows))
   return {name: _curve(some) for name, some in paths.items()}
 
 
-def _path(rows: Sequence[paper_found.Row], exact: str) -> dict[str, Any]:
+def _path(rows: Sequence[paper_found.Row]) -> dict[str, Any]:
   """A run of a seed at `PARTS` of its training."""
   last = rows[-1]["step"]
   some = [
@@ -58,7 +58,7 @@ def _path(rows: Sequence[paper_found.Row], exact: str) -> dict[str, Any]:
     "steps": [row["step"] for row in some],
     "kl": [row["kl"] for row in some],
     "learned": [row["won"][judge] for row in some],
-    "exact": [row["won"][exact] for row in some],
+    "exact": [row["won"][paper_found.EXACT] for row in some],
   }
 
 
@@ -91,12 +91,14 @@ def of_policies(found: paper_found.Found) -> dict[str, dict[str, Any]]:
     words = [length.count_words(seed.texts[name]) for seed in found.seeds]
     ratios = None
     if all(name in seed.log_ratios for seed in found.seeds):
-      ratios = paper_tables.log_ratios(found.seeds, [name])
+      ratios = paper_tables.log_ratios(found, [name])
     rows = [seed.rows[name] for seed in found.seeds]
     learned = [row["learned"] and row["learned"][0] for row in rows]
     told[name] = {
       "kl": None if ratios is None else _figure(ratios),
-      "words": _figure(np.array(words)[..., None]),
+      "words": _figure(
+        paper_tables.by_prompt(found, np.array(words))[..., None]
+      ),
       "learned": _mean(learned),
       **{
         what: _mean([row[what] for row in rows])

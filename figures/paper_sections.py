@@ -64,8 +64,9 @@ def distances(
   exact = paper_tables.cells(judged)
   start = exact.names.index(paper_found.START)
   yield (
-    "On the held-out prompts; win rates are against SFT, by the judge that "
-    f"Nash methods learn from and by {TITLES[HELD_OUT]}.\n"
+    "On the held-out prompts, at the temperature of sampling; win rates are "
+    f"against SFT, by the {found.game['learned']} judge, that Nash methods "
+    f"learn from, and by {TITLES[HELD_OUT]}.\n"
   )
   rows = []
   for i, (name, one) in enumerate(told.items()):

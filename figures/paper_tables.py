@@ -14,7 +14,12 @@ from scipy import stats
 
 from figures import paper_found
 from figures.paper_found import MIXED, MIXTURES, POLICIES, RLHF, SELF_PLAY
-from nashmd_jax.evaluation import crossed, intervals, standings
+from nashmd_jax.evaluation import (
+  crossed,
+  intervals,
+  standings,
+  win_rates,
+)
 from nashmd_jax.judges import raters
 
 CONFIDENCE = 0.95
@@ -26,7 +31,7 @@ NOISE = {WIN_RATES: 0.022, REGULARISED: 0.031}
 
 
 class Judged(NamedTuple):
-  """What a population says of M policies on N prompts, by S seeds.
+  """What a population says of M policies on N distinct prompts, by S seeds.
 
   Attributes:
     names: of those that every seed has, in the order of the paper.
@@ -155,12 +160,23 @@ def judge(found: paper_found.Found, population: str) -> Judged:
         axis=1,
       )
     )
-  return Judged(names, np.array(said))
+  return Judged(names, by_prompt(found, np.array(said)))
 
 
-def regularised(
-  judged: Judged, seeds: Sequence[paper_found.Seed], kl_coef: float
-) -> Judged:
+def by_prompt(found: paper_found.Found, values: np.ndarray) -> np.ndarray:
+  """Means of the records of each prompt, f64[S, prompts, ...].
+
+  Args:
+    values: f64[S, N, ...], of each record.
+  """
+  which = win_rates.prompt_numbers(found.prompts)
+  count = np.bincount(which)
+  total = np.zeros((len(values), len(count), *values.shape[2:]))
+  np.add.at(total, (slice(None), which), values)
+  return total / count.reshape(-1, *[1] * (values.ndim - 2))
+
+
+def regularised(judged: Judged, found: paper_found.Found) -> Judged:
   """P_τ(π ≻ π′) = P(π ≻ π′) − τ log π/μ(y) + τ log π′/μ(y′), of single texts.
 
   Its mean is that of the regularised game. Only policies whose log-ratios every
@@ -169,14 +185,14 @@ def regularised(
   known = [
     name
     for name in judged.names
-    if all(name in seed.log_ratios for seed in seeds)
+    if all(name in seed.log_ratios for seed in found.seeds)
   ]
   part = of(judged, known)
   if not known:
     return part
-  ratio = log_ratios(seeds, known)
+  ratio = log_ratios(found, known)
   dearer = ratio[..., :, None] - ratio[..., None, :]
-  return Judged(known, part.win_prob - kl_coef * dearer)
+  return Judged(known, part.win_prob - found.game["kl_coef"] * dearer)
 
 
 def of(judged: Judged, names: Iterable[str]) -> Judged:
@@ -186,14 +202,13 @@ def of(judged: Judged, names: Iterable[str]) -> Judged:
   return Judged(names, judged.win_prob[:, :, kept][..., kept])
 
 
-def log_ratios(seeds, names: Sequence[str]) -> np.ndarray:
-  """log π/μ of each text, f64[S, N, M], nats."""
-  return np.stack(
-    [
-      np.stack([seed.log_ratios[name] for name in names], axis=-1)
-      for seed in seeds
-    ]
-  )
+def log_ratios(found: paper_found.Found, names: Sequence[str]) -> np.ndarray:
+  """Mean log π/μ of the texts of each prompt, f64[S, prompts, M], nats."""
+  every = [
+    np.stack([seed.log_ratios[name] for name in names], axis=-1)
+    for seed in found.seeds
+  ]
+  return by_prompt(found, np.array(every))
 
 
 def cells(judged: Judged) -> Cells:
@@ -340,4 +355,7 @@ def agreement(judged: Judged, theirs: np.ndarray, noise: float) -> Agreement:
 
 
 def _rank(one: np.ndarray, other: np.ndarray) -> float:
+  """Spearman's correlation, 0 where one side has no order."""
+  if not (np.ptp(one) and np.ptp(other)):
+    return 0.0
   return float(stats.spearmanr(one, other).statistic)

@@ -184,7 +184,7 @@ class TablesTest(absltest.TestCase):
     np.testing.assert_allclose(self.judged.win_prob[2, :, j, i], 1 - expected)
 
   def test_the_price_of_kl_is_taken_off(self):
-    part = paper_tables.regularised(self.judged, self.found.seeds, 0.1)
+    part = paper_tables.regularised(self.judged, self.found)
     i, j = map(part.names.index, ("md_125", "rlhf"))
     ratio = [
       self.found.seeds[1].log_ratios[name] for name in ("md_125", "rlhf")
@@ -200,9 +200,23 @@ class TablesTest(absltest.TestCase):
     self.assertBetween(told["md_125"]["kl"].low, 2, 3)
     self.assertBetween(told["rlhf"]["kl"].high, 1, 2)
 
+  def test_records_of_one_prompt_count_as_one(self):
+    found = self.found._replace(
+      prompts=[
+        row | {"prompt": row["prompt"][-1]} for row in self.found.prompts
+      ]
+    )
+    self.assertEqual(found.distinct(), 10)  # of 20, by their last digit
+    got = paper_tables.judge(found, paper_found.HELD_OUT).win_prob
+    first, second = np.split(self.judged.win_prob, 2, axis=1)
+    np.testing.assert_allclose(got, (first + second) / 2)
+    ratio = paper_tables.log_ratios(found, ["rlhf"])[3, :, 0]
+    of_record = found.seeds[3].log_ratios["rlhf"]
+    np.testing.assert_allclose(ratio, (of_record[:10] + of_record[10:]) / 2)
+
   def test_a_policy_without_log_ratios_is_left_out(self):
     del self.found.seeds[4].log_ratios["rlhf"]
-    part = paper_tables.regularised(self.judged, self.found.seeds, 0.1)
+    part = paper_tables.regularised(self.judged, self.found)
     self.assertEqual(set(self.judged.names) - set(part.names), {"rlhf"})
 
   def test_exploitability_by_hand(self):

@@ -61,7 +61,6 @@ def write(
       paper_found.SECOND: population(),
     },
     "learned": "preference",
-    "exact": "raters",
   }
   files.save_json(folder / paper_found.GAME, game)
   rows = [
