@@ -133,8 +133,7 @@ def data_rows(found: paper_found.Found) -> Iterator[rows.Row]:
 
 def point_rows(work: paper_page.Work) -> Iterator[rows.Row]:
   """Each stated comparison, and in how many seeds it was made."""
-  populations = work.judged or dict.fromkeys(paper_words.TITLES)
-  for name in populations:
+  for name in paper_words.TITLES:
     comparisons = work.comparisons.get(name, {})
     for point in (*paper_tables.POINTS, paper_tables.OF_MIXTURES):
       for pair in point.pairs:

@@ -66,7 +66,8 @@ class Found(NamedTuple):
 
   Attributes:
     prompts: N summary records.
-    game: "kl_coef", "populations" and "learned", see `collect`.
+    game: "kl_coef", "learned", and of `raters.make_population` what makes
+      `HELD_OUT` and `SECOND`.
     seeds: in the order of their numbers.
     tau, sittings: rows.
   """
@@ -121,8 +122,9 @@ def collect(
     config = files.load_json(workdir / workdir_lib.CONFIG)
     game = {
       "kl_coef": config["nash"]["kl_coef"],
-      "populations": {HELD_OUT: config["raters"], SECOND: dict(second)},
       "learned": config["nash"]["judge"],
+      HELD_OUT: config["raters"],
+      SECOND: dict(second),
     }
     _agree(found / GAME, game, workdir)
     seeds.append(collect_trial(workdir, config, found))
@@ -130,16 +132,19 @@ def collect(
 
 
 def _agree(path: pathlib.Path, game: Row, workdir: pathlib.Path) -> None:
-  """Writes what all seeds have in common, or checks that it is the same."""
+  """Writes what all seeds have in common, if it is what was kept before.
+
+  The second raters may be others: nothing was learnt from them.
+  """
   game = workdir_lib.plain(game)
-  if not path.exists():
-    files.save_json(path, game)
-  for name, value in files.load_json(path).items():
-    if value != game[name]:
+  old = files.load_object(path, *game) if path.exists() else game
+  for name in set(game) - {SECOND}:
+    if old[name] != game[name]:
       raise mistakes.Mistake(
         f"{workdir}: has {name} {mistakes.quote(game[name])} where {path} has "
-        f"{mistakes.quote(value)}; seeds of one game alone are kept together"
+        f"{mistakes.quote(old[name])}; keep seeds of one game together"
       )
+  files.save_json(path, game)
 
 
 def collect_trial(

@@ -80,7 +80,7 @@ def make(
   """Judges all texts, and compares what is to be compared."""
   judged, regularised, comparisons = {}, {}, {}
   if found.seeds:
-    for name in found.game["populations"]:
+    for name in TITLES:
       judged[name] = paper_tables.judge(found, name)
       regularised[name] = paper_tables.regularised(judged[name], found)
       comparisons[name] = paper_tables.compare(paper_tables.cells(judged[name]))

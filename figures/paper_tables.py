@@ -138,9 +138,9 @@ def judge(found: paper_found.Found, population: str) -> Judged:
 
   Args:
     found: with a seed or more.
-    population: one of `found.game["populations"]`.
+    population: `paper_found.HELD_OUT` or `paper_found.SECOND`.
   """
-  made = raters.make_population(**found.game["populations"][population])
+  made = raters.make_population(**found.game[population])
   names, said = common(found.seeds), []
   for seed in found.seeds:
     scores = np.array(

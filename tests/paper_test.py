@@ -1,5 +1,6 @@
 """What make paper says of worlds with a known truth, and of what is missing."""
 
+import functools
 import json
 import pathlib
 import sys
@@ -314,6 +315,31 @@ class FoundTest(absltest.TestCase):
     paper_found.save_lines(path, paper_found.load_lines(path)[1:])
     with self.assertRaisesRegex(mistakes.Mistake, "sft has not one response"):
       paper_found.load(found)
+
+  def test_seeds_of_another_game_are_refused(self):
+    found = planted_paper.write(self.folder, {"sft": 0}, seeds=[])
+    trial, raters = self.folder / "sweep" / "000", planted_paper.population()
+    files.save_json(trial / "tournament" / "done.json", {})
+    nash = {"kl_coef": 0.1, "judge": "preference"}
+    kept = mock.patch.object(paper_found, "collect_trial", return_value=7)
+    for changed, said in (
+      ({}, None),
+      ({"nash": nash | {"kl_coef": 0.2}}, "has kl_coef 0.2 where .* has 0.1"),
+      ({"raters": raters | {"short": 99}}, "has held_out"),
+    ):
+      config = {"nash": nash, "raters": raters} | changed
+      files.save_json(trial / "config.json", config)
+      collect = functools.partial(
+        paper_found.collect, trial.parent, found, {"other": 1}
+      )
+      with kept:
+        if said is None:
+          self.assertEqual(collect(), [7])
+        else:
+          with self.assertRaisesRegex(mistakes.Mistake, said):
+            collect()
+    game = paper_found.load(found).game
+    self.assertEqual(game[paper_found.SECOND], {"other": 1})
 
   def test_every_number_of_the_sweep_over_tau_is_kept(self):
     config = {

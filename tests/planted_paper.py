@@ -56,11 +56,9 @@ def write(
   rng, kl = np.random.default_rng(0), kl or {}
   game = {
     "kl_coef": 0.1,
-    "populations": {
-      paper_found.HELD_OUT: population(),
-      paper_found.SECOND: population(),
-    },
     "learned": "preference",
+    paper_found.HELD_OUT: population(),
+    paper_found.SECOND: population(),
   }
   files.save_json(folder / paper_found.GAME, game)
   rows = [
