@@ -8,7 +8,7 @@ DOCS := .venv-docs/bin
 MODELS := .venv-models/bin
 TPU := .venv-tpu/bin
 
-.PHONY: demo showcase sweep settings faults docs games certify judges models \
+.PHONY: demo showcase paper sweep settings faults docs games certify judges models \
   real scale endure report seams inputs bench bench-peers test test-slow slurm \
   audit lint format lock clean
 
@@ -20,6 +20,10 @@ demo: .venv/ready
 showcase: .venv/ready
 	$(BIN)/python -m figures.showcase $(FLAGS)
 	$(BIN)/python -m figures.showcase_picture
+
+# FLAGS=--minutes=60 first trains for an hour, and goes on the next time.
+paper: .venv/ready
+	$(BIN)/python -m figures.paper $(FLAGS)
 
 sweep: .venv/ready
 	$(BIN)/python -m nashmd_jax.sweeps.run --config=$(CONFIG) --jobs=$(JOBS) \

@@ -195,6 +195,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     "batch_size": 128,
     "temperature": 0.7,
     "confidence": 0.95,
+    "log_ratio": False,
   }
   # How much could be gained against a policy; none is asked about here.
   config.exploit = {

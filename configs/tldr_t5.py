@@ -205,6 +205,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     "batch_size": 32,
     "temperature": 1.0,
     "confidence": 0.95,
+    "log_ratio": False,
   }
   # How much could be gained against a policy; none is asked about here.
   config.exploit = {

@@ -298,7 +298,7 @@ def _run_job(config, workdir, stage: pipeline_lib.Stage, job, key) -> None:
   print(f"{job}: starts", flush=True)
   distributed.on_first(lambda: workdir_lib.begin(workdir, job, key))
   work = functools.partial(stage.run, config, workdir, job)
-  began = time.monotonic()
+  began, cpu_began = time.monotonic(), time.process_time()
   try:
     results = distributed.on_first(work) if stage.alone else work()
   except Exception as error:
@@ -308,9 +308,10 @@ def _run_job(config, workdir, stage: pipeline_lib.Stage, job, key) -> None:
     raise
   memory.give_back()
   seconds = time.monotonic() - began
+  cpu_seconds = time.process_time() - cpu_began
   distributed.on_first(
     lambda: workdir_lib.finish(
-      workdir, job, results, seconds, machine.describe()
+      workdir, job, results, seconds, machine.describe(), cpu_seconds
     )
   )
   print(f"{job}: done in {seconds:.0f} s", flush=True)

@@ -250,6 +250,7 @@ def finish(
   results: Mapping[str, Any],
   seconds: float,
   machine: Mapping[str, Any] | None = None,
+  cpu_seconds: float | None = None,
 ) -> None:
   """Notes the results of a job, and forgets that one failed.
 
@@ -257,10 +258,11 @@ def finish(
     results: for JSON.
     seconds: that the process took which finished it.
     machine: that it ran on.
+    cpu_seconds: of that process, on all cores together.
   """
   outcome = {"seconds": seconds, "results": dict(results)}
-  if machine is not None:
-    outcome["machine"] = dict(machine)
+  more = {"cpu_seconds": cpu_seconds, "machine": machine}
+  outcome |= {name: one for name, one in more.items() if one is not None}
   files.save_json(workdir / job / DONE, outcome)
   (workdir / FAILED).unlink(missing_ok=True)
 

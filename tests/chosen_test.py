@@ -7,13 +7,16 @@ from unittest import mock
 from absl.testing import absltest, parameterized
 import jax
 import numpy as np
+from scipy import special
 
 from configs import docstrings, tldr_t5
 from nashmd_jax import mistakes, pipeline
+from nashmd_jax import task as task_lib
 from nashmd_jax import workdir as workdir_lib
+from nashmd_jax.data import batches
 from nashmd_jax.data import records as records_lib
 from nashmd_jax.evaluation import length
-from nashmd_jax.stages import judging, policies, text, tournament
+from nashmd_jax.stages import judging, policies, text, tournament, writing
 from nashmd_jax.training import distributed, ending, journal
 from tests import lora_runs, main_test, small_records
 
@@ -51,6 +54,7 @@ def made_config(**tournament):
   made.tournament.policies = ("sft", "best", "nash")
   made.tournament.judges = ("raters",)
   made.tournament.chosen = CHOSEN
+  made.tournament.log_ratio = True
   made.tournament.update(tournament)
   return made.lock()
 
@@ -117,10 +121,10 @@ class TournamentTest(absltest.TestCase):
     config = self.config.copy_and_resolve_references()
     config.tournament.batch_size = 4
     with lora_runs.on_one_device():
-      responses, _, _ = policies.write_all(
+      answers = policies.write_all(
         config, self.task, self.workdir, self.rows[:5], journal.anew
       )
-    for name, texts in responses.items():
+    for name, texts in answers.responses.items():
       self.assertEqual(texts, self.answers(name)[:5])
 
   def test_cut_after_every_batch_they_answer_the_same(self):
@@ -142,24 +146,80 @@ class TournamentTest(absltest.TestCase):
     for _ in range(21):
       with self.assertRaises(ending.Preempted):
         write(False, True)
-    responses, chosen, ended = write(False)
-    for name, texts in responses.items():
+    answers = write(False)
+    for name, texts in answers.responses.items():
       self.assertEqual(texts, self.answers(name))
     results = json.loads(
       (self.workdir / "tournament" / "results.json").read_text()
     )
-    self.assertEqual(chosen, results["chosen"])
-    self.assertEqual(ended, results["ended"])
+    self.assertEqual(answers.chosen, results["chosen"])
+    self.assertEqual(answers.ended, results["ended"])
 
   def test_another_seed_answers_otherwise(self):
     config = self.config.copy_and_resolve_references()
     config.seed = 1
     with lora_runs.on_one_device():
-      responses, _, _ = policies.write_all(
+      answers = policies.write_all(
         config, self.task, self.workdir, self.rows, journal.anew
       )
     for name in ("best", "nash"):
-      self.assertNotEqual(responses[name], self.answers(name))
+      self.assertNotEqual(answers.responses[name], self.answers(name))
+
+  def test_log_ratios_stand_beside_what_trained_policies_wrote(self):
+    found = {
+      name: [
+        row.get("log_ratio")
+        for row in records_lib.load_records(
+          self.workdir / "tournament" / "responses" / f"{name}.jsonl", "summary"
+        )
+      ]
+      for name in ("sft", "best", "nash")
+    }
+    np.testing.assert_allclose(found["sft"], 0, atol=1e-3)  # it is μ itself
+    self.assertEqual({*found["best"], *found["nash"]}, {None})
+
+  def test_a_log_ratio_is_of_the_lane_that_wrote(self):
+    params = task_lib.load_trained(self.task, "model", self.workdir / "sft")
+    moved = jax.tree.map(lambda x: x + 0.1 * np.sin(7 * x), params)
+    sets = {"policy": moved, "reference": params}
+    source, temperature, kept = self.rows[:4], 0.7, []
+
+    def texts_of(task, tokens, mask):
+      kept.extend([np.asarray(tokens)[:, 0], np.asarray(mask)[:, 0]])
+      return [[""]] * len(tokens)
+
+    with (
+      lora_runs.on_one_device(),
+      mock.patch.object(writing, "texts_of", texts_of),
+    ):
+      wrote = writing.write(
+        self.task,
+        sets,
+        [{"policy": 0.75, "reference": 0.25}],
+        source,
+        batch_size=4,
+        temperature=temperature,
+        rng=jax.random.key(0),
+        told="",
+        once=journal.anew,
+        log_ratio=True,
+      )
+      ((batch, _),) = batches.ordered_batches(
+        source, self.task.encode, self.task.pad, batch_size=4
+      )
+      prompts = (batch["prompts"], batch["prompts_mask"])
+      logits = jax.jit(self.task.model.response_logits)
+      policy, reference = (
+        special.log_softmax(
+          np.asarray(logits(one, *prompts, kept[0])) / temperature, axis=-1
+        )
+        for one in (moved, params)
+      )
+    lane = special.log_softmax(0.75 * policy + 0.25 * reference, axis=-1)
+    ratio = np.take_along_axis(lane - reference, kept[0][..., None], axis=-1)
+    expected = np.where(kept[1], ratio[..., 0], 0).sum(-1)
+    self.assertGreater(np.abs(expected).min(), 1e-3)
+    np.testing.assert_allclose(wrote.log_ratio[:, 0], expected, atol=1e-3)
 
   def test_longest_of_three_is_chosen(self):
     # What the judge likes: no shorter than a policy that is not chosen from.

@@ -1,4 +1,4 @@
-"""How often a 95 % interval of a win rate holds the truth, and its width."""
+"""How often a 95 % interval holds the truth, and how wide it is."""
 
 from collections.abc import Callable
 import functools
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from nashmd_jax.evaluation import intervals, looks, win_rates
+from nashmd_jax.evaluation import crossed, intervals, looks, win_rates
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 CONFIDENCE = 0.95
@@ -130,3 +130,62 @@ LOOKS = {
   "400 prompts, rates spread evenly": World(0.5, 400, 1, _evenly, False),
   "200 prompts 3 times, votes": World(0.5, 200, 3, _evenly, True),
 }
+
+
+class Crossed(NamedTuple):
+  """Win rates of seeds and prompts, normal or votes of such a rate.
+
+  Attributes:
+    rate: the true mean.
+    of_seed, of_prompt, rest: standard deviations; the rest is that of votes
+      where it is None.
+    seeds, prompts: S and N.
+  """
+
+  rate: float
+  of_seed: float
+  of_prompt: float
+  rest: float | None
+  seeds: int = 5
+  prompts: int = 500
+
+
+CROSSED = {
+  "seeds matter most": Crossed(0.5, 0.05, 0.0, 0.1),
+  "prompts matter most": Crossed(0.5, 0.005, 0.3, 0.1),
+  "both": Crossed(0.5, 0.02, 0.2, 0.3),
+  "no seed matters": Crossed(0.5, 0.0, 0.1, 0.3),
+  "votes": Crossed(0.5, 0.02, 0.1, None),
+  "votes, rate .95": Crossed(0.95, 0.01, 0.01, None),
+  "8 seeds": Crossed(0.5, 0.02, 0.2, 0.3, seeds=8),
+}
+
+
+def measure_crossed(
+  world: Crossed, *, draws: int, seed: int, resamples: int = 0
+) -> tuple[float, float | None]:
+  """The shares of intervals over seeds and prompts that hold the truth.
+
+  Args:
+    draws: of the world, a multiple of 100, which are drawn together.
+    resamples: of each draw; 0 leaves out the second share.
+  Returns: the share of `crossed.estimate`, and that of the percentiles of
+    `crossed.resampled`.
+  """
+  rng, held, held_drawn = np.random.default_rng(seed), [], []
+  for _ in range(draws // 100):
+    size = (world.seeds, world.prompts, 100)
+    rate = world.rate + world.of_seed * rng.normal(size=(size[0], 1, size[2]))
+    rate = rate + world.of_prompt * rng.normal(size=(1, *size[1:]))
+    if world.rest is None:
+      values = (rng.random(size) < rate).astype(np.float64)
+    else:
+      values = rate + world.rest * rng.normal(size=size)
+    found = crossed.estimate(values, CONFIDENCE)
+    held.append((found.low <= world.rate) & (world.rate <= found.high))
+    if resamples:
+      drawn = crossed.resampled(values, resamples=resamples, seed=seed)
+      tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
+      low, high = np.quantile(drawn, tails, axis=0)
+      held_drawn.append((low <= world.rate) & (world.rate <= high))
+  return float(np.mean(held)), float(np.mean(held_drawn)) if resamples else None

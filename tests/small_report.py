@@ -13,7 +13,7 @@ from nashmd_jax.evaluation import (
   standings,
   win_rates,
 )
-from nashmd_jax.stages import exploit, judge_report, tournament
+from nashmd_jax.stages import exploit, judge_report, policies, tournament
 from nashmd_jax.training import warned
 from tests import judge_report_test, small_records
 
@@ -143,7 +143,8 @@ def _play(folder: pathlib.Path) -> None:
     },
   }
   said = {name: pairs for name, (_, pairs) in played.items()}
-  tournament.save(folder / tournament.NAME, rows, responses, results, said)
+  answers = policies.Answers(responses, {}, {}, {})
+  tournament.save(folder / tournament.NAME, rows, answers, results, said)
   workdir.finish(folder, tournament.NAME, {}, 3.5, MACHINE)
 
 

@@ -92,6 +92,12 @@ class IntervalTest(parameterized.TestCase):
     one = intervals.mean_interval(values[:1], 0.9)
     self.assertEqual(one, (3.0, None, None))
 
+  def test_p_values_that_hold_together_by_hand(self):
+    # 4 · .01, then 3 · .02 and 2 · .025 that may not be less, then .9.
+    found = intervals.holm([0.9, 0.02, 0.01, 0.025])
+    np.testing.assert_allclose(found, [0.9, 0.06, 0.04, 0.06])
+    self.assertEqual(intervals.holm([0.6, 0.7]).tolist(), [1.0, 1.0])
+
 
 class LooksTest(parameterized.TestCase):
   def test_parts_double_and_hold_each_record_once(self):

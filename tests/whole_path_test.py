@@ -1,12 +1,15 @@
 """The whole path on the tiny config, its resumption, what is built on it."""
 
 import json
+import os
 import shutil
 
 from absl.testing import absltest
 import numpy as np
 
-from figures import report_page
+from figures import paper_found, report_page
+from nashmd_jax import files, mistakes
+from nashmd_jax.evaluation import win_rates
 from nashmd_jax.training import metrics
 from tests import forked, golden_metrics, small_records
 from tests.main_test import ROOT, made_folder, run_main
@@ -25,6 +28,12 @@ def get_config():
 """
 
 
+def answered(path) -> list[dict]:
+  """The rows of a policy, those of a guest with no log-ratio."""
+  rows = paper_found.load_lines(path)
+  return [{"log_ratio": None} | row for row in rows]
+
+
 class WholePathTest(absltest.TestCase):
   @classmethod
   def setUpClass(cls):
@@ -32,7 +41,10 @@ class WholePathTest(absltest.TestCase):
     folder = made_folder(cls)
     cls.workdir = folder / "run"
     records = small_records.write(folder / "records")
-    cls.flags = golden_metrics.flags("docstrings", records)
+    cls.flags = [
+      *golden_metrics.flags("docstrings", records),
+      "--config.tournament.log_ratio=True",
+    ]
     environ = golden_metrics.environ()
     cls.first = run_main(
       f"--workdir={cls.workdir}", *cls.flags, environ=environ
@@ -49,6 +61,9 @@ class WholePathTest(absltest.TestCase):
     for job in (*trained, "comparisons", "judges", "tournament", "report"):
       self.assertTrue((self.workdir / job / "done.json").exists(), job)
       self.assertTrue((self.workdir / job / "key.json").exists(), job)
+      done = json.loads((self.workdir / job / "done.json").read_text())
+      self.assertGreater(done["cpu_seconds"], 0)
+      self.assertLess(done["cpu_seconds"], done["seconds"] * os.cpu_count())
     for job in trained:
       rows = metrics.load_metrics(self.workdir / job / "metrics.jsonl")
       self.assertEqual([row["step"] for row in rows], [1, 2, 3, 4])
@@ -67,6 +82,40 @@ class WholePathTest(absltest.TestCase):
     if golden_metrics.machine() != golden_metrics.recorded()["machine"]:
       self.skipTest(f"recorded on {golden_metrics.recorded()['machine']}")
     self.assertEmpty(golden_metrics.differences("docstrings", self.workdir))
+
+  def test_what_the_paper_keeps_of_it(self):
+    found = self.workdir.parent / "found"
+    config = files.load_json(self.workdir / "config.json")
+    self.assertEqual(paper_found.collect_trial(self.workdir, config, found), 0)
+    kept = {path: path.read_bytes() for path in found.rglob("*.*")}
+    paper_found.collect_trial(self.workdir, config, found)
+    self.assertEqual(kept, {path: path.read_bytes() for path in kept})
+    (seed,) = paper_found.load(found).seeds
+    names = ["sft", "rlhf", "nash_md"]
+    self.assertEqual(list(seed.texts), names)
+    self.assertEqual(list(seed.rows), names)
+    self.assertEqual(list(seed.log_ratios), names)
+    np.testing.assert_allclose(seed.log_ratios["sft"], 0, atol=1e-3)
+    row = seed.rows["nash_md"]
+    told = paper_found.load_lines(found / "seed_0" / paper_found.TEXTS)
+    ratios = [one["log_ratio"] for one in told if one["policy"] == "nash_md"]
+    self.assertAlmostEqual(row["kl"], np.mean(ratios), places=4)
+    self.assertEqual(
+      (row["steps"], row["config"]), (4, "configs/docstrings.py:tiny")
+    )
+    self.assertIn("tournament.log_ratio", row["changed"])
+    self.assertGreater(row["cpu_seconds"], 0)
+    results = files.load_json(self.workdir / "tournament" / "results.json")
+    won = win_rates.against(results, "nash_md", "sft", "preference")
+    self.assertEqual(row["learned"], list(won))
+    curve = [one for one in seed.curves if one["policy"] == "nash_md"]
+    self.assertEqual([one["step"] for one in curve], [2, 4])
+    self.assertEqual({*curve[0]["won"]}, {"preference", "raters"})
+    self.assertEqual({*seed.curves[-1]["won"]}, {"reward", "raters"})
+    self.assertIn("tournament", [one["job"] for one in seed.jobs])
+    with self.assertRaisesRegex(mistakes.Mistake, "on other records"):
+      paper_found.save_lines(found / paper_found.PROMPTS, [])
+      paper_found.collect_trial(self.workdir, config, found)
 
   def test_no_set_is_kept_that_nothing_names(self):
     for job in ("sft", "preference", "nash/nash_md"):
@@ -207,6 +256,7 @@ class WholePathTest(absltest.TestCase):
     self.assertEqual(out.returncode, 0, msg=out.stderr[-3000:])
     (folder,) = (home / "export").glob("*/config.json")
     said = self.workdir / "tournament" / "responses" / "nash_md.jsonl"
+    at_home = [row | {"log_ratio": None} for row in answered(said)]
     guests = {
       "filed": {"path": str(said), "policy": None},
       "visitor": {"path": str(self.workdir), "policy": "nash_md"},
@@ -222,9 +272,7 @@ class WholePathTest(absltest.TestCase):
       self.assertEqual(out.returncode, 0, msg=out.stderr[-3000:])
       folder = other / "tournament" / "responses"
       for guest in ("filed", name):  # at the place of nash_md, by its keys
-        self.assertEqual(
-          (folder / f"{guest}.jsonl").read_text(), said.read_text(), guest
-        )
+        self.assertEqual(answered(folder / f"{guest}.jsonl"), at_home, guest)
 
   def test_broken_line_in_the_comparisons(self):
     copy = self.workdir.parent / "broken"

@@ -1,4 +1,6 @@
-"""Intervals of means: win probabilities of prompts, and any few numbers."""
+"""Intervals of means, of win probabilities of prompts and of any few numbers,
+and p-values that hold together.
+"""
 
 from collections.abc import Sequence
 
@@ -122,3 +124,18 @@ def mean_interval(
   quantile = scipy.special.stdtrit(count - 1, 0.5 + confidence / 2)
   half = float(quantile * np.std(values, ddof=1) / np.sqrt(count))
   return mean, mean - half, mean + half
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+  """p-values that hold for all of them together, f64[N] in their order.
+
+  Those of at most α are the ones that Holm's procedure rejects at level α:
+  the k-th smallest of N, times N − k + 1, and no less than the one before.
+
+  Source: Holm 1979.
+  """
+  p_values = np.asarray(p_values, np.float64)
+  order, found = np.argsort(p_values), np.empty(len(p_values))
+  times = np.arange(len(p_values), 0, -1)
+  found[order] = np.maximum.accumulate(p_values[order] * times)
+  return np.minimum(found, 1.0)

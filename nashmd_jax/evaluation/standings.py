@@ -69,7 +69,7 @@ def of_pairs(
   beats = _beats(pairs, rate, ends, confidence)
   degrees = len(rate) - (size - 1)
   return {
-    "nash_average": _law(_shares, rate, drawn, size, confidence),
+    "nash_average": _law(nash_average, rate, drawn, size, confidence),
     "mean": _law(_means, rate, drawn, size, confidence),
     "elo": _law(
       lambda x, size: ELO * _scores(x, votes, size),
@@ -190,7 +190,16 @@ def _means(rate: np.ndarray, size: int) -> np.ndarray:
   return (_matrix(rate, size).sum(-1) - 0.5) / (size - 1)
 
 
-def _shares(rate: np.ndarray, size: int) -> np.ndarray:
+def nash_average(rate: np.ndarray, size: int) -> np.ndarray:
+  """The shares of M policies in the equilibrium of their win rates.
+
+  Of several equilibria that of maximum entropy.
+
+  Args:
+    rate: f64[..., pairs], of each pair i < j the win rate of i.
+    size: M.
+  Returns: f64[..., M].
+  """
   games = np.round(_matrix(rate, size), DIGITS).reshape(-1, size, size)
   uniform = np.full(size, 1 / size)
   found = [
@@ -214,13 +223,10 @@ def _law(figure, rate, drawn, size, confidence) -> dict[str, list[float]]:
 def _beats(pairs, rate, ends, confidence) -> list[list[int]]:
   """Who beats whom, at a level that holds for all that is said."""
   sure = [1 - _probability(x[np.isfinite(x)]) for x in pairs]
-  found, left = [], len(sure)
-  for place in np.argsort(sure):
-    if sure[place] * left > 1 - confidence:
-      break
+  found = []
+  for place in np.flatnonzero(intervals.holm(sure) <= 1 - confidence):
     i, j = ends[:, place] if rate[place] > 0.5 else ends[::-1, place]
     found.append([int(i), int(j)])
-    left -= 1
   return sorted(found)
 
 

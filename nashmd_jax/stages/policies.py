@@ -8,7 +8,7 @@ all their pairs. See `evaluation.selection`.
 from collections.abc import Mapping, Sequence
 import functools
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,7 +18,7 @@ from nashmd_jax import task as task_lib
 from nashmd_jax.data import records
 from nashmd_jax.evaluation import selection
 from nashmd_jax.judges import scorers, table
-from nashmd_jax.nash import settings
+from nashmd_jax.nash import opponents, settings
 from nashmd_jax.stages import deployed, guests, judging, sft, writing
 from nashmd_jax.training import journal
 from nashmd_jax.training import metrics as metrics_lib
@@ -42,6 +42,25 @@ SETTINGS = {
 }
 # The file of what the records' author wrote stands among the policies'.
 WRITTEN = "written"
+
+
+class Answers(NamedTuple):
+  """What the policies of a tournament answer to N records.
+
+  Attributes:
+    responses: by policy, N texts.
+    chosen: of each choice its settings and "judged", the share of its pairs
+      that the judge judged.
+    ended: by policy the share of what it wrote that ended by itself, but for
+      files.
+    log_ratios: by trained policy f64[N], log π(y)/μ(y) of its responses in
+      nats, see `writing.Responses`; empty unless `tournament.log_ratio`.
+  """
+
+  responses: dict[str, list[str]]
+  chosen: dict[str, dict[str, Any]]
+  ended: dict[str, float]
+  log_ratios: dict[str, np.ndarray]
 
 
 def policy_job(
@@ -68,27 +87,24 @@ def write_all(
   workdir: pathlib.Path,
   rows: Sequence[records.Record],
   once: journal.Once,
-) -> tuple[dict[str, list[str]], dict[str, dict[str, Any]], dict[str, float]]:
+) -> Answers:
   """What every policy of the tournament answers, and how it was chosen.
 
   A response depends on the seed, the policy's place in the tournament and that
   of its prompt, not on the batch it is in, of which `once` does or has done
   each, see `journal`. The base of all is loaded once.
-
-  Returns: responses by policy, one for each record; of each choice its
-    settings and "judged", the share of its pairs that the judge judged; and by
-    policy the share of what it wrote that ended by itself, but for files.
   """
   section, bases = config.tournament, task_lib.bases(task, "model")
   rng = jax.random.fold_in(jax.random.key(config.seed), SALT)
   visiting = guests.playing(config)
-  responses, told, ended = {}, {}, {}
+  found = Answers({}, {}, {}, {})
   for number, name in enumerate(section.policies):
     if name in visiting and guests.kind_of(name, visiting[name]) == guests.FILE:
-      responses[name] = guests.texts(name, visiting[name], rows)
+      found.responses[name] = guests.texts(name, visiting[name], rows)
       continue
-    writer = _writer(config, task, workdir, name, bases)
     chosen = judging.chosen(config).get(name)
+    told = section.log_ratio and chosen is None and name not in visiting
+    writer = _writer(config, task, workdir, name, bases, reference=told)
     samples = chosen.samples if chosen else 1
     own = jax.random.fold_in(rng, number)
     wrote = writing.write(
@@ -103,13 +119,16 @@ def write_all(
       rng=own,
       told=f"tournament: {name} writing",
       once=journal.named(once, f"{name} writing"),
+      log_ratio=told,
     )
-    written, ended[name] = wrote.texts, wrote.ended
+    found.ended[name] = wrote.ended
+    if told:
+      found.log_ratios[name] = wrote.log_ratio[:, 0]
     if chosen is None:
-      responses[name] = [texts[0] for texts in written]
+      found.responses[name] = [texts[0] for texts in wrote.texts]
       continue
-    responses[name], judged = choose(
-      written,
+    found.responses[name], judged = choose(
+      wrote.texts,
       rows,
       _judge_of(config, task, workdir, name),
       how=chosen.choose,
@@ -117,19 +136,24 @@ def write_all(
       batch_size=section.batch_size,
       once=journal.named(once, f"{name} chosen"),
     )
-    told[name] = pipeline.plain(chosen) | {"judged": judged}
-  return responses, told, ended
+    found.chosen[name] = pipeline.plain(chosen) | {"judged": judged}
+  return found
 
 
-def _writer(config, task, workdir, name, bases) -> guests.Guest:
-  """Who writes for a name: a guest, or a policy of this run."""
+def _writer(config, task, workdir, name, bases, *, reference) -> guests.Guest:
+  """Who writes for a name: a guest, or a policy of this run.
+
+  Args:
+    reference: whether its sets are to hold that of μ, whatever its lane.
+  """
   visiting = guests.playing(config)
   if name in visiting:
     return guests.load(config, workdir, name, visiting[name])
   policy = judging.answering(config, name)
   lane = settings.policy_lane(config, policy)
   place = workdir / policy_job(config, policy)
-  sets = deployed.load_sets(task, lane, place, workdir / sft.NAME)
+  read = lane | opponents.REFERENCE if reference else lane
+  sets = deployed.load_sets(task, read, place, workdir / sft.NAME)
   return guests.Guest(task, {**bases, **sets}, lane)
 
 

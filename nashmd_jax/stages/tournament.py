@@ -62,6 +62,11 @@ SETTINGS = {
   "batch_size": trained.BATCH_SIZE,
   "temperature": settings.TEMPERATURE,
   "confidence": declare.number("Level of the intervals.", above=0, below=1),
+  "log_ratio": declare.flag(
+    "Whether log π/μ of every response of sft and of runs is kept beside it, "
+    "from which KL and regularised win rates are told; it takes another pass "
+    "of μ."
+  ),
 }
 
 
@@ -78,9 +83,8 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, Any]:
     workdir / job / journal.NAME,
     of=workdir_lib.ends(workdir, needs(config, job)),
   )
-  responses, chosen, ended = policies.write_all(
-    config, task, workdir, rows, once
-  )
+  answers = policies.write_all(config, task, workdir, rows, once)
+  responses = answers.responses
   played = {
     name: _play(config, task, workdir, name, responses, rows, once)
     for name in section.judges
@@ -90,8 +94,8 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, Any]:
     "records": len(rows),
     "prompts": len({row["prompt"] for row in rows}),
     "confidence": section.confidence,
-    "chosen": chosen,
-    "ended": ended,
+    "chosen": answers.chosen,
+    "ended": answers.ended,
     "words": {
       name: float(np.mean(length.count_words(texts)))
       for name, texts in responses.items()
@@ -100,7 +104,7 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, Any]:
   }
   said = {name: pairs for name, (_, pairs) in played.items()}
   distributed.on_first(
-    functools.partial(save, workdir / job, rows, responses, results, said)
+    functools.partial(save, workdir / job, rows, answers, results, said)
   )
   _print_against_start(results)
   return {key: results[key] for key in ("records", "prompts")}
@@ -163,19 +167,29 @@ def _shown(once: journal.Once, progress: metrics_lib.Progress) -> journal.Once:
 def save(
   folder: pathlib.Path,
   rows: Sequence[records.Record],
-  responses: Mapping[str, Sequence[str]],
+  answers: policies.Answers,
   results: Mapping[str, Any],
   said: Mapping[str, Sequence[np.ndarray]],
 ) -> None:
-  """Writes what was written, answered and judged, and `results.json`."""
+  """Writes what was written, answered and judged, and `results.json`.
+
+  Responses are those of `answers`, each with its "log_ratio" where that is
+  known.
+  """
   records.save_records(folder / "responses" / "written.jsonl", rows)
-  for name, texts in responses.items():
+  for name, texts in answers.responses.items():
     answered = [
       row | {"response": text} for row, text in zip(rows, texts, strict=True)
     ]
+    if name in answers.log_ratios:
+      ratios = answers.log_ratios[name].tolist()
+      answered = [
+        row | {"log_ratio": ratio}
+        for row, ratio in zip(answered, ratios, strict=True)
+      ]
     records.save_records(folder / "responses" / f"{name}.jsonl", answered)
   ids = [row["id"] for row in rows]
-  judged.save(folder / judged.NAME, ids, list(responses), said)
+  judged.save(folder / judged.NAME, ids, list(answers.responses), said)
   files.save_json(folder / "results.json", results)
 
 

@@ -1,0 +1,124 @@
+"""How the paper's runs went: curves, distance, length and cost, over seeds."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from figures import paper_found, paper_tables
+from nashmd_jax.evaluation import crossed, intervals, length
+
+PARTS = (0.25, 0.5, 0.75, 1.0)  # of training, at which curves are told
+
+
+class Curve(NamedTuple):
+  """How a run went, as means over its seeds.
+
+  Attributes:
+    judge: that it learns from.
+    steps, kl, learned, exact: f64[K], at `PARTS` of its training; win rates
+      against SFT by the judge and by the exact raters.
+    overrated: learned − exact at the end, interval over seeds.
+    late: exact at the end − exact half way, the same.
+    seeds: how many.
+  """
+
+  judge: str
+  steps: np.ndarray
+  kl: np.ndarray
+  learned: np.ndarray
+  exact: np.ndarray
+  overrated: tuple[float, float | None, float | None]
+  late: tuple[float, float | None, float | None]
+  seeds: int
+
+
+def curves(found: paper_found.Found) -> dict[str, Curve]:
+  """Of each run the judge that it learns from beside the exact raters."""
+  paths: dict[str, list[dict[str, Any]]] = {}
+  for seed in found.seeds:
+    of_run: dict[str, list[paper_found.Row]] = {}
+    for row in seed.curves:
+      if paper_found.EXACT in row["won"] and row["kl"] is not None:
+        of_run.setdefault(row["policy"], []).append(row)
+    for name, rows in of_run.items():
+      paths.setdefault(name, []).append(_path(rows))
+  return {name: _curve(some) for name, some in paths.items()}
+
+
+def _path(rows: Sequence[paper_found.Row]) -> dict[str, Any]:
+  """A run of a seed at `PARTS` of its training."""
+  last = rows[-1]["step"]
+  some = [
+    min(rows, key=lambda row: abs(row["step"] - part * last)) for part in PARTS
+  ]
+  judge = rows[-1]["judge"]
+  return {
+    "judge": judge,
+    "steps": [row["step"] for row in some],
+    "kl": [row["kl"] for row in some],
+    "learned": [row["won"][judge] for row in some],
+    "exact": [row["won"][paper_found.EXACT] for row in some],
+  }
+
+
+def _curve(paths: Sequence[Mapping[str, Any]]) -> Curve:
+  every = {
+    name: np.array([path[name] for path in paths])
+    for name in ("steps", "kl", "learned", "exact")
+  }
+  gap = every["learned"] - every["exact"]
+  late = every["exact"][:, -1] - every["exact"][:, PARTS.index(0.5)]
+  return Curve(
+    paths[0]["judge"],
+    **{name: values.mean(0) for name, values in every.items()},
+    overrated=intervals.mean_interval(gap[:, -1], paper_tables.CONFIDENCE),
+    late=intervals.mean_interval(late, paper_tables.CONFIDENCE),
+    seeds=len(paths),
+  )
+
+
+def of_policies(found: paper_found.Found) -> dict[str, dict[str, Any]]:
+  """KL, length and cost of each policy that every seed has.
+
+  Returns: by policy "kl" in nats and "words" as `Figure`s, "kl" None where it
+    is not known; "ended", "learned" (the win rate against SFT by the judge
+    that was learnt), "seconds" and "cpu_seconds" as means over seeds, None
+    where a seed does not know.
+  """
+  told = {}
+  for name in paper_tables.common(found.seeds):
+    words = [length.count_words(seed.texts[name]) for seed in found.seeds]
+    ratios = None
+    if all(name in seed.log_ratios for seed in found.seeds):
+      ratios = paper_tables.log_ratios(found, [name])
+    rows = [seed.rows[name] for seed in found.seeds]
+    learned = [row["learned"] and row["learned"][0] for row in rows]
+    told[name] = {
+      "kl": None if ratios is None else _figure(ratios),
+      "words": _figure(
+        paper_tables.by_prompt(found, np.array(words))[..., None]
+      ),
+      "learned": _mean(learned),
+      **{
+        what: _mean([row[what] for row in rows])
+        for what in ("ended", "seconds", "cpu_seconds")
+      },
+    }
+  return told
+
+
+def _figure(values: np.ndarray) -> paper_tables.Figure:
+  made = crossed.estimate(values, paper_tables.CONFIDENCE, against=0.0)
+  return paper_tables.Figure(*(float(part[0]) for part in made[:3]))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+  return None if None in values else float(np.mean(values))
+
+
+def jobs(found: paper_found.Found) -> dict[tuple[str, str], paper_found.Row]:
+  """What every job took, by its name and key; those that seeds share once."""
+  return {
+    (row["job"], row["key"]): row for seed in found.seeds for row in seed.jobs
+  }

@@ -1,0 +1,144 @@
+"""Sections of docs/paper.md on runs: mixtures, curves, distance, τ, time."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from figures import paper_found, paper_runs, paper_tables, paper_words
+from figures.paper_found import HELD_OUT
+from figures.paper_words import TITLES, figure, label, listed, number, table
+
+
+def mixtures(
+  comparisons: Mapping[str, Mapping[tuple[str, str], paper_tables.Comparison]],
+) -> Iterator[str]:
+  """What the mixture of a run wins against its last policy."""
+  yield "## The deployed mixture against the last policy\n"
+  yield (
+    "Theory has the mixture at the equilibrium, and the policy itself beyond "
+    "it: to solve τ, train at τ (1 − β) and deploy the mixture. Nobody has "
+    "measured it on text.\n"
+  )
+  for name, some in comparisons.items():
+    known = [pair for pair in paper_tables.OF_MIXTURES.pairs if pair in some]
+    lines = [paper_words.of_mixture(one, some[one]) for one in known]
+    yield f"By {TITLES[name]}:\n"
+    yield listed(lines or ["not every seed has a mixture yet."])
+
+
+def curves(found: paper_found.Found) -> Iterator[str]:
+  """The judge that is learnt from beside the exact raters, along training."""
+  yield "## Over-optimisation\n"
+  went = paper_runs.curves(found)
+  if not went:
+    yield "No run was watched by the exact raters.\n"
+    return
+  parts = [f"{part:.0%}" for part in paper_runs.PARTS]
+  yield (
+    "Win rates against SFT on validation prompts by the judge that a run "
+    "learns from / by the exact raters, and KL in nats on the prompts of "
+    f"training, at {', '.join(parts)} of it, means over seeds:\n"
+  )
+  rows = [
+    [
+      label(name),
+      one.judge,
+      *(
+        f"{learned:.3f} / {exact:.3f} at {kl:.2f}"
+        for learned, exact, kl in zip(
+          one.learned, one.exact, one.kl, strict=True
+        )
+      ),
+    ]
+    for name, one in went.items()
+  ]
+  yield table(["", "judge", *parts], rows)
+  yield listed(paper_words.overrated(name, one) for name, one in went.items())
+
+
+def distances(
+  found: paper_found.Found, judged: paper_tables.Judged
+) -> Iterator[str]:
+  """KL, length, and what two judges say against SFT, of every policy."""
+  yield "## Distance and length\n"
+  told = paper_runs.of_policies(found)
+  exact = paper_tables.cells(judged)
+  start = exact.names.index(paper_found.START)
+  yield (
+    "On the held-out prompts, at the temperature of sampling; win rates are "
+    f"against SFT, by the {found.game['learned']} judge, that Nash methods "
+    f"learn from, and by {TITLES[HELD_OUT]}.\n"
+  )
+  rows = []
+  for i, (name, one) in enumerate(told.items()):
+    ends = [x[i, start] for x in (exact.value, exact.low, exact.high)]
+    rows.append(
+      [
+        label(name),
+        figure(one["kl"], 2),
+        figure(one["words"], 1),
+        number(one["ended"]),
+        number(one["learned"]),
+        figure(ends),
+      ]  # fmt: skip
+    )
+  head = ["", "KL, nats", "words", "ended", "learned judge", "exact"]
+  yield table(head, rows)
+
+
+def tau(found: paper_found.Found) -> Iterator[str]:
+  """Every number of the sweep over τ."""
+  yield "## The sweep over τ\n"
+  rows = found.tau
+  if not rows:
+    yield "τ was not swept yet.\n"
+    return
+  yield (
+    "Validation prompts, the same budget a method; every number is in "
+    "`figures/found/paper/tau.jsonl`.\n"
+  )
+  names = list(dict.fromkeys(key for row in rows for key in row["results"]))
+  yield table(
+    ["", "τ", "seed", "KL", *(name.removeprefix("eval/") for name in names)],
+    (
+      [
+        label(row["policy"]), f"{row['kl_coef']:g}", str(row["seed"]),
+        number(row["kl"], 2),
+        *(number(row["results"].get(name)) for name in names),
+      ]
+      for row in sorted(
+        rows, key=lambda x: (x["policy"], x["kl_coef"], x["seed"])
+      )
+    ),
+  )  # fmt: skip
+
+
+def costs(found: paper_found.Found) -> Iterator[str]:
+  """Seconds of each run, and of the whole."""
+  yield "## Time\n"
+  told = paper_runs.of_policies(found)
+  yield (
+    "Seconds of the process that finished a run, means over seeds; a policy "
+    "that is a run deployed otherwise has those of the run.\n"
+  )
+  yield table(
+    ["", "wall", "CPU"],
+    (
+      [label(name), number(one["seconds"], 0), number(one["cpu_seconds"], 0)]
+      for name, one in told.items()
+    ),
+  )
+  jobs = [*paper_runs.jobs(found).values()]
+  yield f"All jobs, those that seeds share once: {_hours(jobs)}.\n"
+  if found.sittings:
+    yield (
+      f"{len(found.sittings)} sittings of `make paper`, what was cut "
+      f"among it: {_hours(found.sittings)}.\n"
+    )
+
+
+def _hours(rows: Sequence[Mapping[str, Any]]) -> str:
+  sums = [
+    sum(row[name] or 0.0 for row in rows) / 3600
+    for name in ("seconds", "cpu_seconds")
+  ]
+  return "{:.2f} hours, {:.2f} of CPU".format(*sums)
