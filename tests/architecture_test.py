@@ -15,6 +15,7 @@ LAYERS = {
   "machine": 0,
   "mistakes": 0,
   "none_flags": 0,
+  "databases": 1,
   "declare": 1,
   "outside": 1,
   "owner": 1,
