@@ -16,6 +16,7 @@ import zlib
 
 from nashmd_jax import mistakes
 
+HEADER = 100  # bytes
 BUSY_SECONDS = 60.0  # how long one process waits for another
 
 
@@ -51,6 +52,8 @@ def open_file(path: pathlib.Path, kind: Kind) -> sqlite3.Connection:
   """
   with told(path, kind):
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and 0 < path.stat().st_size < HEADER:
+      raise sqlite3.DatabaseError("it is cut short")  # to SQLite it is empty
     database = sqlite3.connect(
       path,
       timeout=BUSY_SECONDS,
