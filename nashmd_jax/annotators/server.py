@@ -25,6 +25,7 @@ from nashmd_jax.annotators import asking, page
 
 LOCAL = "localhost"
 MOST_BODY = 4096  # bytes
+GLANCE = 0.1  # seconds between looks whether to end
 PATIENCE = 60.0  # seconds that a connection may say nothing
 JSON, HTML = "application/json", "text/html; charset=utf-8"
 HEADERS = {
@@ -187,7 +188,9 @@ def serve(
     ) from None
   if desk.finished() >= enough:
     made.over.set()
-  thread = threading.Thread(target=made.serve_forever, daemon=True)
+  thread = threading.Thread(
+    target=made.serve_forever, args=(GLANCE,), daemon=True
+  )
   thread.start()
 
   def wait():
