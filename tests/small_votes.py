@@ -42,7 +42,7 @@ def write(
   wrote = {
     name: [f"{name} says {i} of it" for i in range(count)] for name in POLICIES
   }
-  wrote["sft"][0] = HOSTILE
+  wrote["sft"][0], wrote["nash_md"][0] = HOSTILE, f"nash_md {HOSTILE}"
   wrote["nash_md"][-2:] = wrote["sft"][-2:]
   for name, texts in wrote.items():
     answered = [
