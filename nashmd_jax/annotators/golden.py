@@ -9,7 +9,7 @@ once, on the host.
 from typing import NamedTuple
 
 import numpy as np
-from scipy import special
+import scipy
 
 from nashmd_jax.evaluation import intervals
 
@@ -50,7 +50,7 @@ def pass_probability(count: int, needed: int, accuracy: float) -> float:
     needed: right answers that pass, 0 or more.
     accuracy: q in [0, 1], of one answer.
   """
-  return float(special.bdtrc(needed - 1, count, accuracy)) if needed else 1.0
+  return float(scipy.special.bdtrc(needed - 1, count, accuracy))
 
 
 def make_exam(

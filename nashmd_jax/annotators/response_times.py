@@ -17,7 +17,7 @@ host.
 from collections.abc import Callable
 
 import numpy as np
-from scipy import special
+import scipy
 
 from nashmd_jax.evaluation import intervals
 
@@ -114,8 +114,12 @@ def rate(times: np.ndarray) -> float:
 
 def empirical(times: np.ndarray) -> LogLaplace:
   """λ -> log of the mean of exp(−λ T) over times f64[N]."""
-  count = len(times)
-  return lambda rate: float(special.logsumexp(-rate * times) - np.log(count))
+
+  def at(rate):
+    total = scipy.special.logsumexp(-rate * times)
+    return float(total - np.log(len(times)))
+
+  return at
 
 
 def two_scales(log_laplace: LogLaplace, rate: float) -> float:
@@ -154,4 +158,4 @@ def pooled_log_odds(choices: np.ndarray) -> float:
   Args:
     choices: f64[N], 1 or −1, of both.
   """
-  return float(special.logit(np.mean(np.asarray(choices) > 0)))
+  return float(scipy.special.logit(np.mean(np.asarray(choices) > 0)))
