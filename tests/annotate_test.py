@@ -3,10 +3,7 @@
 import http.client
 import json
 import pathlib
-import signal
 import socket
-import subprocess
-import sys
 import time
 import unittest
 from unittest import mock
@@ -19,7 +16,7 @@ from nashmd_jax.annotators import asking, server, votes
 from nashmd_jax.data import records
 from nashmd_jax.judges import recorded
 from nashmd_jax.stages import annotate, text
-from tests import browser, forked, small_votes
+from tests import browser, small_votes
 
 OK, FORBIDDEN, NOT_FOUND, BAD, CONFLICT, FAILED = 200, 403, 404, 400, 409, 500
 BEGIN = {"annotator": "ann"}
@@ -347,41 +344,6 @@ class BrowserTest(absltest.TestCase):
         asked = {parse.urlsplit(x).path for x in self.tab.requests()}
         self.assertEqual(asked, {"/next"})
       client.close()
-
-
-PROGRAM = """
-import pathlib, sys
-from nashmd_jax.stages import annotate
-from nashmd_jax.training import distributed, ending
-from tests import small_votes
-ending.listen()
-config, workdir = small_votes.config(pairs=4), pathlib.Path(sys.argv[1])
-try:
-  distributed.on_first(lambda: annotate.run(config, workdir, "annotate"))
-except ending.Preempted:
-  sys.exit(ending.status())
-"""
-
-
-class ProgramTest(absltest.TestCase):
-  def test_a_signal_ends_it_with_all_votes_stored(self):
-    folder = pathlib.Path(self.create_tempdir().full_path)
-    workdir = small_votes.write(folder, count=8, certain=2)
-    run = subprocess.Popen(
-      [sys.executable, "-c", PROGRAM, str(workdir)],
-      stdout=subprocess.PIPE, text=True, cwd=forked.ROOT,
-    )  # fmt: skip
-    self.addCleanup(run.stdout.close)
-    self.addCleanup(run.kill)
-    client = small_votes.Client(small_votes.link(run.stdout.readline()), "ann")
-    client.vote(asking.LEFT)
-    run.send_signal(signal.SIGTERM)
-    self.assertEqual(run.wait(30), 75)
-    client.close()
-    results = json.loads((workdir / "annotate" / "results.json").read_text())
-    self.assertEqual(results["votes"], 1)
-    rows = (workdir / "annotate" / "comparisons.jsonl").read_text()
-    self.assertEqual(rows.count("\n"), 1)
 
 
 if __name__ == "__main__":
