@@ -106,6 +106,7 @@ class ServerTest(parameterized.TestCase):
 
   @parameterized.parameters(
     ("/other", {}, NOT_FOUND),
+    ("//[/next", {}, NOT_FOUND),
     ("/next", {"body": "{"}, CONFLICT),
     ("/next", {"body": "[]"}, CONFLICT),
     ("/next", {"body": "{}"}, CONFLICT),

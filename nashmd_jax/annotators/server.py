@@ -15,6 +15,7 @@ import ipaddress
 import json
 import secrets
 import socket
+import socketserver
 import sys
 import threading
 from typing import Any, NamedTuple
@@ -70,6 +71,10 @@ class _Server(http_server.ThreadingHTTPServer):
       self.address_family = socket.AF_INET6
     super().__init__((host, port), _Handler)
 
+  def server_bind(self) -> None:
+    """Binds, and asks no network for the name of this machine."""
+    socketserver.TCPServer.server_bind(self)
+
   def handle_error(self, request, client_address) -> None:
     """A browser that has gone is no fault."""
     if not isinstance(sys.exception(), ConnectionError):
@@ -114,12 +119,12 @@ class _Handler(http_server.BaseHTTPRequestHandler):
 
   def _asked(self) -> tuple[str, bool]:
     """What is asked for, and whether it may be."""
-    url = parse.urlsplit(self.path)
-    token = dict(parse.parse_qsl(url.query)).get("token", "")
+    path, _, query = self.path.partition("?")
+    token = dict(parse.parse_qsl(query)).get("token", "")
     mine = self.server.token
     if mine is not None:
-      return url.path, hmac.compare_digest(token.encode(), mine.encode())
-    return url.path, is_loopback(_name(self.headers.get("Host", "")))
+      return path, hmac.compare_digest(token.encode(), mine.encode())
+    return path, is_loopback(_name(self.headers.get("Host", "")))
 
   def _answer(self, work: Callable[[asking.Desk], asking.Shown]) -> None:
     if self.server.closing:
