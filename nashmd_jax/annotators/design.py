@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nashmd_jax import mistakes
 from nashmd_jax.annotators import golden, votes
 from nashmd_jax.data import records
 
@@ -70,22 +69,15 @@ def choose(
   Args:
     pairs: all there are.
     count: of pairs that are not golden, at most.
-    golden_share: golden ones beside them, as a share of count.
+    golden_share: golden ones beside them, as a share of count, as far as the
+      judge is certain.
     certainty: least probability, by the judge, of the answer to a golden one.
     seed: of the draw.
-  Raises: Mistake if there are too few that could be golden.
   """
   certain = golden.most_certain(
     np.array([pair.prob for pair in pairs]), certainty
   )
-  count = min(count, len(pairs))
-  wanted = round(golden_share * count)
-  if wanted > len(certain):
-    raise mistakes.Mistake(
-      f"annotate.golden: asks for {wanted} golden questions, but of "
-      f"{len(pairs)} pairs the judge is certain to {certainty:g} of "
-      f"{len(certain)} alone; lower it, or annotate.certainty"
-    )
+  wanted = round(golden_share * min(count, len(pairs)))
   tests = {int(place) for place in certain[:wanted]}
   rest = np.array([i for i in range(len(pairs)) if i not in tests], int)
   order = np.random.default_rng(seed).permutation(rest)[:count]

@@ -46,7 +46,10 @@ SETTINGS = {
     most=0.25,
   ),
   "golden": declare.number(
-    "Golden questions beside the pairs, as a share of them.", least=0, most=1
+    "Golden questions beside the pairs, as a share of them, as far as "
+    "annotate.judge is certain.",
+    least=0,
+    most=0.5,
   ),
   "certainty": declare.number(
     "Least probability, by annotate.judge, of the answer to a golden question.",
@@ -81,7 +84,7 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, Any]:
     with server.serve(
       desk, host=section.host, port=section.port, enough=section.annotators
     ) as serving:
-      tell(serving.link, len(pairs), section.annotators)
+      tell(serving.link, pairs, section.annotators)
       serving.wait()
   finally:
     cast = log.load()
@@ -90,11 +93,13 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, Any]:
   return {"votes": len(cast)}
 
 
-def tell(link: str, pairs: int, annotators: int) -> None:
+def tell(link: str, pairs: Sequence[design.Pair], annotators: int) -> None:
   """Says where the page is, and when it ends."""
+  golden = sum(pair.is_golden for pair in pairs)
   print(
-    f"{NAME}: {pairs} pairs to compare at {link}; people to answer all: "
-    f"{annotators}; after Ctrl-C the same command goes on",
+    f"{NAME}: {len(pairs)} pairs to compare, {golden} of them golden, at "
+    f"{link}; people to answer all: {annotators}; after Ctrl-C the same "
+    "command goes on",
     flush=True,
   )
 
