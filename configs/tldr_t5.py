@@ -221,6 +221,18 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     "confidence": 0.95,
   }
   config.export = {"policies": ("nash_md",), "form": "whole"}
+  # People compare responses on a page; nobody is asked here.
+  config.annotate = {
+    "policies": (),
+    "pairs": 100,
+    "repeats": 0.1,
+    "golden": 0.1,
+    "certainty": 0.9,
+    "judge": "preference",
+    "annotators": 1,
+    "host": "127.0.0.1",
+    "port": 8421,
+  }
   if variant.startswith("tiny"):
     make_tiny(config)
   if variant.endswith("folder"):

@@ -54,6 +54,8 @@ TO_DO = {
   "not at all; [models](models.md) says what is supported.",
   "Settings": "`--explain` says what a setting may be; all of them are in "
   "[settings](settings.md).",
+  "People's votes": "A damaged file is never written to: put a copy of it in "
+  "its place, or move it away. [Annotating](annotating.md) says what it holds.",
   "A served judge": "Start the server, or mend its address, and start the same "
   "command: answers are on disk and paid for once. "
   "[Judges](judges.md#what-happens-on-failures) has its failures.",

@@ -102,7 +102,7 @@ class AnswerCacheTest(parameterized.TestCase):
       database.execute("CREATE TABLE answers (a)")
     database.close()
     before = self.path.read_bytes()
-    self.assert_refused("not one of a judge's answers")
+    self.assert_refused("not one of the judge's answers")
     self.assertEqual(self.path.read_bytes(), before)
 
   def test_a_file_of_another_version(self):

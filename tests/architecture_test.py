@@ -15,6 +15,7 @@ LAYERS = {
   "machine": 0,
   "mistakes": 0,
   "none_flags": 0,
+  "databases": 1,
   "declare": 1,
   "outside": 1,
   "owner": 1,
@@ -42,12 +43,13 @@ LAYERS = {
   "task": 6,
   "nash": 6,
   "evaluation": 6,
-  "stages": 7,
-  "worlds": 7,
-  "capacity": 8,
-  "sweeps": 8,
-  "main": 9,
-  "sweeps.run": 10,
+  "annotators": 7,
+  "stages": 8,
+  "worlds": 8,
+  "capacity": 9,
+  "sweeps": 9,
+  "main": 10,
+  "sweeps.run": 11,
 }
 LINEN = {"models"}
 FORBIDDEN = {"tensorflow", "pickle", "dill", "cloudpickle", "torch"}

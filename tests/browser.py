@@ -23,7 +23,13 @@ FLAGS = (
 )  # fmt: skip
 PATIENCE = 60.0  # seconds
 ABOVE = 20  # where the ends of its pipes are numbered from
-KEYS = {"Tab": 9, "Enter": 13}
+KEYS = {
+  "Tab": 9,
+  "Enter": 13,
+  "ArrowLeft": 37,
+  "ArrowRight": 39,
+  "ArrowDown": 40,
+}
 # The lowest contrast of any text with what it stands on, and that text. Every
 # part that is folded is opened first.
 CONTRAST = """
@@ -107,8 +113,10 @@ class Browser:
           raise RuntimeError(f"{method}: {told['error']}")
         return told["result"]
 
-  def open(self, page: pathlib.Path, *, width: int, dark: bool = False) -> None:
-    """Opens a file in a window of some width, in one of the schemes."""
+  def open(
+    self, page: pathlib.Path | str, *, width: int, dark: bool = False
+  ) -> None:
+    """Opens a file or an address in a window of some width, in a scheme."""
     self.call(
       "Emulation.setDeviceMetricsOverride",
       width=width, height=800, deviceScaleFactor=1, mobile=False,
@@ -117,9 +125,18 @@ class Browser:
     scheme |= {"value": "dark"} if dark else {}
     self.call("Emulation.setEmulatedMedia", features=[scheme])
     self.events.clear()
-    self.call("Page.navigate", url=page.absolute().as_uri())
+    url = page if isinstance(page, str) else page.absolute().as_uri()
+    self.call("Page.navigate", url=url)
     while not any(x["method"] == "Page.loadEventFired" for x in self.events):
       self._next()
+
+  def wait(self, expression: str) -> None:
+    """Returns once an expression of JavaScript holds."""
+    until = time.monotonic() + PATIENCE
+    while not self.evaluate(expression):
+      if time.monotonic() > until:
+        raise TimeoutError(expression)
+      time.sleep(0.01)
 
   def evaluate(self, expression: str) -> Any:
     """The value of an expression of JavaScript."""
@@ -133,8 +150,9 @@ class Browser:
   def press(self, key: str) -> None:
     """A key of `KEYS`, down and up."""
     one = {"key": key, "code": key, "windowsVirtualKeyCode": KEYS[key]}
-    for kind in ("rawKeyDown", "keyUp"):
-      self.call("Input.dispatchKeyEvent", type=kind, **one)
+    down = {"type": "keyDown", "text": "\r"} if key == "Enter" else {}
+    for kind in ({"type": "rawKeyDown"} | down, {"type": "keyUp"}):
+      self.call("Input.dispatchKeyEvent", **kind, **one)
 
   def write(self, text: str) -> None:
     """Text into what has the focus."""

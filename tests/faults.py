@@ -18,6 +18,7 @@ from unittest import mock
 import jax.numpy as jnp
 
 from nashmd_jax import files, jobs, main, mistakes, owner, pipeline, workdir
+from nashmd_jax.annotators import votes
 from nashmd_jax.data import lines, templates, tldr
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.evaluation import judges_page
@@ -329,6 +330,14 @@ AREAS: Mapping[str, tuple[Fault, ...]] = {
     Fault("key in an address", _config(
       **SERVED, judges__served__url="http://me:secret@here/v1"),
       "(?s)^(?!.*secret).*with a user or password"),
+  ),
+  "People's votes": (
+    Fault("damaged votes", _written("v", b"votes" * 99,
+          lambda folder: votes.open_log(folder / "v")),
+          "votes cannot be kept there .*not a database"),
+    Fault("a judge that did not play", _config(
+          annotate__policies=("sft", "nash_md"), annotate__judge="reward"),
+          "annotate.judge: got 'reward'"),
   ),
   "A served judge": (
     Fault("damaged answers", _written("a", b"answers" * 99,

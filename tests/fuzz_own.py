@@ -10,6 +10,7 @@ import ml_collections
 import numpy as np
 
 from nashmd_jax import asked, mistakes, owner, workdir
+from nashmd_jax.annotators import votes
 from nashmd_jax.evaluation import judged
 from nashmd_jax.stages import export
 from nashmd_jax.sweeps import collect, trials
@@ -30,6 +31,10 @@ ROWS = {
   "mask": np.ones((3, 2), bool),
   "win_prob": np.full(3, 0.5, np.float32),
 }
+VOTES = [
+  votes.Vote(f"ann {i}", f"{i} a b", "a", "tie", i / 7, "ann", False, True, 1e9)
+  for i in range(5)
+]
 DUMP = f"{dumps.FOLDER}/step-2"
 
 
@@ -153,6 +158,26 @@ def _scores_mean(data: bytes, found) -> bool:
   } or any(value != value for value in found.values())
 
 
+def _votes() -> bytes:
+  with tempfile.TemporaryDirectory() as name:
+    path = pathlib.Path(name) / "v.sqlite3"
+    log = votes.open_log(path)
+    for vote in VOTES:
+      log.keep(vote)
+    log.close()
+    return path.read_bytes()
+
+
+def _read_votes(folder):
+  for path in folder.glob("v.sqlite3-*"):
+    path.unlink()
+  log = votes.open_log(folder / "v.sqlite3")
+  try:
+    return log.load()
+  finally:
+    log.close()
+
+
 def files() -> list[Target]:
   """All kinds of them."""
   facts, rows = _dump()
@@ -190,4 +215,6 @@ def files() -> list[Target]:
            checksums.is_of_before, lambda data, found: True),
     Target("owner.json", owner.NAME, _json({"token": "ab", **ME}), _take,
            _owner_means),
+    Target("the votes", "v.sqlite3", _votes(), _read_votes,
+           lambda data, found: found == (VOTES if data else []), None),
   ]  # fmt: skip

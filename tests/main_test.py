@@ -32,6 +32,19 @@ def run_main(
   )
 
 
+def start_main(
+  *flags: str, config: str = "configs/docstrings.py:tiny"
+) -> subprocess.Popen:
+  """The same, started and not waited for."""
+  return subprocess.Popen(
+    [sys.executable, "-m", "nashmd_jax.main", f"--config={config}", *flags],
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
 def made_folder(test: type[absltest.TestCase]) -> pathlib.Path:
   """An empty folder for the tests of a class."""
   folder = pathlib.Path(absltest.TEST_TMPDIR.value) / test.__name__

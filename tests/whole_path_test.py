@@ -3,16 +3,19 @@
 import json
 import os
 import shutil
+import signal
 
 from absl.testing import absltest
 import numpy as np
 
 from figures import paper_found, report_page
 from nashmd_jax import files, mistakes
+from nashmd_jax.annotators import votes
 from nashmd_jax.evaluation import win_rates
+from nashmd_jax.stages import annotate
 from nashmd_jax.training import metrics
-from tests import forked, golden_metrics, small_records
-from tests.main_test import ROOT, made_folder, run_main
+from tests import forked, golden_metrics, small_records, small_votes
+from tests.main_test import ROOT, made_folder, run_main, start_main
 
 OWN_CONFIG = """
 import importlib.util
@@ -273,6 +276,35 @@ class WholePathTest(absltest.TestCase):
       folder = other / "tournament" / "responses"
       for guest in ("filed", name):  # at the place of nash_md, by its keys
         self.assertEqual(answered(folder / f"{guest}.jsonl"), at_home, guest)
+
+  def test_people_are_asked_about_a_finished_run(self):
+    other = self.workdir.parent / "annotated"
+    flags = (
+      f"--workdir={other}",
+      *self.flags,
+      "--stage=annotate",
+      f"--reuse={self.workdir}",
+      "--config.annotate.policies=('sft', 'nash_md')",
+      "--config.annotate.golden=0",
+      "--config.annotate.port=0",
+    )
+    run = start_main(*flags)
+    self.addCleanup(run.kill)
+    link = next(line for line in run.stdout if "http://" in line)
+    client = small_votes.Client(small_votes.link(link), "ann")
+    client.vote("left")
+    run.send_signal(signal.SIGTERM)
+    out, err = run.communicate(timeout=60)
+    client.close()
+    self.assertEqual(run.returncode, 75, msg=err)
+    self.assertIn("stopped on SIGTERM; start it again to go on", err)
+    self.assertIn("annotate: ann: 1 votes", out)
+    folder = other / "annotate"
+    self.assertLen((folder / "comparisons.jsonl").read_text().splitlines(), 1)
+    self.assertFalse((folder / "done.json").exists())
+    log = votes.open_log(folder / annotate.VOTES)
+    self.assertEqual([vote.key for vote in log.load()], ["ann 0"])
+    log.close()
 
   def test_broken_line_in_the_comparisons(self):
     copy = self.workdir.parent / "broken"

@@ -12,6 +12,7 @@ from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.hub import pretrained
 from nashmd_jax.judges import table
 from nashmd_jax.stages import (
+  annotate,
   comparisons,
   exploit,
   export,
@@ -222,6 +223,7 @@ PIPELINE = pipeline.Pipeline(
     exploit.STAGE,
     report.STAGE,
     export.STAGE,
+    annotate.STAGE,
   ],
   settings=SETTINGS,
   check=check,
