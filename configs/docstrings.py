@@ -139,6 +139,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   # More than 1 is the off-policy form; optimizer.decay_steps counts updates.
   config.nash.updates_per_rollout = 1
   config.nash.clip = 0.2
+  config.nash.ratio = "product"
   # Which pairs a judge is asked about, and in which orders.
   config.nash.design = "all"
   config.nash.orders = "one"

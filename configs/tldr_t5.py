@@ -150,6 +150,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   config.nash.samples = 1
   config.nash.updates_per_rollout = 1
   config.nash.clip = 0.2
+  config.nash.ratio = "product"
   # Which pairs a judge is asked about, and in which orders.
   config.nash.design = "all"
   config.nash.orders = "one"

@@ -100,6 +100,7 @@ def neural_config(variant: str) -> ml_collections.ConfigDict:
     "samples": 8,
     "updates_per_rollout": 1,
     "clip": 0.2,
+    "ratio": "product",
     "design": "all",
     "orders": "one",
     "kl_coef": 0.2,

@@ -252,6 +252,7 @@ class ScoresTest(parameterized.TestCase):
       updates_per_rollout=1,
       judge_ahead=0,
       clip=0.2,
+      ratio="product",
       design="all",
       orders="one",
     )

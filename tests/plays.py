@@ -85,6 +85,7 @@ def make_play(
       updates_per_rollout=updates,
       judge_ahead=ahead,
       clip=0.2,
+      ratio="product",
       design=design,
       orders=orders,
     ),

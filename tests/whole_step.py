@@ -56,6 +56,7 @@ def make_play(
       updates_per_rollout=updates,
       judge_ahead=0,
       clip=np.inf,
+      ratio="product",
       design=design,
       orders=orders,
     ),

@@ -150,6 +150,7 @@ def expected_gradient(loss, game, logits, mixed):
     updates_per_rollout=1,
     judge_ahead=0,
     clip=0.2,
+    ratio="product",
     design="all",
     orders="one",
   )

@@ -64,8 +64,15 @@ SETTINGS = {
   ),
   "clip": declare.number(
     "ε of the off-policy form, in which a ratio of probabilities counts from "
-    "1 − ε to 1 + ε.",
+    "1 − ε to 1 + ε; the ratio prefix from exp(−ε √n / 2) to exp(ε √n), n the "
+    "token's number.",
     above=0,
+  ),
+  "ratio": declare.text(
+    "What a token counts in the off-policy form: of the whole response, which "
+    "alone is exact, of the token, the mean of all tokens, or of those up to "
+    "it; see docs/family.md.",
+    one_of=tuple(losses.RATIOS),
   ),
   "design": declare.text(
     "Which pairs of responses a judge is asked about; see docs/judges.md.",
@@ -119,6 +126,7 @@ def make_algorithm(
   updates_per_rollout: int,
   judge_ahead: int,
   clip: float,
+  ratio: str,
   design: str,
   orders: str,
 ) -> Algorithm:
@@ -133,6 +141,7 @@ def make_algorithm(
     judge_ahead: 0, or 1 for responses that are a step old, which takes the
       off-policy form too.
     clip: ε > 0 of the off-policy form; read by it alone.
+    ratio: of it too, a key of `losses.RATIOS`.
     design: which pairs are asked about: "all"; "circular", a ring in which
       each response is compared with its two neighbours, once shown first and
       once second; of the learner's own K responses, against the opponent
@@ -152,9 +161,10 @@ def make_algorithm(
       f"{scores}",
     )
   names = set(inspect.signature(function).parameters)
-  if "clip" in names:
-    function = functools.partial(function, clip=clip)
-  names -= {"clip"}
+  given = {"clip": clip, "ratio": ratio}
+  own = {name: given[name] for name in given if name in names}
+  function = functools.partial(function, **own)
+  names -= set(own)
   way = next(
     (way for name, way in ways.BY_NAME.items() if name in names), ways.VERSUS
   )
