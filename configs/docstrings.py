@@ -129,6 +129,10 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   # at 10,000 steps, at the same share of the run.
   config.nash.ema = {"decay": 0.95}
   config.nash.past = {"size": 8, "every": 10, "law": "uniform"}
+  # Read where the last iterate plays, or where coef holds the policy to it.
+  config.nash.iterate = {
+    "every": 10, "weights": (1.0,), "coef": 0.0, "anchor": "last",
+  }  # fmt: skip
   # Whom the opponent "rival" plays; see the stage exploit.
   config.nash.rival = placeholder(str)
   config.nash.judge = "preference"

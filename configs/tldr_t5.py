@@ -143,6 +143,9 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   # Kept by the runs that play or deploy them alone.
   config.nash.ema = {"decay": 0.999}
   config.nash.past = {"size": 8, "every": 1000, "law": "uniform"}
+  config.nash.iterate = {
+    "every": 1000, "weights": (1.0,), "coef": 0.0, "anchor": "last",
+  }  # fmt: skip
   config.nash.rival = placeholder(str)
   config.nash.judge = "preference"
   config.nash.watch = ()

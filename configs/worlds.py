@@ -96,6 +96,13 @@ def neural_config(variant: str) -> ml_collections.ConfigDict:
     "mixture_steps": 0,
     # Of the opponents that follow as a moving average.
     "ema": {"decay": 0.99},
+    # Where the last iterate plays, or coef holds the policy to it.
+    "iterate": {
+      "every": 50,
+      "weights": (1.0,),
+      "coef": 0.0,
+      "anchor": "last",
+    },
     "loss": "policy_gradient",
     "samples": 8,
     "updates_per_rollout": 1,

@@ -91,6 +91,7 @@ def make_play(
     ),
     samples=samples,
     kl_coef=kl_coef,
+    held={"reference": 1.0},
     temperature=0.8,
     max_response=MAX_RESPONSE,
     eos_ids=(enumeration.EOS,),

@@ -62,6 +62,7 @@ def make_play(
     ),
     samples=samples,
     kl_coef=oracle.KL_COEF,
+    held={"reference": 1.0},
     temperature=oracle.TEMPERATURE,
     max_response=world.length,
     eos_ids=(enumeration.EOS,),

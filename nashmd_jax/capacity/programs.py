@@ -278,6 +278,7 @@ def _what_decides(
   return (
     *(section[name] for name in named),
     (section.optimizer.name, section.train.micro_batches),
+    tuple(sorted(play.held)),
     tuple(
       tuple(sorted(name for name, weight in lane.items() if _is_run(weight)))
       for lane in (*lanes.own, *lanes.other)

@@ -36,6 +36,10 @@ LOSSES = {
     "policy_gradient_exact_kl": losses.nash_pg_exact_kl_loss,
     "ipo": losses.ipo_loss,
     "dpo": losses.online_dpo_loss,
+    "inpo": losses.ipo_loss,
+    "mnpo": losses.ipo_loss,
+    "sppo": losses.sppo_loss,
+    "dno": losses.dno_loss,
   },
   "reward": {
     "policy_gradient": losses.rlhf_pg_loss,
@@ -43,6 +47,10 @@ LOSSES = {
     "policy_gradient_exact_kl": losses.rlhf_pg_exact_kl_loss,
   },
 }
+# Those that divide by τ, or say nothing without; those that are named after
+# what else the policy is held to.
+ANCHORED = ("inpo", "mnpo")
+DIVIDED = ("ipo", "dpo", "sppo", "dno", *ANCHORED)
 # Their forms for several updates on one rollout.
 OFF_POLICY = {losses.nash_pg_loss: losses.nash_pg_off_policy_loss}
 SETTINGS = {

@@ -31,7 +31,7 @@ class Opponent(NamedTuple):
       what is learnt is the mean over them.
     sets: (sets, rng, step) -> the sets with those that exist for this rollout
       alone.
-    follows: the followers of the policy that it reads, "ema" or "past".
+    follows: the followers of the policy that it reads, by name.
   """
 
   name: str
@@ -53,6 +53,7 @@ LANES = {
   },
   "interpolation": lambda mixture: {"interpolation": 1.0},
   "past": lambda mixture: {"past_policy": 1.0},
+  "anchor": lambda mixture: {"anchor": 1.0},
   RIVAL: lambda mixture: {RIVAL: 1.0 - mixture, "reference": mixture},
 }
 
@@ -71,9 +72,18 @@ def _past_policy(sets, rng, mixture):
   return followers.draw(sets["past"], rng)
 
 
+def _anchor(sets, rng, mixture):
+  del rng, mixture
+  return followers.iterate(sets["iterate"], 0)
+
+
 # Sets made for one rollout, from the follower that each reads, if any.
-MADE = {"interpolation": _interpolation, "past_policy": _past_policy}
-FOLLOWS = {"ema": "ema", "past_policy": "past"}
+MADE = {
+  "interpolation": _interpolation,
+  "past_policy": _past_policy,
+  "anchor": _anchor,
+}
+FOLLOWS = {"ema": "ema", "past_policy": "past", "anchor": "iterate"}
 KNOWN = {"policy", "reference", RIVAL, *FOLLOWS, *MADE}
 DEPLOYED = {"last": LEARNER, "ema": {"ema": 1.0}, "mixture": None}
 SETTINGS = {
@@ -109,8 +119,9 @@ def make_opponent(
       (Nash-EMA-PG, over the set "ema"), "reference" (best response),
       "moving_average_mixture" (the mixture of θ̄ and μ), "interpolation"
       (parameters (1 − β) θ + β θ_0), "past" (fictitious play: each rollout
-      against one of the stored policies of the set "past") or "rival" (what
-      another run deploys, frozen, over the set "rival"); or the user's own as
+      against one of the stored policies of the set "past"), "anchor" (the
+      last iterate, of the set "iterate") or "rival" (what another run
+      deploys, frozen, over the set "rival"); or the user's own as
       module:function, (β) -> a lane over the names of `KNOWN`, or a list of
       (weight, lane) whose weights sum to 1.
     mixture: β in [0, 1], weight on the reference; read by the mixtures, the

@@ -10,7 +10,7 @@ import ml_collections
 
 from nashmd_jax import declare, mistakes, pipeline, sampling
 from nashmd_jax.judges import table
-from nashmd_jax.nash import algorithms, opponents
+from nashmd_jax.nash import algorithms, holding, opponents
 from nashmd_jax.training import followers
 
 Section = ml_collections.ConfigDict
@@ -41,14 +41,15 @@ PLAY = {
   ),
   "temperature": TEMPERATURE,
 }
-EMA = {"ema": followers.MOVING_AVERAGE}
+# Sections of the followers that a game may need.
+FOLLOWED = {"ema": followers.MOVING_AVERAGE, "iterate": holding.SETTINGS}
 SETTINGS = {
   **OPPONENT,
   "deploy": opponents.DEPLOY,
   **algorithms.SETTINGS,
   **PLAY,
   "judge": declare.text(f"Whom a run learns from: {table.NAMES}."),
-  **EMA,
+  **FOLLOWED,
   "past": followers.PAST_POLICIES,
   RIVAL: declare.text(
     "Whom the opponent rival plays, frozen: sft, or another run of nash.runs "
@@ -57,7 +58,14 @@ SETTINGS = {
   ),
 }
 START = "sft"  # the policy from which all runs start
-FOLLOWERS = {"ema": followers.moving_average, "past": followers.past_policies}
+# By name, (its section) -> the follower.
+FOLLOWERS = {
+  "ema": lambda own: followers.moving_average(**own),
+  "past": lambda own: followers.past_policies(**own),
+  "iterate": lambda own: followers.iterates(
+    every=own.every, count=len(own.weights)
+  ),
+}
 
 
 def chosen(section: Section, keys: Iterable[str]) -> dict[str, Any]:
@@ -196,11 +204,22 @@ def cut_off(section: Section) -> str | None:
   )
 
 
+def make_held(section: Section) -> holding.Held:
+  """What the policy of a section is held to."""
+  return holding.make_held(kl_coef=section.kl_coef, **section.iterate)
+
+
+def played_followers(section: Section) -> dict[str, followers.Follower]:
+  """The followers that a run's opponent names, or what it is held to."""
+  names = make_opponent(section).follows | make_held(section).follows
+  return {name: FOLLOWERS[name](section[name]) for name in sorted(names)}
+
+
 def make_followers(section: Section) -> dict[str, followers.Follower]:
-  """The followers that a run's opponent, or what it deploys, names."""
-  names = make_opponent(section).follows
-  names |= opponents.follows(deployed_lane(section))
-  return {name: FOLLOWERS[name](**section[name]) for name in sorted(names)}
+  """Those, and the ones that what a run deploys names."""
+  deployed = opponents.follows(deployed_lane(section))
+  found = {name: FOLLOWERS[name](section[name]) for name in deployed}
+  return dict(sorted((found | played_followers(section)).items()))
 
 
 def check_runs(
@@ -254,14 +273,40 @@ def check_play(
     findings: where to.
     judge_ahead: see `algorithms.make_algorithm`.
   """
-  if section.loss in ("ipo", "dpo") and section.kl_coef == 0:
+  held = make_held(section)
+  if section.loss in algorithms.DIVIDED and held.kl_coef == 0:
     findings.sentences.append(
       f"nash.kl_coef: got 0 for the loss {mistakes.quote(section.loss)}, "
       "expected τ above 0"
     )
+  _check_anchors(section, findings)
   if gives is None:
     return
   with findings.collect():
     algorithm = make_algorithm(section, gives, judge_ahead=judge_ahead)
     lanes = make_opponent(section).lanes(0)
     algorithm.way.lanes(lanes, section.samples)
+    if held.follows and algorithm.reads != ("policy",):
+      raise mistakes.Mistake(
+        f"nash.iterate.coef: got {section.iterate.coef:g} for the loss "
+        f"{mistakes.quote(section.loss)}, which reads the reference over the "
+        "whole vocabulary and can be held to nothing else; set it to 0, or "
+        "take a loss of sampled tokens"
+      )
+
+
+def _check_anchors(section: Section, findings: mistakes.Findings) -> None:
+  """Collects why a loss that is named after its anchors has not those."""
+  own, loss = section.iterate, mistakes.quote(section.loss)
+  if section.loss not in algorithms.ANCHORED:
+    return
+  if own.coef == 0:
+    findings.sentences.append(
+      f"nash.iterate.coef: got 0 for the loss {loss}, expected κ above 0, the "
+      "price of leaving the last iterate"
+    )
+  if section.loss == "inpo" and len(own.weights) > 1:
+    findings.sentences.append(
+      f"nash.iterate.weights: got {mistakes.quote(tuple(own.weights))} for the "
+      "loss 'inpo', which has one anchor; 'mnpo' has several"
+    )

@@ -63,6 +63,7 @@ def make_play(
   """The play of a checked section on a task's model and text."""
   judge = table.find(section.judge, setting="nash.judge")
   on_host = judging.on_host(config, section.judge, setting="nash.judge")
+  held = settings.make_held(section)
   return play_lib.Play(
     model=task.model,
     ready=task.ready,
@@ -72,7 +73,8 @@ def make_play(
       section, judge.gives, judge_ahead=section.judge_ahead
     ),
     samples=section.samples,
-    kl_coef=section.kl_coef,
+    kl_coef=held.kl_coef,
+    held=held.lane,
     temperature=section.temperature,
     max_response=task.max_response,
     eos_ids=task.tokenizer.eos_ids,
