@@ -144,6 +144,9 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   config.nash.updates_per_rollout = 1
   config.nash.clip = 0.2
   config.nash.ratio = "product"
+  # Of the losses that ask for them.
+  config.nash.desired_share = 0.5
+  config.nash.pessimism = 0.1
   # Which pairs a judge is asked about, and in which orders.
   config.nash.design = "all"
   config.nash.orders = "one"

@@ -108,6 +108,8 @@ def neural_config(variant: str) -> ml_collections.ConfigDict:
     "updates_per_rollout": 1,
     "clip": 0.2,
     "ratio": "product",
+    "desired_share": 0.5,
+    "pessimism": 0.1,
     "design": "all",
     "orders": "one",
     "kl_coef": 0.2,

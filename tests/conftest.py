@@ -38,6 +38,7 @@ QUICKLY = {
   "pages_test",
   "play_test",
   "policy_test",
+  "recorded_test",
   "rivals_test",
   "sampling_test",
   "sequences_test",

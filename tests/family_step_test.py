@@ -15,7 +15,6 @@ class HeldTest(parameterized.TestCase):
     self.enterContext(jax.enable_x64(True))
 
   @parameterized.parameters(
-    (family_oracle.of_mnpo, "inpo", 1),
     (family_oracle.of_mnpo, "mnpo", 2),
     (family_oracle.of_magnet, 2),
     (family_oracle.of_sppo,),

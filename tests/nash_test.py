@@ -60,7 +60,7 @@ class SectionTest(parameterized.TestCase):
     (dict(loss="ppo"), "nash.loss: got 'ppo'"),
     (
       dict(loss="ipo", judge="reward"),
-      r"nash.loss: got 'ipo', expected one of \['policy_gradient', ",
+      r"nash.loss: got 'ipo', expected one of \['grpo', 'kto', 'policy_gradi",
     ),
     (dict(loss="dpo", kl_coef=0.0), "nash.kl_coef: got 0 for the loss 'dpo'"),
     (dict(kl_coef=-1.0), "nash.runs.one.kl_coef: got -1.0"),

@@ -61,6 +61,7 @@ RIGHT = (
   ("0", "decay ema_decay b1 b2", "the average is what came last"),
   ("0", "weight_decay smoothing deviations log_odds noise", NONE_OF_IT),
   ("0", "weights.coverage weights.brevity weights.grounding", NONE_OF_IT),
+  ("0", "pessimism", "the loss of DPO"),
   ("0", "iterate.coef", "the policy is held to the reference alone"),
   ("(1,2)", "iterate.weights", "two iterates"),
   ("0", "retries top_logprobs most_failed", NONE_OF_IT),

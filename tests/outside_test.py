@@ -255,6 +255,8 @@ class ScoresTest(parameterized.TestCase):
       ratio="product",
       design="all",
       orders="one",
+      desired_share=0.4,
+      pessimism=0.1,
     )
     rng = np.random.default_rng(0)
     names = ("log_prob", "ref_log_prob")

@@ -88,6 +88,8 @@ def make_play(
       ratio="product",
       design=design,
       orders=orders,
+      desired_share=0.4,
+      pessimism=0.1,
     ),
     samples=samples,
     kl_coef=kl_coef,

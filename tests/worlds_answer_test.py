@@ -153,6 +153,8 @@ def expected_gradient(loss, game, logits, mixed):
     ratio="product",
     design="all",
     orders="one",
+    desired_share=0.4,
+    pessimism=0.1,
   )
   paired = algorithm.way is ways.PAIRED
 

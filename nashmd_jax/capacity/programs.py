@@ -241,11 +241,12 @@ def nash_training(config: Config, task: task_lib.Task, name: str) -> Training:
   }
   if section.opponent == opponents.RIVAL:
     frozen[opponents.RIVAL] = policy
+  compared = _comparisons(task) if settings.compares(section) else None
   return _training(
     config,
     task,
     section,
-    nash.make_experiment(config, task, section, WHERE),
+    nash.make_experiment(config, task, section, WHERE, compared),
     (policy, frozen),
     updates_per_rollout=section.updates_per_rollout,
   )

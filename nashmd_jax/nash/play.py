@@ -68,7 +68,7 @@ def rollout(
   Args:
     sets: "policy", "reference" and what opponent and judge name.
     batch: prompts int[B, P], prompts_mask bool[B, P], example_ids int[B]; for
-      an algorithm on records also responses, responses_mask [B, R].
+      an algorithm on records also what they hold; see `recorded`.
     rng: of this step.
     step: int32 scalar, for an opponent that changes with it.
   Returns: rows of the L responses to each prompt that the loss is of:
@@ -92,6 +92,8 @@ def rollout(
     rows |= {"written": written.tokens, "written_mask": written.mask}
   weights = jnp.array(lanes.weights, jnp.float32)
   rows["weights"] = jnp.tile(weights, (len(batch["prompts"]), 1))
+  if play.algorithm.way.recorded is not None:
+    rows |= play.algorithm.way.recorded(batch)
   read = [
     weight
     * play.algorithm.keep(play.model, ready[name], rows, play.temperature)
@@ -99,6 +101,8 @@ def rollout(
   ]
   rows["reference"] = functools.reduce(jnp.add, read)
   i, j = play.algorithm.way.asks(len(lanes.own), len(lanes.other))
+  if "answers" in rows:
+    return lax.stop_gradient(rows)
   if not len(i):
     rows["answers"] = jnp.zeros((len(batch["prompts"]), 0))
   elif play.judge is not None:

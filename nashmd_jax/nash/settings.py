@@ -10,7 +10,7 @@ import ml_collections
 
 from nashmd_jax import declare, mistakes, pipeline, sampling
 from nashmd_jax.judges import table
-from nashmd_jax.nash import algorithms, holding, opponents
+from nashmd_jax.nash import algorithms, holding, opponents, ways
 from nashmd_jax.training import followers
 
 Section = ml_collections.ConfigDict
@@ -189,6 +189,11 @@ def deployed_lane(section: Section) -> sampling.Lane:
   return opponents.deployed_lane(
     make_opponent(section), deploy=section.deploy, steps=section.train.steps
   )
+
+
+def compares(section: Section) -> bool:
+  """Whether a run learns from comparisons, and not from what is written."""
+  return section.design == ways.RECORDS
 
 
 def cut_off(section: Section) -> str | None:

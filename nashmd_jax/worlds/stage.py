@@ -241,6 +241,11 @@ def _check_rest(section: Config, findings: mistakes.Findings) -> None:
         "is known"
       )
   with findings.collect():
+    if settings.compares(section):
+      raise mistakes.Mistake(
+        "nash.design: got 'records', but there are no comparisons of a world; "
+        "choose another"
+      )
     settings.make_algorithm(section, "win_prob", judge_ahead=0)
     rest.fixed_point(section.loss)
   with findings.collect():
