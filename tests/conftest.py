@@ -31,6 +31,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 QUICKLY = {
   "attention_test",
+  "family_games_test",
   "family_step_test",
   "family_test",
   "gradient_test",
