@@ -20,7 +20,7 @@ VARIANTS = {
   "finetune": TINY,
   "tldr_t5": (*TINY, *FOLDERS),
   "tldr_decoder": ("2b", "9b", "tiny", *FOLDERS),
-  "worlds": ("neural", "one_token", "tiny", "games", "games_tiny"),
+  "worlds": ("neural", "one_token", "family", "tiny", "games", "games_tiny"),
   "votes": (*TINY, "smollm2"),
   "sweeps": tuple(
     f"{name}{tiny}"

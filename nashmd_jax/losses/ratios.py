@@ -2,7 +2,8 @@
 
 δ_n = log π_θ(y_n|·) − log π_b(y_n|·). Only the product over the whole response
 makes the expected gradient exact when the score comes at its end; the others
-are biased and vary less. Each has the clip that its source gives it.
+are biased, and vary less once π_θ has moved far. Each has the clip that its
+source gives it.
 """
 
 from collections.abc import Callable
