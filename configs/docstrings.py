@@ -135,6 +135,8 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   }  # fmt: skip
   # Whom the opponent "rival" plays; see the stage exploit.
   config.nash.rival = placeholder(str)
+  # Whom the opponent "population" plays.
+  config.nash.population = {"policies": (), "weights": ()}
   config.nash.judge = "preference"
   # These judge the same held-out pairs beside it and teach nothing.
   config.nash.watch = ("raters",)

@@ -147,6 +147,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     "every": 1000, "weights": (1.0,), "coef": 0.0, "anchor": "last",
   }  # fmt: skip
   config.nash.rival = placeholder(str)
+  config.nash.population = {"policies": (), "weights": ()}
   config.nash.judge = "preference"
   config.nash.watch = ()
   config.nash.loss = "policy_gradient"

@@ -61,6 +61,8 @@ RIGHT = (
   ("0", "decay ema_decay b1 b2", "the average is what came last"),
   ("0", "weight_decay smoothing deviations log_odds noise", NONE_OF_IT),
   ("0", "weights.coverage weights.brevity weights.grounding", NONE_OF_IT),
+  ("()", "population.policies population.weights", "it is not played"),
+  ("(1,2)", "population.weights", "weights of two"),
   ("0", "pessimism", "the loss of DPO"),
   ("0", "iterate.coef", "the policy is held to the reference alone"),
   ("(1,2)", "iterate.weights", "two iterates"),

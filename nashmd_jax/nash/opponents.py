@@ -41,6 +41,7 @@ class Opponent(NamedTuple):
 
 
 RIVAL = "rival"  # the opponent, and the set that it writes with
+POPULATION = "population"  # the opponent, and how its sets begin
 # By name, (β) -> a lane, or lanes with weights.
 LANES = {
   "self": lambda mixture: LEARNER,
@@ -88,7 +89,8 @@ KNOWN = {"policy", "reference", RIVAL, *FOLLOWS, *MADE}
 DEPLOYED = {"last": LEARNER, "ema": {"ema": 1.0}, "mixture": None}
 SETTINGS = {
   "opponent": declare.text(
-    f"Who writes y′: one of {', '.join(LANES)}, or your own as module:function."
+    f"Who writes y′: one of {', '.join((*LANES, POPULATION))}, or your own as "
+    "module:function."
   ),
   "mixture": declare.number(
     "β, the weight of a mixture on the reference.", least=0, most=1
@@ -165,6 +167,33 @@ def make_opponent(
     sets=sets,
     follows=frozenset(FOLLOWS[name] for name in names if name in FOLLOWS),
   )
+
+
+def make_population(weights: Sequence[float]) -> Opponent:
+  """Several frozen policies, each of which writes a response of its own.
+
+  What is learnt is the weighted mean of what each would teach alone.
+
+  Args:
+    weights: of the policies, up to a constant factor; the sets are named as
+      `member` does.
+  """
+  total = sum(weights)
+  lanes = [
+    (weight / total, {member(number): 1.0})
+    for number, weight in enumerate(weights)
+  ]
+  return Opponent(
+    name=POPULATION,
+    lanes=lambda step: lanes,
+    sets=lambda sets, rng, step: dict(sets),
+    follows=frozenset(),
+  )
+
+
+def member(number: int) -> str:
+  """The set of one policy of a population."""
+  return f"{POPULATION}_{number}"
 
 
 def _weighted(opponent: str, found: sampling.Lane | Weighted) -> Weighted:

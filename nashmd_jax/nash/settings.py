@@ -14,7 +14,7 @@ from nashmd_jax.nash import algorithms, holding, opponents, ways
 from nashmd_jax.training import followers
 
 Section = ml_collections.ConfigDict
-RIVAL = opponents.RIVAL
+RIVAL, POPULATION = opponents.RIVAL, opponents.POPULATION
 OPPONENT = opponents.SETTINGS
 LOSS = {
   name: one
@@ -56,6 +56,18 @@ SETTINGS = {
     "as it is deployed, whose mixture replaces that of this run.",
     optional=True,
   ),
+  POPULATION: {
+    "policies": declare.several(
+      declare.text(
+        "Whom the opponent population plays, frozen: sft, or other runs of "
+        "nash.runs as they are deployed."
+      )
+    ),
+    "weights": declare.several(
+      declare.number("Weight of each of them.", above=0, most=1e6),
+      repeats=True,
+    ),
+  },
 }
 START = "sft"  # the policy from which all runs start
 # By name, (its section) -> the follower.
@@ -107,6 +119,8 @@ def run_section(
       section.update(changes)
   if section.opponent == RIVAL:
     _set_rival(config, section, (*before, name))
+  if section.opponent == POPULATION:
+    _check_population(config, section, (*before, name))
   return section
 
 
@@ -123,14 +137,53 @@ def _set_rival(config, section: Section, runs: tuple[str, ...]) -> None:
       "nash.rival: not given, and nash.opponent is 'rival'; name sft or "
       "another run of nash.runs"
     )
-  if rival in runs:
-    raise mistakes.Mistake(
-      f"nash.rival: {' plays '.join(map(mistakes.quote, (*runs, rival)))}, "
-      "so that none can be trained first; name another rival"
-    )
+  _check_ring("rival", rival, runs)
   lane = policy_lane(config, rival, before=runs)
   section.mixture = section.mixture_end = lane.get("reference", 0.0)
   section.mixture_steps = 0
+
+
+def _check_ring(setting: str, played: str, runs: tuple[str, ...]) -> None:
+  """Raises Mistake where a run is played by one that it plays itself."""
+  if played in runs:
+    ring = " plays ".join(map(mistakes.quote, (*runs, played)))
+    raise mistakes.Mistake(
+      f"nash.{setting}: {ring}, so that none can be trained first; name another"
+    )
+
+
+def _check_population(config, section: Section, runs: tuple[str, ...]) -> None:
+  """Raises Mistake for a population that cannot be played."""
+  if POPULATION not in section:
+    raise mistakes.Mistake(
+      f"nash.opponent: got {POPULATION!r}, expected one that is no other run: "
+      "this config has no nash.population"
+    )
+  policies, weights = section.population.policies, section.population.weights
+  if not policies or len(policies) != len(weights):
+    raise mistakes.Mistake(
+      f"nash.population: got {len(policies)} policies and {len(weights)} "
+      "weights, expected one or more and as many weights"
+    )
+  for name in policies:
+    _check_ring(f"{POPULATION}.policies", name, runs)
+    lane = policy_lane(config, name, before=runs)
+    if "reference" in lane:
+      raise mistakes.Mistake(
+        f"nash.population.policies: {mistakes.quote(name)} deploys a mixture "
+        "with the reference, which is no policy by itself; set its deploy to "
+        "'last'"
+      )
+
+
+def played(section: Section) -> dict[str, str]:
+  """The policies that an opponent is, by the set that each writes with."""
+  if section.opponent == RIVAL:
+    return {RIVAL: section.rival}
+  if section.opponent == POPULATION:
+    names = enumerate(section.population.policies)
+    return {opponents.member(number): name for number, name in names}
+  return {}
 
 
 def policy_lane(
@@ -149,17 +202,34 @@ def policy_lane(
 
 
 def before_run(config: ml_collections.ConfigDict, name: str) -> list[str]:
-  """The runs that have to be trained before a run: its rival, and so on.
+  """The runs that have to be trained before a run: whom it plays, and so on.
 
   Returns: their names, the first to be trained first; of what there is not, or
     goes in a ring, nothing.
   """
   found: list[str] = []
-  while name in config.nash.runs and name not in found:
-    found.insert(0, name)
-    own = {**config.nash, **config.nash.runs[name]}
-    name = own[RIVAL] if own["opponent"] == RIVAL else None
-  return found[:-1]
+
+  def visit(name: str | None, runs: tuple[str, ...]) -> None:
+    if name not in config.nash.runs or name in (*runs, *found):
+      return
+    for other in _plays(config, name):
+      visit(other, (*runs, name))
+    found.append(name)
+
+  visit(name, ())
+  return [one for one in found if one != name]
+
+
+def _plays(config: ml_collections.ConfigDict, name: str) -> list[str | None]:
+  """The policies that a run plays, of a config that is not checked."""
+  changes = config.nash.runs[name]
+  own = {**config.nash, **changes}
+  if own["opponent"] == RIVAL:
+    return [own.get(RIVAL)]
+  if own["opponent"] != POPULATION:
+    return []
+  of_all = config.nash.get(POPULATION, {}).get("policies", ())
+  return list(changes.get(POPULATION, {}).get("policies", of_all))
 
 
 def _names(section: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -172,6 +242,8 @@ def _names(section: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 def make_opponent(section: Section) -> opponents.Opponent:
   """The opponent of a section; see `opponents.make_opponent`."""
+  if section.opponent == POPULATION:
+    return opponents.make_population(section.population.weights)
   return opponents.make_opponent(**chosen(section, OPPONENT))
 
 

@@ -110,10 +110,9 @@ def make_experiment(
       **judging.load_sets(config, task, workdir, stages, "model"),
       "reference": start,
     }
-    if section.opponent != opponents.RIVAL:
-      return start, frozen
-    rival = deployed.load_learnt(config, task, section.rival, workdir)
-    return rival, {**frozen, opponents.RIVAL: rival}
+    for name, policy in settings.played(section).items():
+      frozen[name] = deployed.load_learnt(config, task, policy, workdir)
+    return frozen.get(opponents.RIVAL, start), frozen
 
   return step_lib.Experiment(
     init=init,
@@ -346,15 +345,14 @@ def _check_labels(section: Config, rows: Sequence[records.Record]) -> None:
 
 
 def needs(config: Config, job: str) -> list[str]:
-  """SFT, the judges that the run names, its rival, and comparisons."""
+  """SFT, the judges that the run names, whom it plays, and comparisons."""
   section = settings.run_section(config, job.split("/")[1])
   names = [section.judge, *section.watch]
   judges = judging.stages_of(config, names, setting="nash.judge")
-  played = section.opponent == opponents.RIVAL
-  rival = [deployed.job(section.rival)] if played else []
+  played = [deployed.job(one) for one in settings.played(section).values()]
   compares = settings.compares(section)
   drawn = comparisons_lib.STAGE.jobs(config) if compares else []
-  return list(dict.fromkeys([sft.NAME, *judges, *rival, *drawn]))
+  return list(dict.fromkeys([sft.NAME, *judges, *played, *drawn]))
 
 
 def _facts(config: Config, job: str) -> tuple[str, ...]:
