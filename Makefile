@@ -8,9 +8,9 @@ DOCS := .venv-docs/bin
 MODELS := .venv-models/bin
 TPU := .venv-tpu/bin
 
-.PHONY: demo showcase paper sweep settings faults docs games certify judges models \
-  real scale endure report seams inputs bench bench-peers test test-slow slurm \
-  audit lint format lock clean
+.PHONY: demo showcase paper sweep settings faults docs games certify family \
+  judges models real scale endure report seams inputs bench bench-peers test \
+  test-slow slurm audit lint format lock clean
 
 demo: WORKDIR ?= out/demo
 demo: .venv/ready
@@ -82,6 +82,9 @@ judges: .venv/ready
 
 certify: .venv/ready
 	$(BIN)/python -m figures.certify
+
+family: .venv/ready
+	$(BIN)/python -m figures.family
 
 test: .venv/ready
 	$(BIN)/python -m pytest -n auto

@@ -129,8 +129,14 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   # at 10,000 steps, at the same share of the run.
   config.nash.ema = {"decay": 0.95}
   config.nash.past = {"size": 8, "every": 10, "law": "uniform"}
+  # Read where the last iterate plays, or where coef holds the policy to it.
+  config.nash.iterate = {
+    "every": 10, "weights": (1.0,), "coef": 0.0, "anchor": "last",
+  }  # fmt: skip
   # Whom the opponent "rival" plays; see the stage exploit.
   config.nash.rival = placeholder(str)
+  # Whom the opponent "population" plays.
+  config.nash.population = {"policies": (), "weights": ()}
   config.nash.judge = "preference"
   # These judge the same held-out pairs beside it and teach nothing.
   config.nash.watch = ("raters",)
@@ -139,6 +145,10 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   # More than 1 is the off-policy form; optimizer.decay_steps counts updates.
   config.nash.updates_per_rollout = 1
   config.nash.clip = 0.2
+  config.nash.ratio = "product"
+  # Of the losses that ask for them.
+  config.nash.desired_share = 0.5
+  config.nash.pessimism = 0.1
   # Which pairs a judge is asked about, and in which orders.
   config.nash.design = "all"
   config.nash.orders = "one"

@@ -143,13 +143,20 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   # Kept by the runs that play or deploy them alone.
   config.nash.ema = {"decay": 0.999}
   config.nash.past = {"size": 8, "every": 1000, "law": "uniform"}
+  config.nash.iterate = {
+    "every": 1000, "weights": (1.0,), "coef": 0.0, "anchor": "last",
+  }  # fmt: skip
   config.nash.rival = placeholder(str)
+  config.nash.population = {"policies": (), "weights": ()}
   config.nash.judge = "preference"
   config.nash.watch = ()
   config.nash.loss = "policy_gradient"
   config.nash.samples = 1
   config.nash.updates_per_rollout = 1
   config.nash.clip = 0.2
+  config.nash.ratio = "product"
+  config.nash.desired_share = 0.5
+  config.nash.pessimism = 0.1
   # Which pairs a judge is asked about, and in which orders.
   config.nash.design = "all"
   config.nash.orders = "one"

@@ -5,8 +5,10 @@
 Trains a small T5, by sampling, on four prompts whose every response can be
 listed: self-play, Nash-MD at two β, IPO-MD and best response, about a minute
 each on 2 CPU cores. Expected: KL from the exact point of rest below 0.002.
-`:one_token` does the same with responses of one token, `:tiny` with next to
-nothing, in under a minute.
+`:family` does the same with policies that are held to their last iterates, or
+to their moving average: INPO, MNPO, SPPO, mirror descent. `:one_token` does
+the first with responses of one token, `:tiny` with next to nothing, in under a
+minute.
 
   python -m nashmd_jax.main --config=configs/worlds.py:games
 
@@ -22,7 +24,7 @@ import ml_collections
 
 def get_config(variant: str = "neural") -> ml_collections.ConfigDict:
   """Neural policies, in full or `:tiny`; or `:games`, `:games_tiny`."""
-  if variant in ("neural", "one_token", "tiny"):
+  if variant in ("neural", "one_token", "family", "tiny"):
     return neural_config(variant)
   if variant in ("games", "games_tiny"):
     return games_config(variant)
@@ -51,6 +53,30 @@ def games_config(variant: str) -> ml_collections.ConfigDict:
     config.games.horizon = 400
     config.games.step_sizes.count = 20
   return config.lock()
+
+
+def family_runs() -> dict[str, dict]:
+  """Runs that are held to more than μ; all should come to rest at π*_τ."""
+  last = {"every": 10, "coef": 0.2}
+  inpo = {
+    "opponent": "anchor",
+    "loss": "inpo",
+    "iterate": last,
+    "samples": 4,
+    "optimizer": {"max_grad_norm": 20.0},
+  }
+  return {
+    "inpo": inpo,
+    "mnpo": inpo
+    | {"loss": "mnpo", "iterate": last | {"weights": (2.0, 1.0, 1.0)}},
+    "sppo": inpo | {"loss": "sppo"},
+    "mirror_descent": {"opponent": "anchor", "iterate": last},
+    "magnet": {
+      "opponent": "self",
+      "iterate": {"anchor": "ema", "coef": 0.2},
+      "ema": {"decay": 0.9},
+    },
+  }
 
 
 def neural_config(variant: str) -> ml_collections.ConfigDict:
@@ -96,10 +122,20 @@ def neural_config(variant: str) -> ml_collections.ConfigDict:
     "mixture_steps": 0,
     # Of the opponents that follow as a moving average.
     "ema": {"decay": 0.99},
+    # Where the last iterate plays, or coef holds the policy to it.
+    "iterate": {
+      "every": 50,
+      "weights": (1.0,),
+      "coef": 0.0,
+      "anchor": "last",
+    },
     "loss": "policy_gradient",
     "samples": 8,
     "updates_per_rollout": 1,
     "clip": 0.2,
+    "ratio": "product",
+    "desired_share": 0.5,
+    "pessimism": 0.1,
     "design": "all",
     "orders": "one",
     "kl_coef": 0.2,
@@ -156,6 +192,8 @@ def neural_config(variant: str) -> ml_collections.ConfigDict:
     config.world.update(
       {"vocab_size": 5, "max_response": 1, "prompt_length": 2}
     )
+  if variant == "family":
+    config.nash.runs = family_runs()
   if variant == "tiny":
     config.devices.compile = "quick"
     config.world.max_response = 2

@@ -12,7 +12,7 @@ import sys
 
 import numpy as np
 
-from figures import family_page
+from figures import family_votes
 from figures import rows as rows_lib
 from nashmd_jax.annotators import golden, repeats, response_times, simulated
 from tests import annotators_test
@@ -161,7 +161,7 @@ def exam_rows(seed: int = 3) -> Iterator[rows_lib.Row]:
 def rows() -> Iterator[rows_lib.Row]:
   """All rows on annotators."""
   for part in (paper_rows, drift_rows, scale_rows, effort_rows, exam_rows,
-               family_page.page_rows):  # fmt: skip
+               family_votes.page_rows):  # fmt: skip
     yield from part()
 
 

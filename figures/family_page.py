@@ -1,208 +1,281 @@
-"""The page of annotators under fire: 1,000 votes, killed five times.
+"""docs/family.md: the methods, how each is set, what is known of each."""
 
-As a program it serves the page of a workdir at a port of this machine:
+import pathlib
+from typing import NamedTuple
 
-  python -m figures.family_page WORKDIR PORT
+import numpy as np
+
+from nashmd_jax import files
+
+PAGE = pathlib.Path("docs") / "family.md"
+# {KL(π_θ, π_b): {(ratio, clip): (bias, variance)}}
+Moments = dict[float, dict[tuple[str, float], tuple[float, float]]]
+
+
+class Method(NamedTuple):
+  """A line of the table.
+
+  Attributes:
+    name: of the method.
+    loss: `nash.loss`.
+    writes: who writes what is learnt of.
+    data: what it learns from.
+    step: key of what was measured of its expected step, or words.
+    lands: the run that shows where it lands, or words why there is none.
+    flags: that set it, below `--config.`, besides the loss.
+  """
+
+  name: str
+  loss: str
+  writes: str
+  data: str
+  step: str
+  lands: str
+  flags: tuple[str, ...]
+
+
+ITERATED = ("nash.opponent=anchor", "nash.iterate.coef=0.2")
+OFFLINE = "no: offline, at the optimum for its records"
+AT_ZERO = "no: τ = 0"
+RATED = ("data.records=RATED", "data.schema=mine:rated")
+METHODS = (
+  Method("INPO", "inpo", "π_t", "judge", "INPO", "inpo", ITERATED),
+  Method(
+    "MNPO",
+    "mnpo",
+    "π_t",
+    "judge",
+    "MNPO",
+    "mnpo",
+    (*ITERATED, 'nash.iterate.weights="(2.0,1.0,1.0)"'),
+  ),
+  Method(
+    "SPPO",
+    "sppo",
+    "π_t",
+    "judge",
+    "SPPO",
+    "sppo",
+    (*ITERATED, "nash.kl_coef=0.0", "nash.samples=4"),
+  ),
+  Method(
+    "DNO",
+    "dno",
+    "π_t",
+    "judge",
+    "DNO, 2 responses",
+    "no: biased by how few the others are",
+    (*ITERATED, "nash.kl_coef=0.0", "nash.samples=4"),
+  ),
+  Method(
+    "magnetic mirror descent",
+    "policy_gradient",
+    "π_θ, π_t",
+    "judge",
+    "mirror descent",
+    "mirror_descent",
+    ITERATED,
+  ),
+  Method(
+    "moving average as magnet",
+    "policy_gradient",
+    "π_θ, π_θ",
+    "judge",
+    "mirror descent",
+    "magnet",
+    (
+      "nash.opponent=self",
+      "nash.iterate.coef=0.2",
+      "nash.iterate.anchor=ema",
+    ),
+  ),
+  Method(
+    "COMAL",
+    "ipo",
+    "π_θ",
+    "judge",
+    "INPO",
+    AT_ZERO,
+    (
+      "nash.opponent=self",
+      "nash.kl_coef=0.0",
+      "nash.iterate.coef=0.2",
+      "nash.iterate.every=50",
+    ),
+  ),
+  Method(
+    "RLOO",
+    "policy_gradient_sequence_kl",
+    "π_θ",
+    "reward",
+    "see certificate.md",
+    "no: a reward has no game",
+    (
+      "nash.samples=4",
+      "nash.runs.rlhf.loss=policy_gradient_sequence_kl",
+    ),
+  ),
+  Method(
+    "GRPO",
+    "grpo",
+    "π_θ",
+    "reward",
+    "GRPO, 2 responses",
+    "no: a reward has no game",
+    ("nash.samples=4", "nash.runs.rlhf.loss=grpo"),
+  ),
+  Method(
+    "offline DPO",
+    "dpo",
+    "nobody",
+    "comparisons",
+    "offline DPO",
+    OFFLINE,
+    ("nash.design=records",),
+  ),
+  Method(
+    "offline IPO",
+    "ipo",
+    "nobody",
+    "comparisons",
+    "offline IPO",
+    OFFLINE,
+    ("nash.design=records",),
+  ),
+  Method(
+    "PEPO's margin",
+    "pepo",
+    "nobody",
+    "comparisons",
+    "by hand",
+    OFFLINE,
+    ("nash.design=records",),
+  ),
+  Method("KTO", "kto", "nobody", "labels", "by hand", OFFLINE, RATED),
+  Method(
+    "RDRO",
+    "rdro",
+    "nobody",
+    "labels",
+    "by hand, and its optimum",
+    OFFLINE,
+    RATED,
+  ),
+  Method("UNA", "una", "nobody", "labels", "by hand", OFFLINE, RATED),
+)
+HEAD = """# The family
+
+Made by `make family`; do not edit.
+
+Methods that build on the paper's, as settings of one engine. π_t is the last
+iterate: `nash.iterate` makes the policy of every n-th step one, and holds the
+policy to it at a price of κ a nat beside τ; see
+[algorithms.md](algorithms.md#what-is-learnt-from) for the formulas. *Step* is
+the relative error of the expected step against the gradient of the stated
+objective, by enumeration; where it is no gradient, how far it is from one. Of
+GRPO it is the sine of the angle to ∇(E r − τ KL). *Lands* is KL(π\\*_τ ‖ π_θ),
+nats, of a T5 trained by sampling in a world of [landing.md](landing.md), by
+`configs/worlds.py:family` with τ = κ = 0.2, or why there is no such figure.
+
+| method | `nash.loss` | who writes | data | step | lands |
+|---|---|---|---|---|---|
+"""
+COMMANDS = """
+RATED is the folder, and mine.py the module, of
+[extending.md](extending.md#a-record-schema).
+
+"""
+NOTES = """## What is not exact
+
+- SPPO's target leaves out log E_π_t exp((P(y ≻ π_t) − ½)/η), which is 0 only
+  where all responses win alike: within an iteration it is no step of mirror
+  descent. Where π_t = π_θ it rests at π\\*_τ all the same.
+- DNO takes σ of an estimate of P(y ≻ π_t); with n responses to a prompt it is
+  that of n − 1 others. The bias with 2 is {dno2:.0%} of the gradient, with 4
+  {dno4:.0%}, at one token.
+- GRPO divides by the deviation of the group and by |y|: with 2 responses the
+  sine of the angle is {grpo2:.2f}, with 4, at one token, {grpo4:.2f}.
+- RDRO rests at the desired part of what μ writes, p⁺, where
+  `nash.desired_share` is the share of the desired among the records; another
+  is refused.
+- UNA drops τ log Z(x): no policy has σ(τ h) = l everywhere unless
+  Σ_y μ(y) (l/(1 − l))^(1/τ) = 1.
+
+## Off-policy ratios
+
+With `nash.updates_per_rollout` above 1, `nash.ratio` says what a token counts
+that another policy π_b wrote. By enumeration, responses of up to 4 tokens,
+Nash-PG against the mixture, one pair to each of two prompts: the bias
+‖E g − exact‖ / ‖exact‖, and the variance E‖g − E g‖² / ‖exact‖².
+
+| KL(π_θ, π_b) | ratio | bias | variance | ε | bias with ε | variance with ε |
+|---|---|---|---|---|---|---|
 """
 
-from collections.abc import Callable, Iterator, Sequence
-import http.client
-import pathlib
-import random
-import socket
-import subprocess
-import sys
-import tempfile
-import threading
-import time
 
-from figures import rows as rows_lib
-from nashmd_jax.annotators import asking, votes
-from nashmd_jax.stages import annotate
-from tests import browser, small_votes
+def write(
+  errors: dict[str, float],
+  biases: dict[str, float],
+  moments: Moments,
+  landed: dict[str, dict],
+) -> None:
+  """Writes the page.
 
-VOTES, KILLS, NARROW = 1000, 5, 360
-KEYS = {
-  "ArrowLeft": asking.LEFT,
-  "ArrowRight": asking.RIGHT,
-  "ArrowDown": asking.TIE,
-}
-PATIENCE = 120.0  # seconds
-ANNOTATOR = "ann"
-
-
-class Served:
-  """The stage as a process at one port, which is killed and started again."""
-
-  def __init__(self, workdir: pathlib.Path):
-    """Starts it."""
-    with socket.socket() as free:
-      free.bind(("127.0.0.1", 0))
-      self._port = free.getsockname()[1]
-    self._workdir, self.kills = workdir, 0
-    self._lock = threading.Lock()
-    self.link = f"http://127.0.0.1:{self._port}/"
-    self._start()
-
-  def _start(self) -> None:
-    """Starts the process, and returns once it answers."""
-    module = "figures.family_page"
-    self._run = subprocess.Popen(
-      [sys.executable, "-m", module, str(self._workdir), str(self._port)],
-      stdout=subprocess.DEVNULL,
-    )
-    until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
-      with socket.socket() as probe:
-        if not probe.connect_ex(("127.0.0.1", self._port)):
-          return
-      time.sleep(0.05)
-    raise TimeoutError("the page is not served")
-
-  def crash(self) -> None:
-    """Kills the process, and starts it again."""
-    with self._lock:
-      self.stop()
-      self.kills += 1
-      self._start()
-
-  def stop(self) -> None:
-    """Kills the process for good."""
-    self._run.kill()
-    self._run.wait()
-
-
-def write(folder: pathlib.Path) -> pathlib.Path:
-  """A workdir with as many questions as there are votes."""
-  return small_votes.write(folder, count=1002, certain=120)
-
-
-def config(port: int):
-  """Of `write`: 800 pairs, a hundred of them twice, a hundred golden ones."""
-  made = small_votes.config(pairs=800, repeats=0.125, golden=0.125, port=port)
-  made.unlock().annotate.annotators = 2  # so that it does not end by itself
-  return made.lock()
-
-
-def by_client(served: Served, answered: Callable[[int], None]) -> list[str]:
-  """1,000 votes over HTTP, each sent until it is answered."""
-  rng, pressed, client = random.Random(0), [], None
-  while True:
-    try:
-      client = client or small_votes.Client(served.link, ANNOTATOR)
-      while not client.is_done():
-        place = client.shown["place"]
-        if place == len(pressed):
-          pressed.append(rng.choice(list(KEYS.values())))
-        client.vote(pressed[place], seconds=rng.uniform(1, 9))
-        answered(place + 1)
-      return pressed
-    except (OSError, http.client.HTTPException):
-      client = None
-      time.sleep(0.05)
-
-
-def by_keyboard(
-  tab: browser.Browser, served: Served, answered: Callable[[int], None]
-) -> tuple[list[str], int]:
-  """1,000 votes by keys alone in a narrow window.
-
-  Returns: what was chosen, and the px that overflowed at most.
+  Args:
+    errors, biases: of expected steps, by method.
+    moments: of off-policy ratios.
+    landed: what each run of configs/worlds.py:family came to.
   """
-  rng, pressed, overflow = random.Random(1), [], 0
-  tab.open(served.link, width=NARROW)
-  tab.write(ANNOTATOR)
-  tab.press("Enter")
-  for place in range(VOTES):
-    tab.wait(small_votes.is_shown(place + 1))
-    answered(place)
-    overflow = max(overflow, tab.evaluate(browser.OVERFLOW))
-    key = rng.choice(list(KEYS))
-    tab.press(key)
-    pressed.append(KEYS[key])
-    tab.events.clear()
-  tab.wait("!document.getElementById('thanks').hidden")
-  return pressed, overflow
-
-
-def killed(served: Served, seed: int) -> Callable[[int], None]:
-  """Called with each place, has the server killed between some of them.
-
-  It is killed some milliseconds later, while further votes are under way, and
-  started again.
-  """
-  rng = random.Random(seed)
-  moments = set(rng.sample(range(50, VOTES - 50), KILLS))
-
-  def strike():
-    time.sleep(rng.uniform(0, 0.02))
-    served.crash()
-
-  def answered(place: int) -> None:
-    if place in moments:
-      moments.remove(place)
-      threading.Thread(target=strike).start()
-
-  return answered
-
-
-def differences(path: pathlib.Path, pressed: Sequence[str]) -> dict[str, int]:
-  """What of the log is not what was pressed."""
-  log = votes.open_log(path)
-  cast = log.load()
-  log.close()
-  keys = [vote.key for vote in cast]
-  lost = {f"{ANNOTATOR} {place}" for place in range(VOTES)} - set(keys)
-  other = 0
-  for vote, choice in zip(cast, pressed, strict=False):
-    sides = {
-      asking.LEFT: vote.choice == vote.shown_left,
-      asking.RIGHT: vote.choice not in (vote.shown_left, votes.TIE),
-      asking.TIE: vote.choice == votes.TIE,
-    }
-    other += not sides[choice]
-  return {
-    "lost": len(lost),
-    "doubled": len(keys) - len(set(keys)),
-    "other than was pressed": other,
-  }
-
-
-def page_rows() -> Iterator[rows_lib.Row]:
-  """What 1,000 votes leave, by a client and by the keyboard of a browser."""
-  program = browser.find()
-  for seed, name in enumerate(("a client", "the keyboard in Chromium")):
-    overflow: int | None = None
-    found: dict[str, int | None] = dict.fromkeys(
-      ("lost", "doubled", "other than was pressed")
-    )
-    kills = None
-    if not seed or program is not None:
-      with tempfile.TemporaryDirectory() as folder:
-        workdir = write(pathlib.Path(folder))
-        served = Served(workdir)
-        try:
-          answered = killed(served, seed)
-          if not seed:
-            pressed = by_client(served, answered)
-          else:
-            with browser.start(program) as tab:
-              pressed, overflow = by_keyboard(tab, served, answered)
-        finally:
-          served.stop()
-        kills = served.kills
-        path = workdir / annotate.NAME / annotate.VOTES
-        found = differences(path, pressed)
-    claim = f"{VOTES:,} votes by {name}"
-    yield rows_lib.row(f"{claim}: kills, SIGKILL", kills, "=", KILLS)
-    for what, count in found.items():
-      yield rows_lib.row(f"{claim}, {what}", count, "=", 0)
-    if seed:
-      claim = f"{claim}, {NARROW} px wide: px that overflow"
-      yield rows_lib.row(claim, overflow, "=", 0)
-
-
-if __name__ == "__main__":
-  annotate.run(
-    config(int(sys.argv[2])), pathlib.Path(sys.argv[1]), annotate.NAME
+  text = HEAD + "".join(
+    f"{line(one)} {_step(one.step, errors, biases)} "
+    f"| {_lands(one.lands, landed)} |\n"
+    for one in METHODS
   )
+  text += COMMANDS + "".join(
+    f"{one.name}:\n\n{command(one)}\n" for one in METHODS
+  )
+  text += NOTES.format(
+    dno2=biases["DNO, 2 responses"],
+    dno4=biases["DNO, 4 responses"],
+    grpo2=biases["GRPO, 2 responses"],
+    grpo4=biases["GRPO, 4 responses"],
+  )
+  text += "".join(
+    f"| {distance:.2g} | `{name}` | {_bias(moment[name, np.inf][0])} | "
+    f"{moment[name, np.inf][1]:.1f} | {clip:g} | {moment[name, clip][0]:.0%} | "
+    f"{moment[name, clip][1]:.1f} |\n"
+    for distance, moment in moments.items()
+    for name, clip in moment
+    if np.isfinite(clip)
+  )
+  files.save_text(PAGE, text)
+
+
+def line(method: Method) -> str:
+  """A line of the table, up to what is measured."""
+  return (
+    f"| {method.name} | `{method.loss}` | {method.writes} | {method.data} |"
+  )
+
+
+def command(method: Method) -> str:
+  """The command that trains a method, in a fence."""
+  of_a_run = any(".runs." in flag for flag in method.flags)
+  own = () if of_a_run else (f"nash.loss={method.loss}",)
+  flags = "".join(f" \\\n  --config.{flag}" for flag in (*own, *method.flags))
+  program = "python -m nashmd_jax.main --config=configs/docstrings.py"
+  return f"```\n{program}{flags}\n```\n"
+
+
+def _step(key: str, errors: dict, biases: dict) -> str:
+  if key in errors:
+    return f"{errors[key]:.0e}"
+  return f"biased, {biases[key]:.0%}" if key in biases else key
+
+
+def _lands(key: str, landed: dict[str, dict]) -> str:
+  return f"{landed[key]['eval/kl']:.1e}" if key in landed else key
+
+
+def _bias(bias: float) -> str:
+  return f"{bias:.0e}" if bias < 1e-6 else f"{bias:.0%}"

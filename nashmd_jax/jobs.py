@@ -207,9 +207,10 @@ def make_keys(
   """The key of every job, with what `pipeline.prepare` has found."""
   keys: dict[str, workdir_lib.Key] = {}
   for job, stage in pipeline.jobs(config).items():
+    names = (*stage.facts, *stage.job_facts(config, job))
     keys[job] = workdir_lib.make_key(
       stage.reads(config, job),
-      {name: facts[name] for name in stage.facts if facts[name] is not None},
+      {name: facts[name] for name in names if facts[name] is not None},
       {need: keys[need] for need in stage.needs(config, job)},
     )
   return keys

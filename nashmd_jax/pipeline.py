@@ -35,6 +35,7 @@ class Stage(NamedTuple):
       dotted name, besides those of the jobs that it needs.
     run: (config, workdir, job) -> results, for JSON.
     facts: names of the pipeline's facts that its result depends on.
+    job_facts: (config, job) -> names of those that one job depends on besides.
     alone: whether one process does it for all; it touches no shared array.
     shared: whether trials of a sweep that agree on it have it in common.
     replay: (config, workdir, job, step) -> lines about a step that was kept,
@@ -49,6 +50,7 @@ class Stage(NamedTuple):
   reads: Callable[[Config, str], Mapping[str, Any]]
   run: Callable[[Config, pathlib.Path, str], Mapping[str, Any]]
   facts: Sequence[str] = ()
+  job_facts: Callable[[Config, str], Sequence[str]] = lambda config, job: ()
   alone: bool = False
   shared: bool = False
   replay: Callable[[Config, pathlib.Path, str, int], Sequence[str]] | None = (

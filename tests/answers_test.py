@@ -260,7 +260,7 @@ class BroughtTest(parameterized.TestCase):
     }
     with brought(labelled=labelled):
       play = plays.make_play(loss="mine:labelled", samples=2)
-    self.assertIs(play.algorithm.way, ways.RECORDED)
+    self.assertIs(play.algorithm.way, ways.LABELLED)
 
     def unused(*args, **kwargs):
       raise AssertionError("nobody writes, and nobody judges")

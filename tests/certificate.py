@@ -121,7 +121,9 @@ def dpo(opponent: str, world: oracle.World) -> float:
 def _cases() -> list[Case]:
   case, part = Case, functools.partial
   rows = []
-  unclipped = part(losses.nash_pg_off_policy_loss, clip=jnp.inf)
+  unclipped = part(
+    losses.nash_pg_off_policy_loss, clip=jnp.inf, ratio="product"
+  )
   for name in opponents.LANES:
     rows += [
       case("Nash-PG", name, TO_GO, part(nash, name, losses.nash_pg_loss)),
@@ -277,16 +279,6 @@ def unstopped_loss(*, log_prob, ref_log_prob, win_prob, mask, kl_coef):
   return _ascended(log_prob * bracket, mask)
 
 
-def token_ratio_loss(
-  *, log_prob, behaviour_log_prob, ref_log_prob, win_prob, mask, kl_coef
-):
-  """An importance ratio for each token alone, as in PPO, unclipped."""
-  ratio = jnp.exp(jnp.where(mask, log_prob - behaviour_log_prob, 0))
-  kl_to_go = arrays.sum_to_go(log_prob - ref_log_prob, mask)
-  bracket = win_prob[:, None] - 0.5 - kl_coef * kl_to_go
-  return _ascended(log_prob * lax.stop_gradient(ratio * bracket), mask)
-
-
 def no_ratio_loss(*, behaviour_log_prob, **rest):
   """Further updates on one rollout as if it were fresh."""
   del behaviour_log_prob
@@ -340,12 +332,6 @@ ELSEWHERE = [
     "self",
     "to go; sampled at temperature 0.9, scored at 1",
     sampled_cooler,
-  ),
-  Case(
-    "Nash-PG off-policy",
-    "mixture",
-    "to go; a ratio for each token",
-    functools.partial(off_policy, "mixture", token_ratio_loss),
   ),
   Case(
     "Nash-PG off-policy",

@@ -18,7 +18,6 @@ import numpy as np
 
 from nashmd_jax import mistakes, pipeline, texts
 from nashmd_jax import task as task_lib
-from nashmd_jax.nash import settings
 from nashmd_jax.stages import (
   judging,
   nash,
@@ -131,9 +130,7 @@ class TinyRun(parameterized.TestCase):
 
   def rollout_shapes(self, config) -> dict[str, tuple[int, ...]]:
     """The shapes of a rollout's rows, which is not run."""
-    task = task_lib.load_task(config, self.base)
-    section = settings.run_section(config, "nash_md")
-    experiment = nash.make_experiment(config, task, section, self.base)
+    experiment = nash.make_training(config, self.base, JOB).experiment
     params, frozen = jax.eval_shape(experiment.init, jax.random.key(0))
     rows = jax.eval_shape(
       experiment.rollout,
@@ -247,6 +244,29 @@ class ExtendingTest(TinyRun):
       text.prepare(
         self.config(**{"nash.loss": "mine:labelled"}), self.workdir()
       )
+
+  def test_loss_on_comparisons(self):
+    changes = {"nash.loss": "dpo", "nash.design": "records"}
+    config = self.config(**changes)
+    shapes = self.rollout_shapes(config)
+    self.assertEqual(shapes["answers"], (8, 1))
+    self.assertEqual(shapes["responses"][0], 16)
+    self.assertNotIn("written", shapes)
+    facts = [nash.STAGE.job_facts(one, JOB) for one in (config, self.config())]
+    self.assertEqual(facts, [("comparisons",), ()])
+    with config.unlocked():
+      config.nash.judge, config.data.comparisons = "raters", None
+    self.assertEqual(nash.needs(config, JOB), ["sft", "comparisons"])
+
+  def test_share_of_the_desired_is_that_of_the_labels(self):
+    splits = {"train": [{"label": one} for one in (1.0, 0.5, 0.0, 0.1)]}
+    for share, told in ((0.4, []), (0.5, ["set it to 0.400"])):
+      changes = {"nash.loss": "rdro", "nash.desired_share": share}
+      found = mistakes.Findings()
+      nash.check_records(self.config(**changes), splits, found)
+      self.assertLen(found.sentences, len(told))
+      for sentence, part in zip(found.sentences, told, strict=True):
+        self.assertIn(part, sentence)
 
   def test_judges_that_watch_and_judge_the_tournament(self):
     # The programs of a step are then those of the test above.

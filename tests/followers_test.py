@@ -78,5 +78,19 @@ class PastTest(parameterized.TestCase):
       followers.past_policies(**(kwargs | changes))
 
 
+class IteratesTest(absltest.TestCase):
+  def test_the_newest_stands_first_every_few_steps(self):
+    follower = followers.iterates(every=2, count=3)
+    kept = follower.init({"w": jnp.zeros(1)})
+    seen = []
+    for step in range(1, 8):
+      now = {"w": jnp.full(1, float(step))}
+      kept = jax.jit(follower.update)(kept, now, jnp.int32(step), None)
+      seen.append(kept["w"][:, 0].tolist())
+    self.assertEqual(seen[:4], [[0] * 3, [2, 0, 0], [2, 0, 0], [4, 2, 0]])
+    self.assertEqual(seen[-1], [6, 4, 2])
+    np.testing.assert_array_equal(followers.iterate(kept, 1)["w"], [4])
+
+
 if __name__ == "__main__":
   absltest.main()

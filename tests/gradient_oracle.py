@@ -25,12 +25,15 @@ SETS = (
 )  # fmt: skip
 
 
+ANCHORS = 2  # iterates kept
+
+
 class World(NamedTuple):
   """Two prompts, Y responses, random sets, preferences and rewards.
 
   Attributes:
     length: longest response, tokens.
-    sets: parameters by name, "past" among them.
+    sets: parameters by name, "past" and "iterate" among them.
     tokens, mask: of the responses, [Y, R].
     win: f64[X, Y, Y], antisymmetric about ½.
     reward: f64[X, Y].
@@ -60,6 +63,8 @@ def make_world(length: int) -> World:
   sets["past"] = followers.Past(
     jax.tree.map(lambda *xs: jnp.stack(xs), *past), jnp.int32(2)
   )
+  anchors = [model.init(jax.random.key(1 + age)) for age in range(ANCHORS)]
+  sets["iterate"] = jax.tree.map(lambda *xs: jnp.stack(xs), *anchors)
   tokens, mask = (jnp.asarray(x) for x in enumeration.responses(length))
   size = len(tokens)
   a = jax.random.uniform(win_key, (PROMPTS, size, size), jnp.float64)

@@ -25,7 +25,10 @@ def nash(log_prob, ref_log_prob=REF, win_prob=(0.9, 0.2), kl_coef=0.1):
 def by_reference(**arrays):
   """The off-policy loss on responses that μ wrote."""
   return losses.nash_pg_off_policy_loss(
-    behaviour_log_prob=jnp.asarray(arrays["ref_log_prob"]), clip=9.0, **arrays
+    behaviour_log_prob=jnp.asarray(arrays["ref_log_prob"]),
+    clip=9.0,
+    ratio="product",
+    **arrays,
   )
 
 
@@ -139,6 +142,7 @@ def off_policy(log_prob, behaviour, *, clip, win_prob=(0.9, 0.2)):
     mask=jnp.asarray(MASK),
     kl_coef=0.1,
     clip=clip,
+    ratio="product",
   )
 
 

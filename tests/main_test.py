@@ -91,7 +91,7 @@ FAULTS = {
   "--config.layout.max_response=0": "layout.max_response: got 0",
 }
 NEXT_FAULTS = {
-  "--config.nash.runs.rlhf.loss=kto": "nash.loss: got 'kto'",
+  "--config.nash.runs.rlhf.loss=ppo": "nash.loss: got 'ppo'",
   "--config.nash.train.micro_batches=3": "train.micro_batches (3)",
   "--config.tournament.judges=('me',)": "tournament.judges: got 'me'",
   "--config.raters.weights.coverage=0.5": "raters.weights: got",

@@ -44,11 +44,15 @@ class SectionTest(parameterized.TestCase):
     dict(opponent="past", past={"law": "exponential"}),
     dict(opponent="moving_average", deploy="mixture"),
     dict(deploy="mixture"),
+    dict(loss="inpo", opponent="anchor", iterate={"coef": 0.2}),
+    dict(loss="mnpo", iterate={"coef": 0.2, "weights": (0.5, 0.3)}),
+    dict(loss="sppo", kl_coef=0.0, iterate={"coef": 0.2}),
+    dict(loss="dno", opponent="self"),
   )
   def test_good_sections(self, **changes):
     checked = check(**changes)
     for key, value in changes.items():
-      if key != "past":
+      if key not in ("past", "iterate"):
         self.assertEqual(checked[key], value)
 
   @parameterized.parameters(
@@ -56,7 +60,7 @@ class SectionTest(parameterized.TestCase):
     (dict(loss="ppo"), "nash.loss: got 'ppo'"),
     (
       dict(loss="ipo", judge="reward"),
-      r"nash.loss: got 'ipo', expected one of \['policy_gradient', ",
+      r"nash.loss: got 'ipo', expected one of \['grpo', 'kto', 'policy_gradi",
     ),
     (dict(loss="dpo", kl_coef=0.0), "nash.kl_coef: got 0 for the loss 'dpo'"),
     (dict(kl_coef=-1.0), "nash.runs.one.kl_coef: got -1.0"),
@@ -75,6 +79,18 @@ class SectionTest(parameterized.TestCase):
     ),
     (dict(past={"law": "recent"}), "past.law: got 'recent'"),
     (dict(ema={"decay": 1.0}), "ema.decay: got 1.0"),
+    (dict(iterate={"every": 0}), "iterate.every: got 0"),
+    (dict(iterate={"weights": ()}), r"iterate.weights: got \(\)"),
+    (dict(loss="sppo", kl_coef=0.0), "nash.kl_coef: got 0 for the loss 'sppo'"),
+    (dict(loss="inpo"), "nash.iterate.coef: got 0 for the loss 'inpo'"),
+    (
+      dict(loss="inpo", iterate={"coef": 0.1, "weights": (1.0, 1.0)}),
+      r"nash.iterate.weights: got \(1.0, 1.0\) for the loss 'inpo'",
+    ),
+    (
+      dict(loss="policy_gradient_exact_kl", iterate={"coef": 0.1}),
+      "nash.iterate.coef: got 0.1 for the loss 'policy_gradient_exact_kl'",
+    ),
     (dict(lss="ipo"), r"nash.runs.one: .* unknown \['lss'\]; expected"),
   )
   def test_mistakes(self, changes, message):
@@ -123,6 +139,9 @@ class SectionTest(parameterized.TestCase):
     (dict(deploy="ema"), ["ema"]),
     (dict(opponent="past", deploy="ema"), ["ema", "past"]),
     (dict(opponent="moving_average_mixture", deploy="mixture"), ["ema"]),
+    (dict(opponent="anchor"), ["iterate"]),
+    (dict(iterate={"coef": 0.1}, deploy="ema"), ["ema", "iterate"]),
+    (dict(iterate={"coef": 0.1, "anchor": "ema"}), ["ema"]),
   )
   def test_followers_are_those_that_are_played_or_deployed(
     self, changes, expected
@@ -130,6 +149,25 @@ class SectionTest(parameterized.TestCase):
     self.assertEqual(
       list(settings.make_followers(section(**changes))), expected
     )
+
+  @parameterized.parameters(
+    (dict(), {"reference": 1.0}, 0.1),
+    (dict(coef=0.3), {"reference": 0.25, "anchor": 0.75}, 0.4),
+    (
+      dict(coef=0.3, weights=(2.0, 1.0)),
+      {"reference": 0.25, "anchor": 0.5, "anchor_1": 0.25},
+      0.4,
+    ),
+    (dict(coef=0.3, anchor="ema"), {"reference": 0.25, "ema": 0.75}, 0.4),
+    (dict(coef=0.3, kl_coef=0.0), {"anchor": 1.0}, 0.3),
+  )
+  def test_what_a_policy_is_held_to(self, changes, lane, price):
+    kl_coef = changes.pop("kl_coef", 0.1)
+    held = settings.make_held(section(kl_coef=kl_coef, iterate=changes))
+    self.assertEqual(set(held.lane), set(lane))
+    for name, weight in lane.items():
+      self.assertAlmostEqual(held.lane[name], weight)
+    self.assertAlmostEqual(held.kl_coef, price)
 
 
 if __name__ == "__main__":

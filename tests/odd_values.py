@@ -20,7 +20,7 @@ VARIANTS = {
   "finetune": TINY,
   "tldr_t5": (*TINY, *FOLDERS),
   "tldr_decoder": ("2b", "9b", "tiny", *FOLDERS),
-  "worlds": ("neural", "one_token", "tiny", "games", "games_tiny"),
+  "worlds": ("neural", "one_token", "family", "tiny", "games", "games_tiny"),
   "votes": (*TINY, "smollm2"),
   "sweeps": tuple(
     f"{name}{tiny}"
@@ -61,6 +61,11 @@ RIGHT = (
   ("0", "decay ema_decay b1 b2", "the average is what came last"),
   ("0", "weight_decay smoothing deviations log_odds noise", NONE_OF_IT),
   ("0", "weights.coverage weights.brevity weights.grounding", NONE_OF_IT),
+  ("()", "population.policies population.weights", "it is not played"),
+  ("(1,2)", "population.weights", "weights of two"),
+  ("0", "pessimism", "the loss of DPO"),
+  ("0", "iterate.coef", "the policy is held to the reference alone"),
+  ("(1,2)", "iterate.weights", "two iterates"),
   ("0", "retries top_logprobs most_failed", NONE_OF_IT),
   ("0", "per_minute budget_calls budget_tokens", "there is no limit"),
   ("-1 0", "cycle world.brevity", "log-odds have a sign"),

@@ -62,6 +62,7 @@ class LaneTest(parameterized.TestCase):
     ("moving_average", {"ema"}),
     ("moving_average_mixture", {"ema"}),
     ("past", {"past"}),
+    ("anchor", {"iterate"}),
   )
   def test_followers_are_those_that_it_reads(self, name, expected):
     self.assertEqual(make(name).follows, expected)
@@ -144,8 +145,13 @@ class SetsTest(parameterized.TestCase):
     # Four deviations of a binomial with p = 1/3: 4 √(3000 · 2/9) = 103.
     np.testing.assert_allclose(counts, 1000, atol=103)
 
+  def test_anchor_is_the_newest_iterate(self):
+    sets = {**self.sets, "iterate": {"w": jnp.array([[3.0], [7.0]])}}
+    found = make("anchor").sets(sets, jax.random.key(0), 0)
+    np.testing.assert_array_equal(found["anchor"]["w"], [3.0])
+
   def test_others_leave_the_sets_alone(self):
-    for name in set(opponents.LANES) - {"interpolation", "past"}:
+    for name in set(opponents.LANES) - {"interpolation", "past", "anchor"}:
       sets = make(name).sets(self.sets, jax.random.key(0), 0)
       self.assertIs(sets["policy"], self.sets["policy"])
       self.assertEqual(set(sets), set(self.sets))
@@ -162,7 +168,7 @@ class DeployedTest(parameterized.TestCase):
     lane = opponents.deployed_lane(make(opponent), deploy="mixture", steps=9)
     self.assertEqual(lane, expected)
 
-  @parameterized.parameters("reference", "interpolation", "past")
+  @parameterized.parameters("reference", "interpolation", "past", "anchor")
   def test_who_played_no_mixture_deploys_none(self, opponent):
     with self.assertRaisesRegex(
       ValueError, f"nash.deploy: got 'mixture' for the opponent '{opponent}'"

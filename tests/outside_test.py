@@ -252,8 +252,11 @@ class ScoresTest(parameterized.TestCase):
       updates_per_rollout=1,
       judge_ahead=0,
       clip=0.2,
+      ratio="product",
       design="all",
       orders="one",
+      desired_share=0.4,
+      pessimism=0.1,
     )
     rng = np.random.default_rng(0)
     names = ("log_prob", "ref_log_prob")

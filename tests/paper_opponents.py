@@ -54,6 +54,12 @@ def past(sets, beta, temperature):
   ]
 
 
+def anchor(sets, beta, temperature):
+  """The policy of the last iteration, the newest of those that are kept."""
+  del beta
+  return [log_probs(sets["iterate"]["logits"][0], temperature)]
+
+
 def alone(name: str) -> Callable:
   """One set, whatever β."""
   return lambda sets, beta, temperature: [
@@ -71,5 +77,6 @@ TABLES = {
   "moving_average_mixture": moving_average_mixture,
   "interpolation": interpolation,
   "past": past,
+  "anchor": anchor,
   "rival": rival,
 }

@@ -68,6 +68,46 @@ class RunsTest(parameterized.TestCase):
       settings.run_section(config, "a")
 
 
+class PopulationTest(parameterized.TestCase):
+  def population(self, policies=("nash_md", "sft"), weights=(3.0, 1.0), **runs):
+    own = {
+      "opponent": "population",
+      "population": {"policies": policies, "weights": weights},
+    }
+    return made_config(("crowd",), (), crowd=own, **runs)
+
+  def test_each_writes_in_a_lane_of_its_own_and_is_trained_first(self):
+    config = self.population()
+    self.assertEqual(judging.trained_runs(config), ["nash_md", "crowd"])
+    needed = nash.needs(config, "nash/crowd")
+    self.assertEqual(needed, ["sft", "preference", "nash/nash_md"])
+    section = settings.run_section(config, "crowd")
+    self.assertEqual(
+      list(settings.make_opponent(section).lanes(0)),
+      [(0.75, {"population_0": 1.0}), (0.25, {"population_1": 1.0})],
+    )
+    self.assertEqual(
+      settings.played(section),
+      {"population_0": "nash_md", "population_1": "sft"},
+    )
+    pipeline.check(text.PIPELINE, config)
+
+  @parameterized.parameters(
+    (dict(policies=()), "nash.population: got 0 policies and 2 weights"),
+    (dict(policies=("sft", "nobody")), "nash.runs: no run 'nobody'"),
+    (dict(policies=("sft", "crowd")), "'crowd' plays 'crowd', so that none"),
+    (dict(nash_md={"deploy": "mixture"}), "'nash_md' deploys a mixture"),
+    (
+      dict(nash_md={"opponent": "rival", "rival": "crowd"}),
+      "'crowd' plays 'nash_md' plays 'crowd'",
+    ),
+  )
+  def test_what_cannot_be_played_is_refused(self, changes, sentence):
+    with self.assertRaises(mistakes.Mistake) as caught:
+      pipeline.check(text.PIPELINE, self.population(**changes))
+    self.assertIn(sentence, "\n".join(caught.exception.sentences))
+
+
 class AdversaryTest(absltest.TestCase):
   def test_finds_most_of_the_exact_gap(self):
     """Trained by sampling alone, against a policy far from the equilibrium."""

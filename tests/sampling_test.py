@@ -42,7 +42,8 @@ class RolloutTest(parameterized.TestCase):
     super().setUp()
     self.model = t5_test.tiny_model()
     names = (
-      "policy", "reference", "ema", "interpolation", "past_policy", "rival",
+      "policy", "reference", "ema", "interpolation", "past_policy", "anchor",
+      "rival",
     )  # fmt: skip
     keys = jax.random.split(jax.random.key(0), len(names))
     self.sets = {

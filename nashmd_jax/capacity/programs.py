@@ -20,8 +20,8 @@ from nashmd_jax import task as task_lib
 from nashmd_jax.data import batches, messages
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.hub import pretrained
-from nashmd_jax.nash import opponents, settings
 from nashmd_jax.nash import play as play_lib
+from nashmd_jax.nash import settings
 from nashmd_jax.stages import judge_templates, judging, nash, preference, sft
 from nashmd_jax.training import loop, optimizer, sharding, writers
 from nashmd_jax.training import programs as programs_lib
@@ -239,13 +239,13 @@ def nash_training(config: Config, task: task_lib.Task, name: str) -> Training:
     },
     "reference": policy,
   }
-  if section.opponent == opponents.RIVAL:
-    frozen[opponents.RIVAL] = policy
+  frozen |= dict.fromkeys(settings.played(section), policy)
+  compared = _comparisons(task) if settings.compares(section) else None
   return _training(
     config,
     task,
     section,
-    nash.make_experiment(config, task, section, WHERE),
+    nash.make_experiment(config, task, section, WHERE, compared),
     (policy, frozen),
     updates_per_rollout=section.updates_per_rollout,
   )
@@ -278,6 +278,7 @@ def _what_decides(
   return (
     *(section[name] for name in named),
     (section.optimizer.name, section.train.micro_batches),
+    tuple(sorted(play.held)),
     tuple(
       tuple(sorted(name for name, weight in lane.items() if _is_run(weight)))
       for lane in (*lanes.own, *lanes.other)

@@ -22,12 +22,23 @@ state, curves = games.solve(
 )
 """
 
+from nashmd_jax.games.bandits import (
+  forward_gibbs,
+  forward_value,
+  gibbs,
+  gibbs_value,
+)
 from nashmd_jax.games.convergence import best_constant_step, settling_time
 from nashmd_jax.games.equilibrium import (
   Equilibrium,
   NashEquilibrium,
   nash_equilibrium,
   regularised_equilibrium,
+)
+from nashmd_jax.games.many import (
+  many_best_response,
+  many_gap,
+  many_win_probs,
 )
 from nashmd_jax.games.payoffs import (
   ROCK_SCISSORS_PAPER,
@@ -82,6 +93,7 @@ from nashmd_jax.games.solvers import (
   nash_md,
   nash_mp,
   omd,
+  omwu,
   onpo,
   rlhf,
   sampled_opponents,
@@ -128,12 +140,16 @@ __all__ = [
   "exact_query",
   "fictitious_play",
   "fit_scores",
+  "forward_gibbs",
+  "forward_value",
   "fixed_mixture",
   "from_dice",
   "from_order",
   "from_raters",
   "from_scores",
   "from_votes",
+  "gibbs",
+  "gibbs_value",
   "init_state",
   "iterations_to",
   "kl_divergence",
@@ -141,6 +157,9 @@ __all__ = [
   "largest_stable_step",
   "linear_bound",
   "make_game",
+  "many_best_response",
+  "many_gap",
+  "many_win_probs",
   "mixture_fixed_point",
   "mmd",
   "mwu",
@@ -149,6 +168,7 @@ __all__ = [
   "nash_md",
   "nash_mp",
   "omd",
+  "omwu",
   "onpo",
   "random_preferences",
   "regularised_equilibrium",

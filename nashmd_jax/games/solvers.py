@@ -28,7 +28,8 @@ class State(NamedTuple):
     logits: f[Y], log π_t up to a constant.
     average: f[Y], log of an average of π_0 … π_t: uniform for `mwu` and
       `fictitious_play`, exponential for `nash_ema`; the others leave it.
-    last_win_probs: f[Y], P(y ≻ π_{t−1}) for `onpo`; the others leave it.
+    last_win_probs: f[Y], P(y ≻ π_{t−1}) for `onpo`, P of the last half step
+      for `omwu`; the others leave it.
   """
 
   iteration: jax.Array
@@ -164,6 +165,20 @@ def onpo(key, state: State, game: Game, step_size, query: Query) -> State:
   wins = query(key, game, state.logits)
   last = jnp.where(state.iteration == 0, wins, state.last_win_probs)
   logits = state.logits + step_size * (2 * wins - last - 0.5)
+  return _moved(state, logits)._replace(last_win_probs=wins)
+
+
+def omwu(key, state: State, game: Game, step_size, query: Query) -> State:
+  """Optimistic multiplicative weights with a pull to μ, one query a step.
+
+  A half step of OMD by the P of the half step before, then from π_t by that
+  of this one. It ends at π*_τ, and also turns in no circle at τ = 0.
+
+  Source: Cen, Wei and Chi, 2021.
+  """
+  half = _mirror(game, state.logits, state.last_win_probs, step_size)
+  wins = query(key, game, half)
+  logits = _mirror(game, state.logits, wins, step_size)
   return _moved(state, logits)._replace(last_win_probs=wins)
 
 

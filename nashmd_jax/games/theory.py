@@ -91,7 +91,7 @@ def linear_bound(
 
   1 / (1 + ητ) for `mmd` with η ≤ τ / max|P − ½|² and for `nash_mp` with
   η ≤ 2; 1 − ητ for `egpo` with η ≤ 2 / (1 + 2τ), the same step in other
-  coordinates.
+  coordinates, and for `omwu` with η ≤ min(1 / (1 + 2τ), ½).
 
   Raises: ValueError for an algorithm without such a theorem.
   """
@@ -99,6 +99,7 @@ def linear_bound(
     "mmd": lambda pull: 1 / (1 + pull),
     "nash_mp": lambda pull: 1 / (1 + pull),
     "egpo": lambda pull: 1 - pull,
+    "omwu": lambda pull: 1 - pull,
   }
   if name not in shrink:
     raise ValueError(

@@ -9,7 +9,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from nashmd_jax import arrays
-from nashmd_jax.losses import kl_forms
+from nashmd_jax.losses import kl_forms, ratios
 
 Mean = arrays.Mean
 Metrics = dict[str, Mean]
@@ -112,16 +112,18 @@ def nash_pg_off_policy_loss(
   mask: jax.Array,
   kl_coef: float,
   clip: float,
+  ratio: str,
 ) -> tuple[Mean, Metrics]:
   """`nash_pg_loss` on responses that an earlier policy π_b wrote.
 
-    −mean_B Σ_n log π_θ(y_n|x, y_<n) · sg[ w b_n ],  w = π_θ(y|x) / π_b(y|x)
+    −mean_B Σ_n log π_θ(y_n|x, y_<n) · sg[ w_n b_n ]
 
-  with b_n the bracket of `nash_pg_loss` under the present π_θ. As in PPO a
-  token has no gradient where it would push w further out of [1 − ε, 1 + ε]:
-  w > 1 + ε with b_n > 0, or w < 1 − ε with b_n < 0. Unclipped (ε = ∞) its
-  expectation under π_b is the exact gradient at θ; a ratio for each token
-  alone, as in PPO, is biased for responses of more than one token.
+  with b_n the bracket of `nash_pg_loss` under the present π_θ and w_n one of
+  `ratios`, w = π_θ(y|x) / π_b(y|x) for "product". As in PPO a token has no
+  gradient where it would push w_n further out of where it is clipped: above
+  with b_n > 0, or below with b_n < 0. Unclipped (ε = ∞) the expectation of
+  "product" under π_b is the exact gradient at θ; that of the others is not
+  for responses of more than one token.
 
   Args:
     log_prob: f32[B, R] log π_θ(y_n | x, y_<n), nats, at the temperature that
@@ -130,6 +132,7 @@ def nash_pg_off_policy_loss(
       that wrote y.
     ref_log_prob, win_prob, mask, kl_coef: as `nash_pg_loss`.
     clip: ε > 0.
+    ratio: a key of `ratios.RATIOS`.
   Returns: as `nash_pg_loss`, "kl" being the plain mean over the given
     responses; and the metric "clipped", the share of tokens without gradient.
   Raises: ValueError if shapes disagree.
@@ -145,10 +148,10 @@ def nash_pg_off_policy_loss(
   payment = kl_forms.to_go(log_prob, ref_log_prob, mask)
   bracket = win_prob[:, None] - 0.5 - kl_coef * payment.owed
   bracket = jnp.where(mask, bracket, 0)
-  weight = jnp.exp(arrays.masked_sum(log_prob - behaviour_log_prob, mask))
-  weight = weight[:, None]
-  clipped = (weight > 1 + clip) & (bracket > 0)
-  clipped |= (weight < 1 - clip) & (bracket < 0)
+  weight, low, high = ratios.RATIOS[ratio](
+    log_prob - behaviour_log_prob, mask, clip
+  )
+  clipped = (weight > high) & (bracket > 0) | (weight < low) & (bracket < 0)
   gain = log_prob * lax.stop_gradient(jnp.where(clipped, 0, weight * bracket))
   _, metrics = _nash(log_prob, win_prob, payment, mask, kl_coef)
   metrics["clipped"] = arrays.mean_over(clipped.astype(gain.dtype), mask)

@@ -7,7 +7,9 @@ it is played; a user's own is played the same way. Nothing here knows a model.
 |---|---|
 | `win_prob` | K responses of the policy against K of each of the opponent's |
 | `reward` | K responses of the policy, and of one opponent if K = 1 |
+| `group_mean` | the same, K ≥ 2 |
 | `log_ratio` | 2K responses of the opponent, each against every other |
+| the same, by the design "records" | nobody: both are those of comparisons |
 | `label` | nobody: responses and labels are those of the records |
 
 and `log_prob` reads sampled tokens where `token_kl` sums over a vocabulary and
@@ -28,6 +30,13 @@ from nashmd_jax.nash import ways
 Rows = Mapping[str, jax.Array]
 Named = ways.Named
 
+# Nobody judges what these learn from.
+UNARY = {
+  "kto": losses.kto_loss,
+  "rdro": losses.rdro_loss,
+  "una": losses.una_loss,
+  "una_score": losses.una_score_loss,
+}
 # By what the judge gives, then by name.
 LOSSES = {
   "win_prob": {
@@ -35,20 +44,39 @@ LOSSES = {
     "policy_gradient_sequence_kl": losses.nash_pg_sequence_kl_loss,
     "policy_gradient_exact_kl": losses.nash_pg_exact_kl_loss,
     "ipo": losses.ipo_loss,
+    "ipo_per_token": losses.ipo_per_token_loss,
     "dpo": losses.online_dpo_loss,
+    "dpo_per_token": losses.dpo_per_token_loss,
+    "pepo": losses.pepo_loss,
+    "inpo": losses.ipo_loss,
+    "mnpo": losses.ipo_loss,
+    "sppo": losses.sppo_loss,
+    "dno": losses.dno_loss,
+    **UNARY,
   },
   "reward": {
     "policy_gradient": losses.rlhf_pg_loss,
     "policy_gradient_sequence_kl": losses.rlhf_pg_sequence_kl_loss,
     "policy_gradient_exact_kl": losses.rlhf_pg_exact_kl_loss,
+    "grpo": losses.grpo_loss,
+    **UNARY,
   },
 }
+# Those that divide by τ, or say nothing without; those that are named after
+# what else the policy is held to.
+ANCHORED = ("inpo", "mnpo")
+DIVIDED = (
+  *("ipo", "ipo_per_token", "dpo", "dpo_per_token", "pepo", "sppo", "dno"),
+  *("kto", "una", "una_score"),
+  *ANCHORED,
+)
 # Their forms for several updates on one rollout.
 OFF_POLICY = {losses.nash_pg_loss: losses.nash_pg_off_policy_loss}
 SETTINGS = {
   "loss": declare.text(
     f"What is learnt from a rollout: one of {', '.join(LOSSES['win_prob'])}, "
-    "on a reward one of the first three; or your own as module:function."
+    f"on a reward one of {', '.join(LOSSES['reward'])}; or your own as "
+    "module:function."
   ),
   "updates_per_rollout": declare.whole(
     "Updates on one rollout; more than 1 is the off-policy form, and "
@@ -64,16 +92,34 @@ SETTINGS = {
   ),
   "clip": declare.number(
     "ε of the off-policy form, in which a ratio of probabilities counts from "
-    "1 − ε to 1 + ε.",
+    "1 − ε to 1 + ε; the ratio prefix from exp(−ε √n / 2) to exp(ε √n), n the "
+    "token's number.",
     above=0,
   ),
+  "ratio": declare.text(
+    "What a token counts in the off-policy form: of the whole response, which "
+    "alone is exact, of the token, the mean of all tokens, or of those up to "
+    "it; see docs/family.md.",
+    one_of=tuple(losses.RATIOS),
+  ),
   "design": declare.text(
-    "Which pairs of responses a judge is asked about; see docs/judges.md.",
+    "Which pairs of responses a judge is asked about, see docs/judges.md; "
+    "records learns from the comparisons, and asks nobody.",
     one_of=ways.NAMED,
   ),
   "orders": declare.text(
     "Whether a judge is asked about a pair in one order, or in both.",
     one_of=ways.ORDERS,
+  ),
+  "desired_share": declare.number(
+    "Share a of the desired among unary records, for the losses kto and rdro.",
+    above=0,
+    below=1,
+  ),
+  "pessimism": declare.number(
+    "Pessimism a of the loss pepo: a winner has to win by log(1 + a) nats.",
+    least=0,
+    most=1e6,
   ),
 }
 
@@ -101,6 +147,7 @@ class Algorithm(NamedTuple):
 SAMPLED = ("log_prob", "ref_log_prob")
 WHOLE = ("log_probs", "ref_log_probs")
 KL = "token_kl"
+RATIOS = {"log_ratio", "mean_log_ratio", "mismatched_log_ratio"}
 EVERY = ("mask", "tokens", "kl_coef", KL, *SAMPLED, *WHOLE)
 # What the step reports itself.
 TAKEN = {"loss", "grad_norm", "left_out", "ended", "entropy", "repetition"}
@@ -119,8 +166,11 @@ def make_algorithm(
   updates_per_rollout: int,
   judge_ahead: int,
   clip: float,
+  ratio: str,
   design: str,
   orders: str,
+  desired_share: float,
+  pessimism: float,
 ) -> Algorithm:
   """The algorithm of a loss.
 
@@ -133,12 +183,15 @@ def make_algorithm(
     judge_ahead: 0, or 1 for responses that are a step old, which takes the
       off-policy form too.
     clip: ε > 0 of the off-policy form; read by it alone.
+    ratio: of it too, a key of `losses.RATIOS`.
     design: which pairs are asked about: "all"; "circular", a ring in which
       each response is compared with its two neighbours, once shown first and
       once second; of the learner's own K responses, against the opponent
-      "self", "group", all K (K − 1) / 2 pairs, or "group_circular", K of them.
+      "self", "group", all K (K − 1) / 2 pairs, or "group_circular", K of them;
+      "records", the pairs of comparison records, of which nobody is asked.
     orders: "one", or "both" for every pair also the other way round, for a
       judge that minds which response it is shown first.
+    desired_share, pessimism: arguments of the losses that ask for them.
   Raises: ValueError for a loss that this judge does not allow, that has no
     off-policy form, or that is not played by that design.
   """
@@ -152,20 +205,30 @@ def make_algorithm(
       f"{scores}",
     )
   names = set(inspect.signature(function).parameters)
-  if "clip" in names:
-    function = functools.partial(function, clip=clip)
-  names -= {"clip"}
+  given = {
+    "clip": clip,
+    "ratio": ratio,
+    "desired_share": desired_share,
+    "pessimism": pessimism,
+  }
+  own = {name: given[name] for name in given if name in names}
+  function = functools.partial(function, **own)
+  names -= set(own)
+  way = ways.designed(_way(names, scores, loss), design, orders, loss=loss)
+  return play_by_names(function, names, way, loss=loss)
+
+
+def _way(names: set[str], scores: str, loss: str) -> ways.Way:
+  """How what a loss asks for is played, which needs a judge of that kind."""
   way = next(
     (way for name, way in ways.BY_NAME.items() if name in names), ways.VERSUS
   )
   if way.gives not in (scores, None):
     raise mistakes.Mistake(
       f"nash.loss: {mistakes.quote(loss)} learns from a {way.gives}, but the "
-      "judge gives a "
-      f"{scores}"
+      f"judge gives a {scores}"
     )
-  way = ways.designed(way, design, orders, loss=loss)
-  return play_by_names(function, names, way, loss=loss)
+  return way
 
 
 def _off_policy(function: Callable, wanted: str) -> Callable:
@@ -205,10 +268,10 @@ def play_by_names(
     found |= {name: rows[key] for name, key in OF_ROWS.items() if key in rows}
     found |= {"mask": mask, "kl_coef": kl_coef}
     found |= read
-    if "log_ratio" in names:
+    if names & RATIOS:
       ratio = read["log_prob"] - read["ref_log_prob"]
-      ratio = arrays.masked_sum(ratio, mask)
-      found["log_ratio"] = ratio.reshape(found["win_prob"].shape[:2])
+      ratio = arrays.masked_sum(ratio, mask).reshape(-1, own)
+      found |= way.ratios(ratio, jnp.sum(mask, axis=1).reshape(-1, own))
     value, metrics = _checked(
       function(**{name: found[name] for name in names}), loss
     )
@@ -267,7 +330,7 @@ def _read_states(names, model, sets, rows, temperature) -> Named:
     found["log_prob"], found[KL] = policy.log_probs_and_kl(
       model, ours, theirs, rows["responses"], **at
     )
-  if names & {"ref_log_prob", "log_ratio"}:
+  if names & {"ref_log_prob", *RATIOS}:
     found["ref_log_prob"] = policy.log_probs_of(
       model, theirs, rows["responses"], **at
     )
@@ -284,7 +347,7 @@ def _check_names(names: set[str], way: ways.Way, loss: str) -> None:
       f"{sorted([*EVERY, *way.names])}, or one of {others} and what comes with "
       "it"
     )
-  if names & {*WHOLE} and names & {*SAMPLED, "log_ratio"}:
+  if names & {*WHOLE} and names & {*SAMPLED, *RATIOS}:
     raise mistakes.Mistake(
       f"nash.loss: {mistakes.quote(loss)} asks for both log-probs of sampled "
       "tokens and of "

@@ -31,7 +31,7 @@ class Opponent(NamedTuple):
       what is learnt is the mean over them.
     sets: (sets, rng, step) -> the sets with those that exist for this rollout
       alone.
-    follows: the followers of the policy that it reads, "ema" or "past".
+    follows: the followers of the policy that it reads, by name.
   """
 
   name: str
@@ -41,6 +41,7 @@ class Opponent(NamedTuple):
 
 
 RIVAL = "rival"  # the opponent, and the set that it writes with
+POPULATION = "population"  # the opponent, and how its sets begin
 # By name, (β) -> a lane, or lanes with weights.
 LANES = {
   "self": lambda mixture: LEARNER,
@@ -53,6 +54,7 @@ LANES = {
   },
   "interpolation": lambda mixture: {"interpolation": 1.0},
   "past": lambda mixture: {"past_policy": 1.0},
+  "anchor": lambda mixture: {"anchor": 1.0},
   RIVAL: lambda mixture: {RIVAL: 1.0 - mixture, "reference": mixture},
 }
 
@@ -71,14 +73,24 @@ def _past_policy(sets, rng, mixture):
   return followers.draw(sets["past"], rng)
 
 
+def _anchor(sets, rng, mixture):
+  del rng, mixture
+  return followers.iterate(sets["iterate"], 0)
+
+
 # Sets made for one rollout, from the follower that each reads, if any.
-MADE = {"interpolation": _interpolation, "past_policy": _past_policy}
-FOLLOWS = {"ema": "ema", "past_policy": "past"}
+MADE = {
+  "interpolation": _interpolation,
+  "past_policy": _past_policy,
+  "anchor": _anchor,
+}
+FOLLOWS = {"ema": "ema", "past_policy": "past", "anchor": "iterate"}
 KNOWN = {"policy", "reference", RIVAL, *FOLLOWS, *MADE}
 DEPLOYED = {"last": LEARNER, "ema": {"ema": 1.0}, "mixture": None}
 SETTINGS = {
   "opponent": declare.text(
-    f"Who writes y′: one of {', '.join(LANES)}, or your own as module:function."
+    f"Who writes y′: one of {', '.join((*LANES, POPULATION))}, or your own as "
+    "module:function."
   ),
   "mixture": declare.number(
     "β, the weight of a mixture on the reference.", least=0, most=1
@@ -109,8 +121,9 @@ def make_opponent(
       (Nash-EMA-PG, over the set "ema"), "reference" (best response),
       "moving_average_mixture" (the mixture of θ̄ and μ), "interpolation"
       (parameters (1 − β) θ + β θ_0), "past" (fictitious play: each rollout
-      against one of the stored policies of the set "past") or "rival" (what
-      another run deploys, frozen, over the set "rival"); or the user's own as
+      against one of the stored policies of the set "past"), "anchor" (the
+      last iterate, of the set "iterate") or "rival" (what another run
+      deploys, frozen, over the set "rival"); or the user's own as
       module:function, (β) -> a lane over the names of `KNOWN`, or a list of
       (weight, lane) whose weights sum to 1.
     mixture: β in [0, 1], weight on the reference; read by the mixtures, the
@@ -154,6 +167,33 @@ def make_opponent(
     sets=sets,
     follows=frozenset(FOLLOWS[name] for name in names if name in FOLLOWS),
   )
+
+
+def make_population(weights: Sequence[float]) -> Opponent:
+  """Several frozen policies, each of which writes a response of its own.
+
+  What is learnt is the weighted mean of what each would teach alone.
+
+  Args:
+    weights: of the policies, up to a constant factor; the sets are named as
+      `member` does.
+  """
+  total = sum(weights)
+  lanes = [
+    (weight / total, {member(number): 1.0})
+    for number, weight in enumerate(weights)
+  ]
+  return Opponent(
+    name=POPULATION,
+    lanes=lambda step: lanes,
+    sets=lambda sets, rng, step: dict(sets),
+    follows=frozenset(),
+  )
+
+
+def member(number: int) -> str:
+  """The set of one policy of a population."""
+  return f"{POPULATION}_{number}"
 
 
 def _weighted(opponent: str, found: sampling.Lane | Weighted) -> Weighted:

@@ -4,6 +4,7 @@ Nothing here knows text, files or a config: the stages make a Play of those.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +14,7 @@ import numpy as np
 
 from nashmd_jax import arrays, models, sampling
 from nashmd_jax.judges import preference_model, scorers
-from nashmd_jax.nash import algorithms, opponents, ways
+from nashmd_jax.nash import algorithms, holding, opponents, ways
 
 Batch = Mapping[str, jax.Array]
 Rows = Mapping[str, jax.Array]
@@ -32,7 +33,9 @@ class Play(NamedTuple):
       one on the host, which is asked between rollout and loss.
     algorithm: how it is played, and what is learnt.
     samples: K ≥ 1, responses of each side to a prompt.
-    kl_coef: τ ≥ 0, in units of the judge's score a nat.
+    kl_coef: what a nat of KL to `held` costs, in units of the judge's score; τ
+      where that is μ.
+    held: weights of the sets that the policy is held to; see `holding`.
     temperature: of sampling and of every log-prob, > 0.
     max_response: R, tokens.
     eos_ids: tokens that end a response.
@@ -45,6 +48,7 @@ class Play(NamedTuple):
   algorithm: algorithms.Algorithm
   samples: int
   kl_coef: float
+  held: sampling.Lane
   temperature: float
   max_response: int
   eos_ids: tuple[int, ...]
@@ -64,21 +68,23 @@ def rollout(
   Args:
     sets: "policy", "reference" and what opponent and judge name.
     batch: prompts int[B, P], prompts_mask bool[B, P], example_ids int[B]; for
-      an algorithm on records also responses, responses_mask [B, R].
+      an algorithm on records also what they hold; see `recorded`.
     rng: of this step.
     step: int32 scalar, for an opponent that changes with it.
   Returns: rows of the L responses to each prompt that the loss is of:
     responses, responses_mask [B·L, R]; behaviour_log_prob f32[B·L, R], as
-    sampled; reference, what the algorithm keeps of μ. Of each prompt: weights
-    f32[B, other]; answers f32[B, N] and judged bool[B, N], but for a judge on
-    the host. Where any are written also written, written_mask
-    [B, L + other, R], all of them; and what the batch held.
+    sampled; reference, what the algorithm keeps of what the policy is held to.
+    Of each prompt: weights f32[B, other]; answers f32[B, N] and judged
+    bool[B, N], but for a judge on the host. Where any are written also
+    written, written_mask [B, L + other, R], all of them; and what the batch
+    held.
   """
   write_rng, judge_rng, opponent_rng = jax.random.split(rng, 3)
   lanes = algorithms_lanes(play, step)
   used = {name for lane in (*lanes.own, *lanes.other) for name in lane}
   made = play.opponent.sets(sets, opponent_rng, step)
-  ready = play.ready(made, used | {"reference"})
+  made = {**made, **holding.anchors(play.held, sets)}
+  ready = play.ready(made, used | set(play.held))
   rows = dict(batch)
   if lanes.own:
     written = write(play, ready, [*lanes.own, *lanes.other], batch, write_rng)
@@ -86,10 +92,17 @@ def rollout(
     rows |= {"written": written.tokens, "written_mask": written.mask}
   weights = jnp.array(lanes.weights, jnp.float32)
   rows["weights"] = jnp.tile(weights, (len(batch["prompts"]), 1))
-  rows["reference"] = play.algorithm.keep(
-    play.model, ready["reference"], rows, play.temperature
-  )
+  if play.algorithm.way.recorded is not None:
+    rows |= play.algorithm.way.recorded(batch)
+  read = [
+    weight
+    * play.algorithm.keep(play.model, ready[name], rows, play.temperature)
+    for name, weight in play.held.items()
+  ]
+  rows["reference"] = functools.reduce(jnp.add, read)
   i, j = play.algorithm.way.asks(len(lanes.own), len(lanes.other))
+  if "answers" in rows:
+    return lax.stop_gradient(rows)
   if not len(i):
     rows["answers"] = jnp.zeros((len(batch["prompts"]), 0))
   elif play.judge is not None:

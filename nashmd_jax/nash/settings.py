@@ -10,11 +10,11 @@ import ml_collections
 
 from nashmd_jax import declare, mistakes, pipeline, sampling
 from nashmd_jax.judges import table
-from nashmd_jax.nash import algorithms, opponents
+from nashmd_jax.nash import algorithms, holding, opponents, ways
 from nashmd_jax.training import followers
 
 Section = ml_collections.ConfigDict
-RIVAL = opponents.RIVAL
+RIVAL, POPULATION = opponents.RIVAL, opponents.POPULATION
 OPPONENT = opponents.SETTINGS
 LOSS = {
   name: one
@@ -41,23 +41,43 @@ PLAY = {
   ),
   "temperature": TEMPERATURE,
 }
-EMA = {"ema": followers.MOVING_AVERAGE}
+# Sections of the followers that a game may need.
+FOLLOWED = {"ema": followers.MOVING_AVERAGE, "iterate": holding.SETTINGS}
 SETTINGS = {
   **OPPONENT,
   "deploy": opponents.DEPLOY,
   **algorithms.SETTINGS,
   **PLAY,
   "judge": declare.text(f"Whom a run learns from: {table.NAMES}."),
-  **EMA,
+  **FOLLOWED,
   "past": followers.PAST_POLICIES,
   RIVAL: declare.text(
     "Whom the opponent rival plays, frozen: sft, or another run of nash.runs "
     "as it is deployed, whose mixture replaces that of this run.",
     optional=True,
   ),
+  POPULATION: {
+    "policies": declare.several(
+      declare.text(
+        "Whom the opponent population plays, frozen: sft, or other runs of "
+        "nash.runs as they are deployed."
+      )
+    ),
+    "weights": declare.several(
+      declare.number("Weight of each of them.", above=0, most=1e6),
+      repeats=True,
+    ),
+  },
 }
 START = "sft"  # the policy from which all runs start
-FOLLOWERS = {"ema": followers.moving_average, "past": followers.past_policies}
+# By name, (its section) -> the follower.
+FOLLOWERS = {
+  "ema": lambda own: followers.moving_average(**own),
+  "past": lambda own: followers.past_policies(**own),
+  "iterate": lambda own: followers.iterates(
+    every=own.every, count=len(own.weights)
+  ),
+}
 
 
 def chosen(section: Section, keys: Iterable[str]) -> dict[str, Any]:
@@ -99,6 +119,8 @@ def run_section(
       section.update(changes)
   if section.opponent == RIVAL:
     _set_rival(config, section, (*before, name))
+  if section.opponent == POPULATION:
+    _check_population(config, section, (*before, name))
   return section
 
 
@@ -115,14 +137,53 @@ def _set_rival(config, section: Section, runs: tuple[str, ...]) -> None:
       "nash.rival: not given, and nash.opponent is 'rival'; name sft or "
       "another run of nash.runs"
     )
-  if rival in runs:
-    raise mistakes.Mistake(
-      f"nash.rival: {' plays '.join(map(mistakes.quote, (*runs, rival)))}, "
-      "so that none can be trained first; name another rival"
-    )
+  _check_ring("rival", rival, runs)
   lane = policy_lane(config, rival, before=runs)
   section.mixture = section.mixture_end = lane.get("reference", 0.0)
   section.mixture_steps = 0
+
+
+def _check_ring(setting: str, played: str, runs: tuple[str, ...]) -> None:
+  """Raises Mistake where a run is played by one that it plays itself."""
+  if played in runs:
+    ring = " plays ".join(map(mistakes.quote, (*runs, played)))
+    raise mistakes.Mistake(
+      f"nash.{setting}: {ring}, so that none can be trained first; name another"
+    )
+
+
+def _check_population(config, section: Section, runs: tuple[str, ...]) -> None:
+  """Raises Mistake for a population that cannot be played."""
+  if POPULATION not in section:
+    raise mistakes.Mistake(
+      f"nash.opponent: got {POPULATION!r}, expected one that is no other run: "
+      "this config has no nash.population"
+    )
+  policies, weights = section.population.policies, section.population.weights
+  if not policies or len(policies) != len(weights):
+    raise mistakes.Mistake(
+      f"nash.population: got {len(policies)} policies and {len(weights)} "
+      "weights, expected one or more and as many weights"
+    )
+  for name in policies:
+    _check_ring(f"{POPULATION}.policies", name, runs)
+    lane = policy_lane(config, name, before=runs)
+    if "reference" in lane:
+      raise mistakes.Mistake(
+        f"nash.population.policies: {mistakes.quote(name)} deploys a mixture "
+        "with the reference, which is no policy by itself; set its deploy to "
+        "'last'"
+      )
+
+
+def played(section: Section) -> dict[str, str]:
+  """The policies that an opponent is, by the set that each writes with."""
+  if section.opponent == RIVAL:
+    return {RIVAL: section.rival}
+  if section.opponent == POPULATION:
+    names = enumerate(section.population.policies)
+    return {opponents.member(number): name for number, name in names}
+  return {}
 
 
 def policy_lane(
@@ -141,17 +202,34 @@ def policy_lane(
 
 
 def before_run(config: ml_collections.ConfigDict, name: str) -> list[str]:
-  """The runs that have to be trained before a run: its rival, and so on.
+  """The runs that have to be trained before a run: whom it plays, and so on.
 
   Returns: their names, the first to be trained first; of what there is not, or
     goes in a ring, nothing.
   """
   found: list[str] = []
-  while name in config.nash.runs and name not in found:
-    found.insert(0, name)
-    own = {**config.nash, **config.nash.runs[name]}
-    name = own[RIVAL] if own["opponent"] == RIVAL else None
-  return found[:-1]
+
+  def visit(name: str | None, runs: tuple[str, ...]) -> None:
+    if name not in config.nash.runs or name in (*runs, *found):
+      return
+    for other in _plays(config, name):
+      visit(other, (*runs, name))
+    found.append(name)
+
+  visit(name, ())
+  return [one for one in found if one != name]
+
+
+def _plays(config: ml_collections.ConfigDict, name: str) -> list[str | None]:
+  """The policies that a run plays, of a config that is not checked."""
+  changes = config.nash.runs[name]
+  own = {**config.nash, **changes}
+  if own["opponent"] == RIVAL:
+    return [own.get(RIVAL)]
+  if own["opponent"] != POPULATION:
+    return []
+  of_all = config.nash.get(POPULATION, {}).get("policies", ())
+  return list(changes.get(POPULATION, {}).get("policies", of_all))
 
 
 def _names(section: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -164,6 +242,8 @@ def _names(section: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 def make_opponent(section: Section) -> opponents.Opponent:
   """The opponent of a section; see `opponents.make_opponent`."""
+  if section.opponent == POPULATION:
+    return opponents.make_population(section.population.weights)
   return opponents.make_opponent(**chosen(section, OPPONENT))
 
 
@@ -183,6 +263,11 @@ def deployed_lane(section: Section) -> sampling.Lane:
   )
 
 
+def compares(section: Section) -> bool:
+  """Whether a run learns from comparisons, and not from what is written."""
+  return section.design == ways.RECORDS
+
+
 def cut_off(section: Section) -> str | None:
   """Says where β ends if the steps end before its schedule does."""
   start, end = section.mixture, section.mixture_end
@@ -196,11 +281,22 @@ def cut_off(section: Section) -> str | None:
   )
 
 
+def make_held(section: Section) -> holding.Held:
+  """What the policy of a section is held to."""
+  return holding.make_held(kl_coef=section.kl_coef, **section.iterate)
+
+
+def played_followers(section: Section) -> dict[str, followers.Follower]:
+  """The followers that a run's opponent names, or what it is held to."""
+  names = make_opponent(section).follows | make_held(section).follows
+  return {name: FOLLOWERS[name](section[name]) for name in sorted(names)}
+
+
 def make_followers(section: Section) -> dict[str, followers.Follower]:
-  """The followers that a run's opponent, or what it deploys, names."""
-  names = make_opponent(section).follows
-  names |= opponents.follows(deployed_lane(section))
-  return {name: FOLLOWERS[name](**section[name]) for name in sorted(names)}
+  """Those, and the ones that what a run deploys names."""
+  deployed = opponents.follows(deployed_lane(section))
+  found = {name: FOLLOWERS[name](section[name]) for name in deployed}
+  return dict(sorted((found | played_followers(section)).items()))
 
 
 def check_runs(
@@ -254,14 +350,40 @@ def check_play(
     findings: where to.
     judge_ahead: see `algorithms.make_algorithm`.
   """
-  if section.loss in ("ipo", "dpo") and section.kl_coef == 0:
+  held = make_held(section)
+  if section.loss in algorithms.DIVIDED and held.kl_coef == 0:
     findings.sentences.append(
       f"nash.kl_coef: got 0 for the loss {mistakes.quote(section.loss)}, "
       "expected τ above 0"
     )
+  _check_anchors(section, findings)
   if gives is None:
     return
   with findings.collect():
     algorithm = make_algorithm(section, gives, judge_ahead=judge_ahead)
     lanes = make_opponent(section).lanes(0)
     algorithm.way.lanes(lanes, section.samples)
+    if held.follows and algorithm.reads != ("policy",):
+      raise mistakes.Mistake(
+        f"nash.iterate.coef: got {section.iterate.coef:g} for the loss "
+        f"{mistakes.quote(section.loss)}, which reads the reference over the "
+        "whole vocabulary and can be held to nothing else; set it to 0, or "
+        "take a loss of sampled tokens"
+      )
+
+
+def _check_anchors(section: Section, findings: mistakes.Findings) -> None:
+  """Collects why a loss that is named after its anchors has not those."""
+  own, loss = section.iterate, mistakes.quote(section.loss)
+  if section.loss not in algorithms.ANCHORED:
+    return
+  if own.coef == 0:
+    findings.sentences.append(
+      f"nash.iterate.coef: got 0 for the loss {loss}, expected κ above 0, the "
+      "price of leaving the last iterate"
+    )
+  if section.loss == "inpo" and len(own.weights) > 1:
+    findings.sentences.append(
+      f"nash.iterate.weights: got {mistakes.quote(tuple(own.weights))} for the "
+      "loss 'inpo', which has one anchor; 'mnpo' has several"
+    )

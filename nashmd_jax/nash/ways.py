@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nashmd_jax import losses, mistakes, sampling
-from nashmd_jax.nash import opponents
+from nashmd_jax.nash import opponents, recorded
 
 Named = dict[str, jax.Array]
 WROTE = "behaviour_log_prob"
@@ -44,6 +44,10 @@ class Way(NamedTuple):
     scores: (answers f32[B, N], judged bool[B, N], weights f32[B, other], Asked)
       -> what the loss reads of them by name, and "counted", bool[rows].
     names: what a loss may ask for that is played so, besides `EVERY`.
+    ratios: (log-ratios f32[B, own], tokens int[B, own]) -> what of them the
+      loss may ask for, by name.
+    kind: of the records that hold the responses; None where policies write.
+    recorded: (batch) -> rows of their responses; see `recorded`.
   """
 
   gives: str | None
@@ -51,6 +55,9 @@ class Way(NamedTuple):
   asks: Callable[[int, int], tuple[np.ndarray, np.ndarray | None]]
   scores: Callable[[jax.Array, jax.Array, jax.Array], Named]
   names: tuple[str, ...]
+  ratios: Callable[[jax.Array, jax.Array], Named] = lambda ratio, tokens: {}
+  kind: str | None = None
+  recorded: Callable[[Named], Named] | None = None
 
 
 class Asked(NamedTuple):
@@ -82,6 +89,16 @@ def _alone(lanes, samples) -> Lanes:
   return Lanes([opponents.LEARNER] * samples, *other)
 
 
+def _grouped(lanes, samples) -> Lanes:
+  del lanes
+  if samples < 2:
+    raise mistakes.Mistake(
+      f"nash.samples: got {samples} for a loss that compares the rewards of a "
+      "group, expected 2 responses or more"
+    )
+  return Lanes([opponents.LEARNER] * samples, [], [])
+
+
 def _paired(lanes, samples) -> Lanes:
   if len(lanes) > 1:
     raise mistakes.Mistake(
@@ -105,7 +122,7 @@ def _group(lanes, samples) -> Lanes:
   return Lanes([opponents.LEARNER] * samples, [], [])
 
 
-def _recorded(lanes, samples) -> Lanes:
+def _nobody_writes(lanes, samples) -> Lanes:
   del lanes, samples
   return Lanes([], [], [])
 
@@ -208,6 +225,22 @@ def _rewards(answers, judged, weights, asked) -> Named:
   }
 
 
+def _group_rewards(answers, judged, weights, asked) -> Named:
+  """ "reward" f32[B·K]; its mean and deviation in the group, each [B·K]."""
+  del weights
+  reward, known = answers[:, : asked.own], judged[:, : asked.own]
+  count = jnp.maximum(jnp.sum(known, axis=1, keepdims=True), 1)
+  mean = jnp.sum(jnp.where(known, reward, 0), axis=1, keepdims=True) / count
+  apart = jnp.where(known, reward - mean, 0)
+  spread = jnp.sqrt(jnp.sum(apart**2, axis=1, keepdims=True) / count)
+  return {
+    "reward": _rows(reward),
+    "group_mean": _rows(jnp.broadcast_to(mean, reward.shape)),
+    "group_spread": _rows(jnp.broadcast_to(spread, reward.shape)),
+    "counted": _rows(known),
+  }
+
+
 def _pair_win_probs(answers, judged, weights, asked) -> Named:
   """ "win_prob" and "judged" [B, L, L]."""
   del weights
@@ -216,9 +249,31 @@ def _pair_win_probs(answers, judged, weights, asked) -> Named:
   return {"win_prob": table, "judged": known, "counted": counted}
 
 
+def _stated_win_probs(answers, judged, weights, asked) -> Named:
+  """The same of comparisons, "judged" being what each counts."""
+  found = _pair_win_probs(answers, judged, weights, asked)
+  counts = weights[:, :, None] * found["judged"]
+  return found | {"judged": counts}
+
+
 def _no_scores(answers, judged, weights, asked) -> Named:
-  del judged, weights, asked
-  return {"counted": jnp.ones(len(answers), bool)}
+  del judged, weights
+  return {"counted": jnp.ones(len(answers) * asked.own, bool)}
+
+
+def _of_pairs(ratio, tokens) -> Named:
+  mean = ratio / jnp.maximum(tokens, 1)
+  return {"log_ratio": ratio, "mean_log_ratio": mean}
+
+
+def _of_own(ratio, tokens) -> Named:
+  del tokens
+  return {"log_ratio": ratio[:, 0]}
+
+
+def _of_own_and_next(ratio, tokens) -> Named:
+  del tokens
+  return {"log_ratio": ratio[:, 0], "mismatched_log_ratio": ratio[:, 1]}
 
 
 def _rows(x: jax.Array) -> jax.Array:
@@ -232,10 +287,49 @@ PAIRED = Way(
   _paired,
   _each_pair,
   _pair_win_probs,
-  ("log_ratio", "win_prob", "judged", WROTE),
+  ("log_ratio", "mean_log_ratio", "win_prob", "judged", WROTE),
+  _of_pairs,
 )
-RECORDED = Way(None, _recorded, _nobody, _no_scores, ("label",))
-BY_NAME = {"log_ratio": PAIRED, "label": RECORDED, "reward": ALONE}
+COMPARED = PAIRED._replace(
+  gives=None,
+  lanes=_nobody_writes,
+  scores=_stated_win_probs,
+  kind="comparison",
+  recorded=recorded.both,
+)
+GROUPED = Way(
+  "reward",
+  _grouped,
+  _each,
+  _group_rewards,
+  ("reward", "group_mean", "group_spread", WROTE),
+)
+LABELLED = Way(
+  None,
+  _nobody_writes,
+  _nobody,
+  _no_scores,
+  ("label", "log_ratio"),
+  _of_own,
+  "unary",
+  recorded.own,
+)
+MISMATCHED = LABELLED._replace(
+  names=("label", "log_ratio", "mismatched_log_ratio"),
+  ratios=_of_own_and_next,
+  recorded=recorded.own_and_next,
+)
+# By what a loss asks for: the first that it does.
+BY_NAME = {
+  "mismatched_log_ratio": MISMATCHED,
+  "label": LABELLED,
+  "log_ratio": PAIRED,
+  "mean_log_ratio": PAIRED,
+  "group_mean": GROUPED,
+  "group_spread": GROUPED,
+  "reward": ALONE,
+}
+RECORDS = "records"
 # Which pairs are asked about, by the way of playing and the name of the design.
 DESIGNS = {
   VERSUS: {
@@ -248,9 +342,15 @@ DESIGNS = {
       lanes=_group, asks=_ring, scores=_group_win_probs
     ),
   },
-  PAIRED: {"all": PAIRED, "circular": PAIRED._replace(asks=_ring)},
+  PAIRED: {
+    "all": PAIRED,
+    "circular": PAIRED._replace(asks=_ring),
+    RECORDS: COMPARED,
+  },
   ALONE: {"all": ALONE},
-  RECORDED: {"all": RECORDED},
+  GROUPED: {"all": GROUPED},
+  LABELLED: {"all": LABELLED},
+  MISMATCHED: {"all": MISMATCHED},
 }
 NAMED = tuple(
   dict.fromkeys(name for named in DESIGNS.values() for name in named)
@@ -266,14 +366,14 @@ def designed(way: Way, design: str, orders: str, *, loss: str) -> Way:
       f"{mistakes.quote(loss)}, expected one of "
       f"{sorted(DESIGNS[way])}"
     )
-  if orders not in ORDERS or (orders == "both" and way.gives != "win_prob"):
-    expected = ORDERS if way.gives == "win_prob" else ORDERS[:1]
+  made = DESIGNS[way][design]
+  if orders not in ORDERS or (orders == "both" and made.gives != "win_prob"):
+    expected = ORDERS if made.gives == "win_prob" else ORDERS[:1]
     raise mistakes.Mistake(
       f"nash.orders: got {mistakes.quote(orders)} for the loss "
       f"{mistakes.quote(loss)}, expected one of "
       f"{expected}"
     )
-  made = DESIGNS[way][design]
   if orders == "one":
     return made
 

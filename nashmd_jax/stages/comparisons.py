@@ -205,7 +205,12 @@ def needs(config: Config, job: str) -> list[str]:
 
 
 def _drawn(config: Config) -> bool:
-  return config.data.comparisons is None and bool(judging.wanted(config))
+  wanted = judging.wanted(config) or any(
+    settings.compares(settings.run_section(config, name))
+    for name in judging.trained_runs(config)
+    if name in config.nash.runs
+  )
+  return config.data.comparisons is None and bool(wanted)
 
 
 STAGE = pipeline.Stage(

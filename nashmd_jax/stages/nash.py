@@ -27,6 +27,7 @@ from nashmd_jax.data import batches, records
 from nashmd_jax.judges import table
 from nashmd_jax.nash import opponents, settings, warnings
 from nashmd_jax.nash import play as play_lib
+from nashmd_jax.stages import comparisons as comparisons_lib
 from nashmd_jax.stages import (
   deployed,
   hosting,
@@ -54,6 +55,7 @@ OWN = {
 SETTINGS = OWN | {"runs": {declare.ANY: declare.Changes(NAME, OWN)}}
 COST = "judge_"  # what begins so is told of the judge on the host
 WON = "win_prob_against_reference"
+NEAR = 0.01  # of a share of labels
 PAIR = np.arange(1)  # the deployed policy against the reference
 
 
@@ -63,6 +65,7 @@ def make_play(
   """The play of a checked section on a task's model and text."""
   judge = table.find(section.judge, setting="nash.judge")
   on_host = judging.on_host(config, section.judge, setting="nash.judge")
+  held = settings.make_held(section)
   return play_lib.Play(
     model=task.model,
     ready=task.ready,
@@ -72,7 +75,8 @@ def make_play(
       section, judge.gives, judge_ahead=section.judge_ahead
     ),
     samples=section.samples,
-    kl_coef=section.kl_coef,
+    kl_coef=held.kl_coef,
+    held=held.lane,
     temperature=section.temperature,
     max_response=task.max_response,
     eos_ids=task.tokenizer.eos_ids,
@@ -84,11 +88,13 @@ def make_experiment(
   task: task_lib.Task,
   section: Config,
   workdir: pathlib.Path,
+  comparisons: comparisons_lib.Comparisons | None = None,
 ) -> step_lib.Experiment:
   """The learner plays an opponent; a judge scores the pair.
 
   Args:
     section: of the run, checked.
+    comparisons: by split, for a run that learns from them in place of play.
     workdir: holds what earlier stages gave: μ, from which the policy also
       starts, or from its rival, and the judges that are trained.
   """
@@ -104,10 +110,9 @@ def make_experiment(
       **judging.load_sets(config, task, workdir, stages, "model"),
       "reference": start,
     }
-    if section.opponent != opponents.RIVAL:
-      return start, frozen
-    rival = deployed.load_learnt(config, task, section.rival, workdir)
-    return rival, {**frozen, opponents.RIVAL: rival}
+    for name, policy in settings.played(section).items():
+      frozen[name] = deployed.load_learnt(config, task, policy, workdir)
+    return frozen.get(opponents.RIVAL, start), frozen
 
   return step_lib.Experiment(
     init=init,
@@ -119,7 +124,7 @@ def make_experiment(
     batches=functools.partial(
       task_lib.training_batches,
       task,
-      task.splits["train"],
+      (comparisons or task.splits)["train"],
       batch_size=section.data.batch_size,
       seed=task.seed,
     ),
@@ -134,14 +139,15 @@ def loss(play: play_lib.Play, params, sets, rows, rng):
 
   Args: as `play.loss`.
   Returns: loss and metrics; also "prompts_cut" and, where responses are those
-    of the records, "responses_cut", shares of the prompts; with a judge on the
-    host "judged", the share of pairs or responses that it could judge,
-    "judge_seconds", a step, and what the judge tells of its costs, such as
-    "judge_calls", a prompt.
+    of the records, "responses_cut" or those of a and b, shares of the prompts;
+    with a judge on the host "judged", the share of pairs or responses that it
+    could judge, "judge_seconds", a step, and what the judge tells of its
+    costs, such as "judge_calls", a prompt.
   """
   value, metrics = play_lib.loss(play, params, sets, rows, rng)
-  recorded = play.algorithm.way.gives is None
-  cut = ("prompts_cut", "responses_cut") if recorded else ("prompts_cut",)
+  cut = ("prompts_cut",)
+  if play.algorithm.way.kind is not None:
+    cut += ("responses_cut", "responses_a_cut", "responses_b_cut")
   told = trained.shares(rows, *cut)
   if "judge_seconds" in rows:
     known = rows["judged"].astype(jnp.float32)
@@ -272,7 +278,9 @@ def make_training(
   """How one of `config.nash.runs` trains."""
   section = settings.run_section(config, job.split("/")[1])
   task = task_lib.load_task(config, workdir)
-  experiment = make_experiment(config, task, section, workdir)
+  compares = settings.compares(section)
+  comparisons = comparisons_lib.load(config, workdir) if compares else None
+  experiment = make_experiment(config, task, section, workdir, comparisons)
   updates = section.updates_per_rollout
   return trained.Training(experiment, section, task, updates)
 
@@ -314,23 +322,43 @@ def check_records(
     section = settings.run_section(config, name)
     gives = table.find(section.judge, setting="nash.judge").gives
     made = settings.make_algorithm(section, gives, judge_ahead=0)
-    recorded = made.way.gives is None
-    if recorded and any("label" not in row for row in splits["train"]):
-      findings.sentences.append(
-        f"nash.loss: {mistakes.quote(section.loss)} asks for the labels of the "
-        "records, but "
-        "they have none; give unary records, with data.schema=unary for one"
-      )
+    if made.way.kind == "unary":
+      with findings.collect():
+        _check_labels(section, splits["train"])
+
+
+def _check_labels(section: Config, rows: Sequence[records.Record]) -> None:
+  """Raises Mistake for labels that there are not, or not so many of."""
+  if any("label" not in row for row in rows):
+    raise mistakes.Mistake(
+      f"nash.loss: {mistakes.quote(section.loss)} asks for the labels of the "
+      "records, but they have none; give unary records, with data.schema=unary "
+      "for one"
+    )
+  share, stated = np.mean([row["label"] for row in rows]), section.desired_share
+  if section.loss == "rdro" and abs(share - stated) > NEAR:
+    raise mistakes.Mistake(
+      f"nash.desired_share: got {stated:g} for the loss 'rdro', but "
+      f"{share:.3f} of the labels of the records are desired, and elsewhere it "
+      f"does not rest at them; set it to {share:.3f}"
+    )
 
 
 def needs(config: Config, job: str) -> list[str]:
-  """SFT, the judges that the run names, and its rival."""
+  """SFT, the judges that the run names, whom it plays, and comparisons."""
   section = settings.run_section(config, job.split("/")[1])
   names = [section.judge, *section.watch]
   judges = judging.stages_of(config, names, setting="nash.judge")
-  played = section.opponent == opponents.RIVAL
-  rival = [deployed.job(section.rival)] if played else []
-  return list(dict.fromkeys([sft.NAME, *judges, *rival]))
+  played = [deployed.job(one) for one in settings.played(section).values()]
+  compares = settings.compares(section)
+  drawn = comparisons_lib.STAGE.jobs(config) if compares else []
+  return list(dict.fromkeys([sft.NAME, *judges, *played, *drawn]))
+
+
+def _facts(config: Config, job: str) -> tuple[str, ...]:
+  """The comparisons, where the run learns from them."""
+  section = settings.run_section(config, job.split("/")[1])
+  return ("comparisons",) if settings.compares(section) else ()
 
 
 def reads(config: Config, job: str) -> dict[str, Any]:
@@ -360,4 +388,5 @@ STAGE = pipeline.Stage(
   run=run,
   replay=trained.replays(make_training),
   facts=trained.FACTS,
+  job_facts=_facts,
 )

@@ -1,4 +1,4 @@
-"""Parameter sets that follow the policy: a moving average, stored snapshots.
+"""Sets that follow the policy: a moving average, snapshots, last iterates.
 
 A follower is a pure function of the policy after each step; the loop advances
 it and the checkpoint keeps it. Frozen sets are not here: they never move.
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+from jax import lax
 import jax.numpy as jnp
 import optax
 
@@ -99,6 +100,40 @@ def past_policies(*, size: int, every: int, law: str) -> Follower:
   return Follower(init, update)
 
 
+def iterates(*, every: int, count: int) -> Follower:
+  """The policy of every n-th step: the last such, the one before, and so on.
+
+  Until there are so many θ_0 stands for those that there are not.
+
+  Args:
+    every: n ≥ 1, steps of an iteration.
+    count: iterates kept, in a leading axis, the newest first.
+  """
+
+  def init(params):
+    return jax.tree.map(
+      lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)).copy(), params
+    )
+
+  def shifted(kept, params):
+    return jax.tree.map(
+      lambda old, leaf: jnp.concatenate([leaf[None], old[:-1]]), kept, params
+    )
+
+  def update(kept, params, step, rng):
+    del rng
+    return lax.cond(
+      step % every == 0, shifted, lambda kept, _: kept, kept, params
+    )
+
+  return Follower(init, update)
+
+
+def iterate(kept: Params, age: int) -> Params:
+  """One of the kept iterates; 0 is the newest."""
+  return jax.tree.map(lambda leaf: leaf[age], kept)
+
+
 def _reservoir(rng, count, size):
   del size
   return jax.random.randint(rng, (), 0, count + 1)
@@ -124,6 +159,23 @@ PAST_POLICIES = {
     "Which one leaves when there are as many: any of all ever kept with the "
     "same probability, or any of those kept.",
     one_of=tuple(LAWS),
+  ),
+}
+
+
+ITERATES = {
+  "every": declare.whole(
+    "Steps of an iteration, after which the policy is the last iterate.",
+    least=1,
+    unit="steps",
+  ),
+  "weights": declare.several(
+    declare.number(
+      "Weight of each iterate, the newest first.", above=0, most=1e6
+    ),
+    least=1,
+    most=16,
+    repeats=True,
   ),
 }
 

@@ -82,13 +82,16 @@ def _excess(space, game, mixture, logits) -> tuple[jax.Array, jax.Array]:
   return (game.preference - fit) @ weight, (fit * (1 - fit)) @ weight
 
 
-# By loss. All but "dpo" rest where π ∝ μ exp(P m(π) / τ).
+# By loss. All but "dpo" rest where π ∝ μ exp(P m(π) / τ), "sppo" where m = π.
 FIXED_POINTS = {
   "policy_gradient": games.mixture_fixed_point,
   "policy_gradient_sequence_kl": games.mixture_fixed_point,
   "policy_gradient_exact_kl": games.mixture_fixed_point,
   "ipo": games.mixture_fixed_point,
   "dpo": fitted_fixed_point,
+  "inpo": games.mixture_fixed_point,
+  "mnpo": games.mixture_fixed_point,
+  "sppo": games.mixture_fixed_point,
 }
 
 
@@ -107,11 +110,12 @@ def weight_on_reference(opponent: opponents.Opponent, steps: int) -> float:
   """β that an opponent ends with, after `steps` steps.
 
   Raises: Mistake for an opponent that is no mixture of the learner, or of a
-    moving average that follows it, with μ: its point of rest is not known.
+    moving average or an iterate that follows it, with μ: its point of rest is
+    not known.
   """
   lanes = opponent.lanes(steps)
   lane = {name: float(weight) for name, weight in lanes[0][1].items()}
-  known = {"policy", "ema", "reference"}
+  known = {"policy", "ema", "anchor", "reference"}
   beta = lane.get("reference", 0.0)
   sums = abs(sum(lane.values()) - 1) <= 1e-6
   if len(lanes) > 1 or set(lane) - known or not (sums and 0 <= beta <= 1):
@@ -119,6 +123,6 @@ def weight_on_reference(opponent: opponents.Opponent, steps: int) -> float:
       "nash.opponent: no exact answer is known for "
       f"{mistakes.quote(opponent.name)}, which "
       f"writes in {[dict(one) for _, one in lanes]}; choose self, mixture, "
-      "reference, or a moving average"
+      "reference, anchor, or a moving average"
     )
   return beta

@@ -34,7 +34,7 @@ OWN = {
   **settings.OPPONENT,
   **settings.LOSS,
   **settings.PLAY,
-  **settings.EMA,
+  **settings.FOLLOWED,
   "data": {
     "batch_size": declare.whole(
       "Rows of a step, a multiple of the prompts of the world.",
@@ -62,13 +62,15 @@ def make_play(
   devices: sharding.Devices,
 ) -> play_lib.Play:
   """The play of a checked section `nash` before the planted P."""
+  held = settings.make_held(section)
   return play_lib.Play(
     model=model,
     opponent=settings.make_opponent(section),
     judge=lambda sets: planted.make_judge(world.space, sets[JUDGE]),
     algorithm=settings.make_algorithm(section, "win_prob", judge_ahead=0),
     samples=section.samples,
-    kl_coef=section.kl_coef,
+    kl_coef=held.kl_coef,
+    held=held.lane,
     temperature=section.temperature,
     max_response=world.space.tokens.shape[1],
     eos_ids=(world.space.eos_id,),
@@ -106,10 +108,7 @@ def make_experiment(
     loss=functools.partial(play_lib.loss, play),
     batches=functools.partial(make_batches, world, section.data.batch_size),
     evaluate=evaluate,
-    followers={
-      name: settings.FOLLOWERS[name](**section[name])
-      for name in sorted(play.opponent.follows)
-    },
+    followers=settings.played_followers(section),
   )
 
 
@@ -143,7 +142,7 @@ def make_evaluation(
 
   With those, "ema_kl", KL(answer ‖ average), for a run that plays the average.
   """
-  names = ["policy", *sorted(play.opponent.follows)]
+  names = ["policy", *sorted(play.opponent.follows & {"ema"})]
 
   @functools.partial(jax.jit, out_shardings=sharding.replicated(devices.mesh))
   def evaluate(sets):
@@ -242,12 +241,23 @@ def _check_rest(section: Config, findings: mistakes.Findings) -> None:
         "is known"
       )
   with findings.collect():
+    if settings.compares(section):
+      raise mistakes.Mistake(
+        "nash.design: got 'records', but there are no comparisons of a world; "
+        "choose another"
+      )
     settings.make_algorithm(section, "win_prob", judge_ahead=0)
     rest.fixed_point(section.loss)
   with findings.collect():
-    rest.weight_on_reference(
+    beta = rest.weight_on_reference(
       settings.make_opponent(section), section.train.steps
     )
+    if section.loss == "sppo" and beta:
+      raise mistakes.Mistake(
+        f"nash.opponent: got {mistakes.quote(section.opponent)} for the loss "
+        "'sppo', whose point of rest is known where the policy plays itself; "
+        "choose anchor or self"
+      )
 
 
 def _check_prompts(config: Config, batch_size: int) -> None:
