@@ -56,6 +56,12 @@ SETTINGS = {
     optional=True,
   ),
 }
+DEPLOYED = {
+  declare.ANY: {
+    "run": declare.text("The run that it is, one of nash.runs."),
+    "deploy": opponents.DEPLOY,
+  }
+}
 START = "sft"  # the policy from which all runs start
 FOLLOWERS = {"ema": followers.moving_average, "past": followers.past_policies}
 
@@ -132,12 +138,35 @@ def policy_lane(
 
   Args:
     config: of the run.
-    name: "sft" or a run of `nash.runs`.
+    name: "sft", a run of `nash.runs` or one of `nash.deployed`.
     before: see `run_section`.
+  Raises: Mistake where a run keeps no average that one of `nash.deployed`
+    asks for.
   """
   if name == START:
     return opponents.LEARNER
-  return deployed_lane(run_section(config, name, before=before))
+  section = run_section(config, run_of(config, name), before=before)
+  if name not in otherwise(config):
+    return deployed_lane(section)
+  kept = set(make_followers(section))
+  section.deploy = otherwise(config)[name].deploy
+  lane = deployed_lane(section)
+  if not opponents.follows(lane) <= kept:
+    raise mistakes.Mistake(
+      f"nash.deployed.{name}: the run {mistakes.quote(run_of(config, name))} "
+      "keeps no moving average; take one that plays or deploys its own"
+    )
+  return lane
+
+
+def otherwise(config: ml_collections.ConfigDict) -> Mapping[str, Section]:
+  """`nash.deployed`: runs that answer in another way too, by their names."""
+  return config.nash.get("deployed", {})
+
+
+def run_of(config: ml_collections.ConfigDict, name: str) -> str:
+  """The run, or "sft", that a policy is, in whatever way it answers."""
+  return otherwise(config)[name].run if name in otherwise(config) else name
 
 
 def before_run(config: ml_collections.ConfigDict, name: str) -> list[str]:
@@ -150,7 +179,8 @@ def before_run(config: ml_collections.ConfigDict, name: str) -> list[str]:
   while name in config.nash.runs and name not in found:
     found.insert(0, name)
     own = {**config.nash, **config.nash.runs[name]}
-    name = own[RIVAL] if own["opponent"] == RIVAL else None
+    rival = own[RIVAL] if own["opponent"] == RIVAL else None
+    name = run_of(config, rival)
   return found[:-1]
 
 

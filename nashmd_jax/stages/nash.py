@@ -51,7 +51,10 @@ OWN = {
     )
   ),
 }
-SETTINGS = OWN | {"runs": {declare.ANY: declare.Changes(NAME, OWN)}}
+SETTINGS = OWN | {
+  "runs": {declare.ANY: declare.Changes(NAME, OWN)},
+  "deployed": settings.DEPLOYED,
+}
 COST = "judge_"  # what begins so is told of the judge on the host
 WON = "win_prob_against_reference"
 PAIR = np.arange(1)  # the deployed policy against the reference
@@ -329,7 +332,7 @@ def needs(config: Config, job: str) -> list[str]:
   names = [section.judge, *section.watch]
   judges = judging.stages_of(config, names, setting="nash.judge")
   played = section.opponent == opponents.RIVAL
-  rival = [deployed.job(section.rival)] if played else []
+  rival = [deployed.job(config, section.rival)] if played else []
   return list(dict.fromkeys([sft.NAME, *judges, *rival]))
 
 
@@ -337,7 +340,7 @@ def reads(config: Config, job: str) -> dict[str, Any]:
   """The settings of the run as it is played."""
   section = settings.run_section(config, job.split("/")[1])
   with section.unlocked():
-    del section.runs
+    del section.runs, section.deployed
   return {
     **trained.reads(config, "judge_model"),
     **pipeline.flat(pipeline.plain(section), NAME),
