@@ -85,18 +85,23 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   config.raters = {
     "weights": {"coverage": 0.34, "brevity": 0.36, "grounding": 0.30},
     "sharpness": {"coverage": 10.0, "brevity": 1.0, "grounding": 10.0},
+    "short": 5,
+    # 0: a rater a type; else so many, who differ in their sharpness too.
+    "panel": {"size": 0, "spread": 0.0},
   }
   config.comparisons = {
     "prompts": {"train": 10_000, "validation": 400},
     "drawing": {
       "pairs_per_prompt": 6,
       "votes_per_pair": 9,
+      "voters": "all",
       "samples_per_prompt": 3,
       "batch_size": 128,
       "temperature": 0.7,
     },
   }
   config.sft = stage(batch_size=32, steps=500, learning_rate=2e-3)
+  config.sft.seed = placeholder(int)
   config.preference = stage(batch_size=32, steps=700, learning_rate=4e-4)
   config.preference.start_from_sft = True
   config.preference.template = {
@@ -177,6 +182,8 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     "adversary": {"opponent": "rival", "rival": "nash_md", "deploy": "last"},
     "nash_ema": {"opponent": "moving_average"},
   }
+  # Runs that also answer in another way: {"run": …, "deploy": …} by name.
+  config.nash.deployed = {}
   # These are trained and played; nash_ema waits to be named here.
   config.tournament = {
     "policies": ("sft", "rlhf", "self_play", "nash_md", "best_response"),

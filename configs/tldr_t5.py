@@ -111,18 +111,23 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   config.raters = {
     "weights": {"coverage": 0.34, "brevity": 0.36, "grounding": 0.30},
     "sharpness": {"coverage": 10.0, "brevity": 1.0, "grounding": 10.0},
+    "short": 5,
+    # 0: a rater a type; else so many, who differ in their sharpness too.
+    "panel": {"size": 0, "spread": 0.0},
   }
   config.comparisons = {
     "prompts": {"train": 10_000, "validation": 400},
     "drawing": {
       "pairs_per_prompt": 6,
       "votes_per_pair": 9,
+      "voters": "all",
       "samples_per_prompt": 3,
       "batch_size": 128,
       "temperature": 0.7,
     },
   }
   config.sft = stage(batch_size=32, steps=4000, learning_rate=1e-3)
+  config.sft.seed = placeholder(int)
   for name, prompt in (("preference", PAIR), ("reward", SINGLE)):
     config[name] = stage(batch_size=32, steps=4000, learning_rate=1e-4)
     config[name].start_from_sft = False
@@ -185,6 +190,8 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     }
     | faster,
   }
+  # Runs that also answer in another way: {"run": …, "deploy": …} by name.
+  config.nash.deployed = {}
   config.tournament = {
     "policies": ("sft", "nash_md", "self_play", "best_response", "rlhf"),
     # Choices among samples, which train nothing; they wait to be named above.

@@ -13,7 +13,7 @@ import sys
 import jax
 import numpy as np
 
-from figures import family_page, landing, rows
+from figures import family_annotators, family_page, landing, rows
 from nashmd_jax import losses
 from tests import certificate, family_identities, family_moments, family_oracle
 from tests import family_test as by_hand
@@ -210,6 +210,7 @@ def main() -> int:
     *ratio_rows(moments),
     *exactly(identity_rows),
     *landing_rows(landed),
+    *family_annotators.rows(),
   ])  # fmt: skip
 
 

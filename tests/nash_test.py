@@ -4,7 +4,7 @@ from absl.testing import absltest, parameterized
 
 from configs import docstrings
 from nashmd_jax import declare, mistakes
-from nashmd_jax.nash import settings
+from nashmd_jax.nash import checks, settings
 from nashmd_jax.stages import nash
 
 
@@ -29,7 +29,7 @@ def check(**changes):
   )
   findings.tell()
   found = settings.run_section(made, "one")
-  settings.check(found, findings)
+  checks.check(found, findings)
   findings.tell()
   return found
 

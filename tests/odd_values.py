@@ -44,6 +44,8 @@ RIGHT = (
   ("0", "seed", "a seed like any other"),
   ("0", "rank", "the parameters themselves are trained"),
   ("0", "train.steps", "the start is kept as it is"),
+  ("None", "sft.seed", "that of the run"),
+  ("0", "panel.size panel.spread", "a rater a type, or all alike"),
   ("0", "warmup_steps decay_steps mixture_steps", "there is no schedule"),
   (
     "0",

@@ -7,6 +7,7 @@ from nashmd_jax.judges import raters, scorers
 
 WEIGHTS = {"coverage": 0.5, "brevity": 0.3, "grounding": 0.2}
 SHARPNESS = {"coverage": 2.0, "brevity": 1.0, "grounding": 3.0}
+TYPES = {"short": 5, "panel": {"size": 0, "spread": 0.0}}
 RECORD = {
   "id": "r",
   "prompt": "sort(items): sorted list of items in order",
@@ -18,7 +19,7 @@ class RatersTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
     self.population = raters.make_population(
-      weights=WEIGHTS, sharpness=SHARPNESS
+      weights=WEIGHTS, sharpness=SHARPNESS, **TYPES
     )
 
   def test_hand_value(self):
@@ -122,10 +123,58 @@ class RatersTest(parameterized.TestCase):
   def test_shares_must_sum_to_one(self):
     with self.assertRaisesRegex(ValueError, "shares that sum to 1"):
       raters.make_population(
-        weights=WEIGHTS | {"brevity": 0.4}, sharpness=SHARPNESS
+        weights=WEIGHTS | {"brevity": 0.4}, sharpness=SHARPNESS, **TYPES
       )
     with self.assertRaisesRegex(ValueError, "raters.sharpness: missing"):
-      raters.make_population(weights=WEIGHTS, sharpness={"coverage": 1.0})
+      raters.make_population(
+        weights=WEIGHTS, sharpness={"coverage": 1.0}, **TYPES
+      )
+
+  def test_a_panel_has_the_shares_of_the_types_and_single_raters(self):
+    # Shares of 7 raters are 3.5, 2.1, 1.4: the first has the seventh.
+    panel = raters.make_population(
+      weights=WEIGHTS, sharpness=SHARPNESS, short=5,
+      panel={"size": 7, "spread": 0.5},
+    )  # fmt: skip
+    self.assertEqual(
+      [name.split()[0] for name in panel],
+      ["coverage"] * 4 + ["brevity"] * 2 + ["grounding"],
+    )
+    of = {name: [r for n, r in panel.items() if name in n] for name in WEIGHTS}
+    for name, share in WEIGHTS.items():
+      self.assertAlmostEqual(sum(r.weight for r in of[name]), share)
+      logs = np.log([r.sharpness for r in of[name]])
+      self.assertAlmostEqual(np.mean(logs), np.log(SHARPNESS[name]))
+    # The middles of two halves of a normal law are ±.67449.
+    np.testing.assert_allclose(
+      [r.sharpness for r in of["brevity"]], np.exp([-0.337245, 0.337245]),
+      rtol=1e-5,
+    )  # fmt: skip
+    with self.assertRaisesRegex(ValueError, "too few for a rater of grounding"):
+      raters.make_population(
+        weights=WEIGHTS, sharpness=SHARPNESS, short=5,
+        panel={"size": 2, "spread": 0.5},
+      )  # fmt: skip
+
+  def test_a_half_votes_and_two_halves_differ(self):
+    panel = raters.make_population(
+      weights=WEIGHTS, sharpness=SHARPNESS, short=5,
+      panel={"size": 20, "spread": 0.5},
+    )  # fmt: skip
+    halves = [
+      raters.half(panel, np.random.default_rng(seed)) for seed in range(9)
+    ]
+    for one in halves:
+      self.assertLen(one, 10)
+      self.assertAlmostEqual(sum(r.weight for r in one.values()), 1)
+    self.assertGreater(len({frozenset(one) for one in halves}), 5)
+
+  def test_what_is_short_is_a_setting(self):
+    population = raters.make_population(
+      weights=WEIGHTS, sharpness=SHARPNESS, short=2, panel=TYPES["panel"]
+    )
+    scores = raters.score_matrix(population, "p", "w", ["a", "a b", "a b c"])
+    np.testing.assert_array_equal(scores[:, 1], [-2, -2, -3])
 
 
 if __name__ == "__main__":

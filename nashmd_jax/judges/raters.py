@@ -3,10 +3,12 @@
 A constructed judge on real text, not a model of people: three types of rater
 each decide by one measurable criterion, with logistic noise, and the
 population's P(y ≻ y′|x) is the mixture of the three. No type has a majority,
-so the population's preference can be cyclic where each rater's is not.
+so the population's preference can be cyclic where each rater's is not. A panel
+is a population of single raters, who differ within a type in how sure they are.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
 import itertools
 import re
 from typing import NamedTuple
@@ -46,10 +48,12 @@ def coverage(prompt: str, written: str, response: str) -> float:
   return float(np.mean(recalls)) if recalls else 0.0
 
 
-def brevity(prompt: str, written: str, response: str) -> float:
-  """Minus the number of words; five and fewer are equally short."""
+def brevity(
+  prompt: str, written: str, response: str, *, short: int = 5
+) -> float:
+  """Minus the number of words; `short` and fewer are equally short."""
   del prompt, written
-  return -float(max(5, len(response.split())))
+  return -float(max(short, len(response.split())))
 
 
 def grounding(prompt: str, written: str, response: str) -> float:
@@ -88,6 +92,23 @@ SETTINGS = {
     )
     for name in CRITERIA
   },
+  "short": declare.whole(
+    "Words up to which all responses are equally short.", least=1, unit="words"
+  ),
+  "panel": {
+    "size": declare.whole(
+      "Raters of the panel, by type in the shares of the weights; 0: a rater a "
+      "type.",
+      least=0,
+      most=100_000,
+    ),
+    "spread": declare.number(
+      "How raters of a type differ in their sharpness: the deviation of its "
+      "logarithm.",
+      least=0,
+      most=10,
+    ),
+  },
 }
 
 
@@ -100,19 +121,65 @@ def check_shares(weights: Mapping[str, float]) -> None:
 
 
 def make_population(
-  *, weights: Mapping[str, float], sharpness: Mapping[str, float]
+  *,
+  weights: Mapping[str, float],
+  sharpness: Mapping[str, float],
+  short: int,
+  panel: Mapping[str, float],
 ) -> dict[str, Rater]:
   """A population from the shares and the sharpness of each criterion.
 
-  Raises: Mistake for unknown criteria, or shares that do not sum to one.
+  Args:
+    weights, sharpness: by criterion.
+    short: see `brevity`.
+    panel: "size", raters, and "spread" of the log of their sharpness, which
+      stand at the quantiles of a normal distribution.
+  Raises: Mistake for unknown criteria, shares that do not sum to one, or a
+    panel in which a type that has a share has no rater.
   """
-  declare.check(
-    SETTINGS, {"weights": weights, "sharpness": sharpness}, "raters"
-  )
+  given = {"weights": weights, "sharpness": sharpness, "short": short}
+  declare.check(SETTINGS, {**given, "panel": panel}, "raters")
   check_shares(weights)
+  scores = CRITERIA | {"brevity": functools.partial(brevity, short=short)}
+  types = {
+    name: Rater(weights[name], sharpness[name], score)
+    for name, score in scores.items()
+  }
+  return _make_panel(types, **panel) if panel["size"] else types
+
+
+def _make_panel(
+  types: Population, *, size: int, spread: float
+) -> dict[str, Rater]:
+  """Single raters, each type in its share of the whole."""
+  shares = size * np.array([rater.weight for rater in types.values()])
+  counts = np.floor(shares).astype(int)
+  counts[np.argsort(counts - shares, kind="stable")[: size - counts.sum()]] += 1
+  made = {}
+  for (name, rater), count in zip(types.items(), counts, strict=True):
+    if rater.weight and not count:
+      raise mistakes.Mistake(
+        f"raters.panel.size: got {size}, too few for a rater of {name}, whose "
+        f"share is {rater.weight:g}"
+      )
+    place = scipy.special.ndtri((np.arange(count) + 0.5) / count)
+    for number, factor in enumerate(np.exp(spread * place)):
+      made[f"{name} {number}"] = rater._replace(
+        weight=rater.weight / count, sharpness=rater.sharpness * float(factor)
+      )
+  return made
+
+
+def half(population: Population, rng: np.random.Generator) -> dict[str, Rater]:
+  """A random half of the raters, at least one, as a population of its own."""
+  names = list(population)
+  drawn = rng.permutation(len(names))[: max(1, len(names) // 2)]
+  total = sum(population[names[one]].weight for one in drawn)
   return {
-    name: Rater(weights[name], sharpness[name], CRITERIA[name])
-    for name in CRITERIA
+    names[one]: population[names[one]]._replace(
+      weight=population[names[one]].weight / total
+    )
+    for one in sorted(drawn)
   }
 
 
@@ -120,12 +187,12 @@ def score_matrix(
   population: Population, prompt: str, written: str, responses: Sequence[str]
 ) -> np.ndarray:
   """Sharpness times score, f64[Y, raters], for each of Y responses."""
-  return np.array(
-    [
-      [r.sharpness * r.score(prompt, written, y) for r in population.values()]
-      for y in responses
-    ]
-  )
+  sharpness = np.array([rater.sharpness for rater in population.values()])
+  scores = [rater.score for rater in population.values()]
+  distinct = dict.fromkeys(scores)
+  places = [list(distinct).index(score) for score in scores]
+  said = [[score(prompt, written, y) for score in distinct] for y in responses]
+  return sharpness * np.array(said)[:, places]
 
 
 def win_prob(

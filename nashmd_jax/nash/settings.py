@@ -3,7 +3,7 @@
 A run is the section `nash` with the changes that `nash.runs` makes for it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import ml_collections
@@ -68,6 +68,12 @@ SETTINGS = {
       repeats=True,
     ),
   },
+}
+DEPLOYED = {
+  declare.ANY: {
+    "run": declare.text("The run that it is, one of nash.runs."),
+    "deploy": opponents.DEPLOY,
+  }
 }
 START = "sft"  # the policy from which all runs start
 # By name, (its section) -> the follower.
@@ -137,7 +143,7 @@ def _set_rival(config, section: Section, runs: tuple[str, ...]) -> None:
       "nash.rival: not given, and nash.opponent is 'rival'; name sft or "
       "another run of nash.runs"
     )
-  _check_ring("rival", rival, runs)
+  _check_ring("rival", run_of(config, rival), runs)
   lane = policy_lane(config, rival, before=runs)
   section.mixture = section.mixture_end = lane.get("reference", 0.0)
   section.mixture_steps = 0
@@ -166,7 +172,7 @@ def _check_population(config, section: Section, runs: tuple[str, ...]) -> None:
       "weights, expected one or more and as many weights"
     )
   for name in policies:
-    _check_ring(f"{POPULATION}.policies", name, runs)
+    _check_ring(f"{POPULATION}.policies", run_of(config, name), runs)
     lane = policy_lane(config, name, before=runs)
     if "reference" in lane:
       raise mistakes.Mistake(
@@ -193,12 +199,35 @@ def policy_lane(
 
   Args:
     config: of the run.
-    name: "sft" or a run of `nash.runs`.
+    name: "sft", a run of `nash.runs` or one of `nash.deployed`.
     before: see `run_section`.
+  Raises: Mistake where a run keeps no average that one of `nash.deployed`
+    asks for.
   """
   if name == START:
     return opponents.LEARNER
-  return deployed_lane(run_section(config, name, before=before))
+  section = run_section(config, run_of(config, name), before=before)
+  if name not in otherwise(config):
+    return deployed_lane(section)
+  kept = set(make_followers(section))
+  section.deploy = otherwise(config)[name].deploy
+  lane = deployed_lane(section)
+  if not opponents.follows(lane) <= kept:
+    raise mistakes.Mistake(
+      f"nash.deployed.{name}: the run {mistakes.quote(run_of(config, name))} "
+      "keeps no moving average; take one that plays or deploys its own"
+    )
+  return lane
+
+
+def otherwise(config: ml_collections.ConfigDict) -> Mapping[str, Section]:
+  """`nash.deployed`: runs that answer in another way too, by their names."""
+  return config.nash.get("deployed", {})
+
+
+def run_of(config: ml_collections.ConfigDict, name: str) -> str:
+  """The run, or "sft", that a policy is, in whatever way it answers."""
+  return otherwise(config)[name].run if name in otherwise(config) else name
 
 
 def before_run(config: ml_collections.ConfigDict, name: str) -> list[str]:
@@ -213,7 +242,7 @@ def before_run(config: ml_collections.ConfigDict, name: str) -> list[str]:
     if name not in config.nash.runs or name in (*runs, *found):
       return
     for other in _plays(config, name):
-      visit(other, (*runs, name))
+      visit(run_of(config, other), (*runs, name))
     found.append(name)
 
   visit(name, ())
@@ -297,93 +326,3 @@ def make_followers(section: Section) -> dict[str, followers.Follower]:
   deployed = opponents.follows(deployed_lane(section))
   found = {name: FOLLOWERS[name](section[name]) for name in deployed}
   return dict(sorted((found | played_followers(section)).items()))
-
-
-def check_runs(
-  config: ml_collections.ConfigDict,
-  names: Iterable[str],
-  check_one: Callable[[Section, mistakes.Findings], None],
-  findings: mistakes.Findings,
-) -> None:
-  """Collects what is wrong with runs: each sentence once, with their names.
-
-  Args:
-    config: whose `nash.runs` they are.
-    names: of the runs.
-    check_one: collects what is wrong with the section of one.
-    findings: where to.
-  """
-  runs: dict[str, list[str]] = {}
-  for name in names:
-    own = mistakes.Findings()
-    with own.collect():
-      check_one(run_section(config, name), own)
-    for sentence in dict.fromkeys(own.sentences):
-      runs.setdefault(sentence, []).append(name)
-  for sentence, wrong in runs.items():
-    findings.sentences.append(f"{sentence} (run {', '.join(wrong)})")
-
-
-def check(section: Section, findings: mistakes.Findings) -> None:
-  """Collects what makes no sense in a section."""
-  gives = None
-  with findings.collect():
-    gives = table.find(section.judge, setting="nash.judge").gives
-  check_play(section, gives, findings, judge_ahead=section.judge_ahead)
-  with findings.collect():
-    deployed_lane(section)
-
-
-def check_play(
-  section: Section,
-  gives: str | None,
-  findings: mistakes.Findings,
-  *,
-  judge_ahead: int = 0,
-) -> None:
-  """Collects what makes no sense in what is played, whoever judges.
-
-  Args:
-    section: with the keys of `OPPONENT` and `LOSS`, samples, kl_coef and
-      temperature.
-    gives: what the judge gives; None if there is no such judge.
-    findings: where to.
-    judge_ahead: see `algorithms.make_algorithm`.
-  """
-  held = make_held(section)
-  if section.loss in algorithms.DIVIDED and held.kl_coef == 0:
-    findings.sentences.append(
-      f"nash.kl_coef: got 0 for the loss {mistakes.quote(section.loss)}, "
-      "expected τ above 0"
-    )
-  _check_anchors(section, findings)
-  if gives is None:
-    return
-  with findings.collect():
-    algorithm = make_algorithm(section, gives, judge_ahead=judge_ahead)
-    lanes = make_opponent(section).lanes(0)
-    algorithm.way.lanes(lanes, section.samples)
-    if held.follows and algorithm.reads != ("policy",):
-      raise mistakes.Mistake(
-        f"nash.iterate.coef: got {section.iterate.coef:g} for the loss "
-        f"{mistakes.quote(section.loss)}, which reads the reference over the "
-        "whole vocabulary and can be held to nothing else; set it to 0, or "
-        "take a loss of sampled tokens"
-      )
-
-
-def _check_anchors(section: Section, findings: mistakes.Findings) -> None:
-  """Collects why a loss that is named after its anchors has not those."""
-  own, loss = section.iterate, mistakes.quote(section.loss)
-  if section.loss not in algorithms.ANCHORED:
-    return
-  if own.coef == 0:
-    findings.sentences.append(
-      f"nash.iterate.coef: got 0 for the loss {loss}, expected κ above 0, the "
-      "price of leaving the last iterate"
-    )
-  if section.loss == "inpo" and len(own.weights) > 1:
-    findings.sentences.append(
-      f"nash.iterate.weights: got {mistakes.quote(tuple(own.weights))} for the "
-      "loss 'inpo', which has one anchor; 'mnpo' has several"
-    )

@@ -23,6 +23,7 @@ from nashmd_jax.training import distributed, journal
 Config = pipeline.Config
 Comparisons = Mapping[str, list[records.Record]]
 NAME = "comparisons"
+VOTERS = 0x7003  # draws the half of the raters, apart from all else
 SETTINGS = {
   "prompts": {
     split: declare.whole(
@@ -38,6 +39,10 @@ SETTINGS = {
     ),
     "votes_per_pair": declare.whole(
       "Simulated raters who vote on a pair.", least=1, unit="votes"
+    ),
+    "voters": declare.text(
+      "Who votes: all of the raters, or a half of them, drawn by the seed.",
+      one_of=("all", "half"),
     ),
     "samples_per_prompt": declare.whole(
       "Responses of the policy among the candidates; 0 for those of the data "
@@ -143,7 +148,7 @@ def start_sets(task: task_lib.Task, workdir: pathlib.Path) -> dict[str, Any]:
 
 def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, Any]:
   """Draws the comparisons of every split that has none yet."""
-  population = raters.make_population(**config.raters)
+  population, drawing = _voting(config)
   task, sets, counts = task_lib.load_task(config, workdir), None, {}
   once = journal.keep(
     workdir / job / journal.NAME,
@@ -160,7 +165,7 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, Any]:
         task.splits[split][:count],
         seed=(config.seed, number),
         once=journal.named(once, split),
-        **config.comparisons.drawing,
+        **drawing,
       )
       told = path.with_name(f"{split}_left_out.json")
       distributed.on_first(functools.partial(files.save_json, told, left_out))
@@ -168,6 +173,16 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, Any]:
       _tell(split, left_out)
     counts[split] = len(records.load_records(path, "comparison"))
   return counts
+
+
+def _voting(config: Config) -> tuple[raters.Population, dict[str, Any]]:
+  """Who votes, and how comparisons are drawn besides."""
+  population = raters.make_population(**config.raters)
+  drawing = dict(config.comparisons.drawing)
+  if drawing.pop("voters") == "half":
+    rng = np.random.default_rng((config.seed, VOTERS))
+    population = raters.half(population, rng)
+  return population, drawing
 
 
 def _tell(split: str, left_out: Mapping[str, int]) -> None:

@@ -1,5 +1,6 @@
 """Where the parameters of a trained policy lie, and how they are read."""
 
+from collections.abc import Iterable
 import pathlib
 from typing import Any
 
@@ -10,9 +11,14 @@ from nashmd_jax.nash import settings
 RUNS = "nash"  # the folder of all runs
 
 
-def job(name: str) -> str:
-  """The job that trains a policy: "sft" or a run of `nash.runs`."""
-  return settings.START if name == settings.START else f"{RUNS}/{name}"
+def run_job(run: str) -> str:
+  """The job that trains "sft", or a run of `nash.runs`."""
+  return run if run == settings.START else f"{RUNS}/{run}"
+
+
+def job(config: pipeline.Config, name: str) -> str:
+  """The job that trains a policy, see `settings.policy_lane`."""
+  return run_job(settings.run_of(config, name))
 
 
 def load_sets(
@@ -45,7 +51,7 @@ def load_learnt(
   """The parameters with which a policy is deployed, its reference apart.
 
   Args:
-    name: "sft" or a run of `nash.runs`.
+    name: see `settings.policy_lane`.
     workdir: holds what trained it.
   """
   lane = {
@@ -53,6 +59,12 @@ def load_learnt(
     for one, weight in settings.policy_lane(config, name).items()
     if one != "reference"
   }
-  place = workdir / job(name)
+  place = workdir / job(config, name)
   (learnt,) = load_sets(task, lane, place, workdir / settings.START).values()
   return learnt
+
+
+def reads(config: pipeline.Config, names: Iterable[str]) -> dict[str, Any]:
+  """The settings by which some of the named policies answer otherwise."""
+  there = [name for name in names if name in settings.otherwise(config)]
+  return pipeline.settings(config, *(f"nash.deployed.{n}" for n in there))

@@ -146,7 +146,7 @@ def _of_workdir(config: Config, guest: Config) -> Guest:
   config = ml_collections.ConfigDict({**later, **told})
   task = task_lib.load_task(config, other)
   lane = settings.policy_lane(config, guest.policy)
-  place, start = other / deployed.job(guest.policy), other / settings.START
+  place, start = other / deployed.run_job(guest.policy), other / settings.START
   sets = task_lib.bases(task, "model")
   return Guest(
     task, {**sets, **deployed.load_sets(task, lane, place, start)}, lane
@@ -188,7 +188,7 @@ def _check(name: str, guest: Config) -> None:
 
 
 def _is_done(workdir: pathlib.Path, policy: str) -> bool:
-  return workdir_lib.is_done(workdir, deployed.job(policy))
+  return workdir_lib.is_done(workdir, deployed.run_job(policy))
 
 
 def reads(config: Config) -> dict[str, Any]:
@@ -211,7 +211,7 @@ def _contents(name: str, guest: Config) -> str | None:
       return hashlib.sha256(files.read_bytes(path / peft.WEIGHTS)).hexdigest()
     if kind == FOLDER:
       return folders.fingerprint(path)
-    job = deployed.job(str(guest.policy))
+    job = deployed.run_job(str(guest.policy))
     return workdir_lib.load_key(pathlib.Path(path) / job / workdir_lib.KEY)[
       "hash"
     ]

@@ -57,8 +57,9 @@ def trained_runs(config: Config) -> list[str]:
   playing = answering_all(config)
   exploit = (*config.exploit.policies, *config.exploit.adversaries)
   named = [*playing, *config.export.policies, *exploit]
+  runs = [settings.run_of(config, name) for name in named]
   names = [
-    one for name in named for one in (*settings.before_run(config, name), name)
+    one for name in runs for one in (*settings.before_run(config, name), name)
   ]
   return [name for name in dict.fromkeys(names) if name != START]
 

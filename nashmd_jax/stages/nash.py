@@ -25,7 +25,7 @@ from nashmd_jax import (
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import batches, records
 from nashmd_jax.judges import table
-from nashmd_jax.nash import opponents, settings, warnings
+from nashmd_jax.nash import checks, opponents, settings, warnings
 from nashmd_jax.nash import play as play_lib
 from nashmd_jax.stages import comparisons as comparisons_lib
 from nashmd_jax.stages import (
@@ -52,7 +52,10 @@ OWN = {
     )
   ),
 }
-SETTINGS = OWN | {"runs": {declare.ANY: declare.Changes(NAME, OWN)}}
+SETTINGS = OWN | {
+  "runs": {declare.ANY: declare.Changes(NAME, OWN)},
+  "deployed": settings.DEPLOYED,
+}
 COST = "judge_"  # what begins so is told of the judge on the host
 WON = "win_prob_against_reference"
 NEAR = 0.01  # of a share of labels
@@ -289,11 +292,11 @@ def check(config: Config, findings: mistakes.Findings) -> None:
   """Collects what is wrong with the runs that are trained."""
   # Of a run that there is not the tournament or the export tells.
   names = [n for n in judging.trained_runs(config) if n in config.nash.runs]
-  settings.check_runs(config, names, _check_run, findings)
+  checks.check_runs(config, names, _check_run, findings)
 
 
 def _check_run(section: Config, findings: mistakes.Findings) -> None:
-  settings.check(section, findings)
+  checks.check(section, findings)
   training_settings.check_together(NAME, section, findings)
   if section.judge_ahead and section.train.log_every == 1:
     findings.sentences.append(
@@ -349,7 +352,9 @@ def needs(config: Config, job: str) -> list[str]:
   section = settings.run_section(config, job.split("/")[1])
   names = [section.judge, *section.watch]
   judges = judging.stages_of(config, names, setting="nash.judge")
-  played = [deployed.job(one) for one in settings.played(section).values()]
+  played = [
+    deployed.job(config, one) for one in settings.played(section).values()
+  ]
   compares = settings.compares(section)
   drawn = comparisons_lib.STAGE.jobs(config) if compares else []
   return list(dict.fromkeys([sft.NAME, *judges, *played, *drawn]))
@@ -365,7 +370,7 @@ def reads(config: Config, job: str) -> dict[str, Any]:
   """The settings of the run as it is played."""
   section = settings.run_section(config, job.split("/")[1])
   with section.unlocked():
-    del section.runs
+    del section.runs, section.deployed
   return {
     **trained.reads(config, "judge_model"),
     **pipeline.flat(pipeline.plain(section), NAME),

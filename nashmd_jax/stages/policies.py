@@ -29,7 +29,7 @@ SALT = 0x7001  # keys of the tournament, apart from those of training steps
 SETTINGS = {
   declare.ANY: {
     "policy": declare.text(
-      "Who writes the samples: sft, or a run of nash.runs."
+      "Who writes the samples: sft, or one of nash.runs or nash.deployed."
     ),
     "choose": declare.text(
       "Which sample is the answer: the one that wins most often, or one drawn "
@@ -72,13 +72,21 @@ def policy_job(
     setting: dotted name of the setting that names it, for the error.
   Raises: Mistake for a policy that the config does not train.
   """
-  if name == START or name in config.nash.runs:
-    return deployed.job(name)
+  if settings.run_of(config, name) in (START, *config.nash.runs):
+    return deployed.job(config, name)
   raise mistakes.Mistake(
     f"{setting}: {mistakes.quote(name)} is neither {mistakes.quote(START)} nor "
     "one of nash.runs "
-    f"({sorted(config.nash.runs)})"
+    f"({sorted([*config.nash.runs, *settings.otherwise(config)])})"
   )
+
+
+def check_policy(
+  config: Config, name: str, *, setting: str = "tournament.policies"
+) -> None:
+  """Raises Mistake for a policy that is not trained, or cannot answer so."""
+  policy_job(config, name, setting=setting)
+  settings.policy_lane(config, name)
 
 
 def write_all(
@@ -224,13 +232,13 @@ def check(config: Config, findings: mistakes.Findings) -> None:
   for name in section.policies:
     with findings.collect():
       if name not in (*section.chosen, *section.guests):
-        policy_job(config, name)
+        check_policy(config, name)
   guests.check(config, findings)
   with findings.collect():
     check_names(config)
   for name, chosen in section.chosen.items():
     with findings.collect():
-      policy_job(config, chosen.policy, setting=_setting(name, "policy"))
+      check_policy(config, chosen.policy, setting=_setting(name, "policy"))
     with findings.collect():
       table.find(chosen.judge, setting=_setting(name, "judge"))
 
@@ -241,6 +249,7 @@ def check_names(config: Config) -> None:
   taken = {START, WRITTEN}
   for setting, names in {
     "nash.runs": config.nash.runs,
+    "nash.deployed": settings.otherwise(config),
     "tournament.chosen": config.tournament.chosen,
     "tournament.guests": config.tournament.guests,
   }.items():
@@ -277,6 +286,7 @@ def reads(config: Config) -> Mapping[str, Any]:
   chosen = judging.chosen(config)
   return {
     **guests.reads(config),
+    **deployed.reads(config, judging.answering_all(config)),
     **pipeline.settings(config, *(f"tournament.chosen.{n}" for n in chosen)),
     **judging.reads(
       config, "tournament.chosen", *(one.judge for one in chosen.values())

@@ -1,14 +1,23 @@
 """Stage `sft`: maximum likelihood on written summaries; gives μ."""
 
 import pathlib
+from typing import Any
 
-from nashmd_jax import losses, mistakes, pipeline, policy
+from nashmd_jax import declare, losses, mistakes, pipeline, policy
 from nashmd_jax import task as task_lib
 from nashmd_jax.stages import start, trained
 from nashmd_jax.training import settings
 from nashmd_jax.training import step as step_lib
 
 NAME = "sft"
+SETTINGS = trained.SETTINGS | {
+  "seed": declare.whole(
+    "The seed of this stage alone, so that runs of other seeds have one start; "
+    "None: that of the run.",
+    least=0,
+    optional=True,
+  )
+}
 
 
 def make_experiment(
@@ -62,9 +71,20 @@ def make_training(
 ) -> trained.Training:
   """How the stage trains."""
   del job
-  task = task_lib.load_task(config, workdir)
+  task = task_lib.load_task(config, workdir)._replace(seed=seed_of(config))
   experiment = make_experiment(task, **config.sft.data)
   return trained.Training(experiment, config.sft, task)
+
+
+def seed_of(config: pipeline.Config) -> int:
+  """The seed that the stage is trained with."""
+  return config.seed if config.sft.seed is None else config.sft.seed
+
+
+def reads(config: pipeline.Config, job: str) -> dict[str, Any]:
+  """The settings of the stage; of the seeds that which counts."""
+  del job
+  return trained.reads(config, NAME) | {"seed": seed_of(config)}
 
 
 def check(config: pipeline.Config, findings: mistakes.Findings) -> None:
@@ -79,11 +99,11 @@ def check(config: pipeline.Config, findings: mistakes.Findings) -> None:
 
 STAGE = pipeline.Stage(
   name=NAME,
-  settings={NAME: trained.SETTINGS},
+  settings={NAME: SETTINGS},
   check=check,
   jobs=lambda config: [NAME],
   needs=lambda config, job: start.STAGE.jobs(config),
-  reads=lambda config, job: trained.reads(config, NAME),
+  reads=reads,
   run=run,
   replay=trained.replays(make_training),
   facts=trained.FACTS,

@@ -34,7 +34,9 @@ RESULTS = (
 )  # fmt: skip
 SETTINGS = {
   "policies": declare.several(
-    declare.text("Who plays: sft, runs of nash.runs, of chosen, of guests."),
+    declare.text(
+      "Who plays: sft, those of nash.runs, nash.deployed, chosen and guests."
+    ),
     least=1,
   ),
   "chosen": policies.SETTINGS,

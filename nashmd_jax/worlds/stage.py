@@ -16,8 +16,8 @@ import numpy as np
 
 from nashmd_jax import declare, logs, mistakes, models, pipeline
 from nashmd_jax.models import settings as model_settings
+from nashmd_jax.nash import checks, settings
 from nashmd_jax.nash import play as play_lib
-from nashmd_jax.nash import settings
 from nashmd_jax.training import loop, sharding, writers
 from nashmd_jax.training import optimizer as optimizer_lib
 from nashmd_jax.training import replay as replay_lib
@@ -223,13 +223,13 @@ def check(config: Config, findings: mistakes.Findings) -> None:
   """Collects what is wrong with the runs."""
 
   def check_run(section, own):
-    settings.check_play(section, "win_prob", own)
+    checks.check_play(section, "win_prob", own)
     _check_rest(section, own)
     training_settings.check_together(NAME, section, own)
     with own.collect():
       _check_prompts(config, section.data.batch_size)
 
-  settings.check_runs(config, config.nash.runs, check_run, findings)
+  checks.check_runs(config, config.nash.runs, check_run, findings)
 
 
 def _check_rest(section: Config, findings: mistakes.Findings) -> None:
