@@ -31,6 +31,40 @@ class RunsTest(parameterized.TestCase):
     self.assertIn("nash/nash_md", nash.needs(config, "nash/adversary"))
     self.assertIn("nash/adversary", exploit.needs(config, "exploit"))
 
+  def test_a_run_answers_in_another_way_without_being_trained_again(self):
+    config = made_config(("nash_md", "mixed"), ())
+    config.nash.deployed = {"mixed": {"run": "nash_md", "deploy": "mixture"}}
+    pipeline.check(text.PIPELINE, config)
+    self.assertEqual(judging.trained_runs(config), ["nash_md"])
+    self.assertEqual(
+      settings.policy_lane(config, "mixed"),
+      {"policy": 0.875, "reference": 0.125},
+    )
+    self.assertEqual(settings.policy_lane(config, "nash_md"), {"policy": 1.0})
+    self.assertEqual(exploit.needs(config, "exploit")[1:2], ["nash/nash_md"])
+    self.assertIn(
+      "nash.deployed.mixed.deploy", exploit.reads(config, "exploit")
+    )
+    self.assertNotIn("mixed", str(nash.reads(config, "nash/nash_md")))
+
+  @parameterized.parameters(
+    ("nash_md", "ema", "keeps no moving average"),
+    ("best_response", "mixture", "plays no mixture of the policy"),
+    ("none", "last", "is neither 'sft' nor one of nash.runs"),
+  )
+  def test_ways_in_which_a_run_cannot_answer(self, run, deploy, expected):
+    config = made_config(("other",), ())
+    config.nash.deployed = {"other": {"run": run, "deploy": deploy}}
+    with self.assertRaisesRegex(mistakes.Mistake, expected):
+      pipeline.check(text.PIPELINE, config)
+
+  def test_a_run_cannot_be_its_own_rival_in_another_way(self):
+    config = made_config()
+    config.nash.deployed = {"same": {"run": "adversary", "deploy": "last"}}
+    config.nash.runs.adversary.rival = "same"
+    with self.assertRaisesRegex(mistakes.Mistake, "none can be trained first"):
+      settings.run_section(config, "adversary")
+
   @parameterized.parameters(
     ({}, 0.0),
     ({"deploy": "mixture"}, 0.125),

@@ -86,7 +86,8 @@ def check_policy(
 ) -> None:
   """Raises Mistake for a policy that is not trained, or cannot answer so."""
   policy_job(config, name, setting=setting)
-  settings.policy_lane(config, name)
+  if name in settings.otherwise(config):
+    settings.policy_lane(config, name)
 
 
 def write_all(
