@@ -7,7 +7,6 @@ import jax
 import numpy as np
 
 from figures import family_page
-from nashmd_jax import losses
 from tests import certificate, family_moments, family_oracle
 from tests import gradient_oracle as oracle
 
@@ -22,16 +21,15 @@ class HeldTest(parameterized.TestCase):
     self.enterContext(jax.enable_x64(True))
 
   @parameterized.parameters(
-    (family_oracle.of_mnpo, "mnpo", 2),
-    (family_oracle.of_magnet, 2),
-    (family_oracle.of_sppo,),
+    (family_oracle.of_mnpo, 1, "mnpo", 2),
+    (family_oracle.of_magnet, 2, 2),
+    (family_oracle.of_sppo, 1),
   )
-  def test_expectation_is_the_gradient_of_the_objective(self, measure, *given):
-    found = measure(oracle.make_world(2), *given)
+  def test_expectation_is_the_gradient_of_the_objective(
+    self, measure, length, *given
+  ):
+    found = measure(oracle.make_world(length), *given)
     self.assertLess(found, certificate.BAR)
-
-  def test_dno_is_biased_by_how_few_the_others_are(self):
-    self.assertGreater(family_oracle.of_dno(oracle.make_world(1), 1), 0.01)
 
 
 class MomentsTest(parameterized.TestCase):
@@ -41,12 +39,11 @@ class MomentsTest(parameterized.TestCase):
     super().setUp()
     self.enterContext(jax.enable_x64(True))
 
-  @parameterized.parameters("ipo", "dpo")
-  def test_a_loss_on_comparisons_is_that_on_who_wrote_them(self, loss):
-    found = family_moments.offline(oracle.make_world(2), loss)
+  def test_a_loss_on_comparisons_is_that_on_who_wrote_them(self):
+    found = family_moments.offline(oracle.make_world(2), "ipo")
     self.assertLess(found, certificate.BAR)
 
-  @parameterized.parameters(*losses.RATIOS)
+  @parameterized.parameters("product", "prefix")
   def test_only_the_product_is_exact(self, name):
     bias, _ = family_moments.ratio(oracle.make_world(2), name, np.inf)
     exact = name == "product"
