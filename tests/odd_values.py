@@ -22,6 +22,7 @@ VARIANTS = {
   "tldr_decoder": ("2b", "9b", "tiny", *FOLDERS),
   "worlds": ("neural", "one_token", "family", "tiny", "games", "games_tiny"),
   "votes": (*TINY, "smollm2"),
+  "paper": ("cpu", "tldr"),
   "sweeps": tuple(
     f"{name}{tiny}"
     for name in ("mixture", "kl_coef", "opponents", "seeds", "games")

@@ -148,7 +148,7 @@ def start_sets(task: task_lib.Task, workdir: pathlib.Path) -> dict[str, Any]:
 
 def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, Any]:
   """Draws the comparisons of every split that has none yet."""
-  population, drawing = _voting(config)
+  population, drawing = voting(config)
   task, sets, counts = task_lib.load_task(config, workdir), None, {}
   once = journal.keep(
     workdir / job / journal.NAME,
@@ -175,7 +175,7 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, Any]:
   return counts
 
 
-def _voting(config: Config) -> tuple[raters.Population, dict[str, Any]]:
+def voting(config: Config) -> tuple[raters.Population, dict[str, Any]]:
   """Who votes, and how comparisons are drawn besides."""
   population = raters.make_population(**config.raters)
   drawing = dict(config.comparisons.drawing)
