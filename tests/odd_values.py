@@ -145,7 +145,7 @@ def of_a_run(config: Mapping[str, Any]) -> Iterator[Case]:
   run = next(iter(config.get("nash", {}).get("runs", {})), None)
   for case in cases(config) if run else ():
     rest = case.name.removeprefix("nash.")
-    if rest != case.name and not rest.startswith("runs."):
+    if rest != case.name and not rest.startswith(("runs.", "deployed.")):
       yield case._replace(name=f"nash.runs.{run}.{rest}")
 
 
