@@ -99,6 +99,7 @@ class RelationsTest(parameterized.TestCase):
       "nash.runs: 'written' is the name of another policy already",
     ),
     ({"raters.weights.brevity": 0.5}, "raters.weights: got .* that sum to 1"),
+    ({"raters.panel.size": 2}, "raters.panel.size: got 2, too few for a rater"),
     (
       {"reward.template.prompt": ""},
       "reward.template: has the slots .'first'.",

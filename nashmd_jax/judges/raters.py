@@ -112,7 +112,7 @@ SETTINGS = {
 }
 
 
-def check_shares(weights: Mapping[str, float]) -> None:
+def _check_shares(weights: Mapping[str, float]) -> None:
   """Raises Mistake unless the shares of the raters sum to 1."""
   if abs(sum(weights.values()) - 1) > 1e-9:
     raise mistakes.Mistake(
@@ -139,7 +139,7 @@ def make_population(
   """
   given = {"weights": weights, "sharpness": sharpness, "short": short}
   declare.check(SETTINGS, {**given, "panel": panel}, "raters")
-  check_shares(weights)
+  _check_shares(weights)
   scores = CRITERIA | {"brevity": functools.partial(brevity, short=short)}
   types = {
     name: Rater(weights[name], sharpness[name], score)
@@ -189,10 +189,11 @@ def score_matrix(
   """Sharpness times score, f64[Y, raters], for each of Y responses."""
   sharpness = np.array([rater.sharpness for rater in population.values()])
   scores = [rater.score for rater in population.values()]
-  distinct = dict.fromkeys(scores)
-  places = [list(distinct).index(score) for score in scores]
-  said = [[score(prompt, written, y) for score in distinct] for y in responses]
-  return sharpness * np.array(said)[:, places]
+  said = []
+  for y in responses:
+    by_score = {one: one(prompt, written, y) for one in set(scores)}
+    said.append([by_score[one] for one in scores])
+  return sharpness * np.array(said)
 
 
 def win_prob(

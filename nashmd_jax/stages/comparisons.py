@@ -210,7 +210,7 @@ def check(config: Config, findings: mistakes.Findings) -> None:
   if not STAGE.jobs(config):
     return
   with findings.collect():
-    raters.check_shares(config.raters.weights)
+    raters.make_population(**config.raters)
 
 
 def needs(config: Config, job: str) -> list[str]:
