@@ -9,14 +9,8 @@ Rows = dict[str, jax.Array]
 Batch = Mapping[str, jax.Array]
 
 
-def own(batch: Batch) -> Rows:
-  """The response of each unary record: the batch has it already."""
-  del batch
-  return {}
-
-
 def own_and_next(batch: Batch) -> Rows:
-  """That, and the response of the next record to the same prompt.
+  """The response of each unary record, and of the next to the same prompt.
 
   Returns: responses and responses_mask [B·2, R], prompt by prompt.
   """

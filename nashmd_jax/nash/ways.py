@@ -47,7 +47,8 @@ class Way(NamedTuple):
     ratios: (log-ratios f32[B, own], tokens int[B, own]) -> what of them the
       loss may ask for, by name.
     kind: of the records that hold the responses; None where policies write.
-    recorded: (batch) -> rows of their responses; see `recorded`.
+    recorded: (batch) -> rows of their responses, see `recorded`; None where
+      the batch has them as they are.
   """
 
   gives: str | None
@@ -312,7 +313,6 @@ LABELLED = Way(
   ("label", "log_ratio"),
   _of_own,
   "unary",
-  recorded.own,
 )
 MISMATCHED = LABELLED._replace(
   names=("label", "log_ratio", "mismatched_log_ratio"),
