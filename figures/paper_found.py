@@ -225,7 +225,7 @@ def _rows(workdir, config, results, texts, done) -> Iterator[Row]:
   learned = config["nash"]["judge"]
   for name, wrote in texts.items():
     run = _run_of(config, name)
-    job = _job(run)
+    job = deployed.run_job(run)
     one = done.get(job, {})
     ratios = [row.get("log_ratio") for row in wrote]
     known = None not in ratios
@@ -256,10 +256,6 @@ def _run_of(config: Mapping[str, Any], name: str) -> str:
   return config["nash"].get("deployed", {}).get(name, {}).get("run", name)
 
 
-def _job(run: str) -> str:
-  return run if run == START else f"{deployed.RUNS}/{run}"
-
-
 def _spent(done: Mapping[str, Any]) -> Row:
   machine = done.get("machine", {})
   return {
@@ -279,7 +275,7 @@ def _curves(workdir: pathlib.Path, config: Mapping[str, Any]) -> Iterator[Row]:
   """Every evaluation of every run that was trained here."""
   for run, sets in config["nash"]["runs"].items():
     own = {**config["nash"], **sets}["judge"]
-    folder = workdir / _job(run)
+    folder = workdir / deployed.run_job(run)
     for row in metrics.load_metrics(folder / "metrics.jsonl"):
       won = dict(_won(row, own))
       if won:
@@ -323,7 +319,7 @@ def _tau_rows(folder: pathlib.Path) -> Iterator[Row]:
   config = files.load_json(folder / workdir_lib.CONFIG)
   done = workdir_lib.finished(folder)
   for run, sets in config["nash"]["runs"].items():
-    job = _job(run)
+    job = deployed.run_job(run)
     if job in done:
       last = metrics.load_metrics(folder / job / "metrics.jsonl")[-1]
       own = {**config["nash"], **sets}
