@@ -5,7 +5,6 @@ import json
 import pathlib
 import socket
 import time
-import unittest
 from unittest import mock
 from urllib import parse
 
@@ -264,10 +263,7 @@ class BrowserTest(absltest.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    program = browser.find()
-    if program is None:
-      raise unittest.SkipTest(f"none of {browser.NAMES} is on the path")
-    cls.tab = cls.enterClassContext(browser.start(program))
+    cls.tab = browser.open_for(cls)
 
   def setUp(self):
     super().setUp()

@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import time
 from typing import Any
+import unittest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -226,6 +227,17 @@ def start(program: str) -> Iterator[Browser]:
       process.wait()
       for end in ours:
         os.close(end)
+
+
+def open_for(case: type[unittest.TestCase]) -> Browser:
+  """A browser for all tests of a class, which skips them where there is none.
+
+  Raises: SkipTest.
+  """
+  program = find()
+  if program is None:
+    raise unittest.SkipTest(f"none of {NAMES} is on the path")
+  return case.enterClassContext(start(program))
 
 
 def _moved(end: int) -> int:

@@ -65,6 +65,37 @@ def somebody_wins(players: int) -> float:
   return float(jnp.max(jax.jit(jax.vmap(one))(scores[:count], policies)))
 
 
+def optimistic_walk(game, target, *, step_size: float, iterations: int):
+  """KL to the equilibrium under `omwu`, and its bound, f64[iterations + 1].
+
+  Args:
+    game: of one context.
+    target: log π*_τ.
+    step_size: η.
+    iterations: steps.
+  """
+  _, curves = games.solve(
+    game,
+    step=games.omwu,
+    step_size=games.constant(step_size),
+    query=games.exact_query,
+    logits=game.log_reference,
+    iterations=iterations,
+    key=jax.random.key(0),
+    measures={"kl": games.kl_to(target)},
+    measure_every=1,
+    judged="logits",
+  )
+  bound = games.linear_bound(
+    curves["kl"][0],
+    name="omwu",
+    step_size=step_size,
+    kl_coef=game.kl_coef,
+    iteration=jnp.arange(iterations + 1.0),
+  )
+  return curves["kl"], bound
+
+
 def optimistic_excess(iterations: int) -> float:
   """Largest KL over its linear bound of `omwu`, on random games."""
   matrices = games.random_preferences(
@@ -77,26 +108,10 @@ def optimistic_excess(iterations: int) -> float:
     target = games.regularised_equilibrium(
       game, tolerance=1e-12, max_iterations=20_000
     ).log_policy
-    _, curves = games.solve(
-      game,
-      step=games.omwu,
-      step_size=games.constant(eta),
-      query=games.exact_query,
-      logits=game.log_reference,
-      iterations=iterations,
-      key=jax.random.key(0),
-      measures={"kl": games.kl_to(target)},
-      measure_every=1,
-      judged="logits",
+    kl, bound = optimistic_walk(
+      game, target, step_size=eta, iterations=iterations
     )
-    bound = games.linear_bound(
-      curves["kl"][0],
-      name="omwu",
-      step_size=eta,
-      kl_coef=TAU,
-      iteration=jnp.arange(iterations + 1.0),
-    )
-    return jnp.max((curves["kl"] / (bound + 1e-20))[1:])
+    return jnp.max((kl / (bound + 1e-20))[1:])
 
   game = games.make_game(preference=matrices, reference=reference, kl_coef=TAU)
   return float(jnp.max(jax.jit(jax.vmap(one))(game)))

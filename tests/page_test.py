@@ -3,7 +3,6 @@
 import csv
 import pathlib
 import re
-import unittest
 
 from absl.testing import absltest, parameterized
 import numpy as np
@@ -175,12 +174,9 @@ class BrowserTest(absltest.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    program = browser.find()
-    if program is None:
-      raise unittest.SkipTest(f"none of {browser.NAMES} is on the path")
+    cls.tab = browser.open_for(cls)
     workdir = small_report.write(main_test.made_folder(cls))
     cls.path = pathlib.Path(report.run(None, workdir, "report")["page"])
-    cls.tab = cls.enterClassContext(browser.start(program))
 
   def test_narrow_and_wide_light_and_dark(self):
     for row in report_page.rows_of(report_page.look(self.path, self.tab), "it"):
