@@ -8,6 +8,7 @@ DEPENDENCIES = {
   "absl-py": "flags and the entry point, as ml-collections expects",
   "aiolimiter": "the most requests a minute to a served judge",
   "array-record": "the file format of prepared data, read without TensorFlow",
+  "docstring-parser": "what docstrings say of parameters, in their styles",
   "etils[epath]": "paths of TFDS and orbax",
   "flax": "linen modules behind the language model seam",
   "grain": "shuffling, sharding and batching whose place can be saved",

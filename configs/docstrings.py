@@ -37,6 +37,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     "comparisons_schema": "comparison",
     "bad_rows": "error",
     "packages": (),
+    "target": "summary",
   }
   config.tokenizer = {
     "file": placeholder(str),

@@ -55,6 +55,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     "comparisons_schema": "openai_comparisons",
     "bad_rows": "error",
     "packages": (),
+    "target": "summary",
   }
   config.tokenizer = {
     "file": placeholder(str),

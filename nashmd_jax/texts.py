@@ -21,7 +21,9 @@ from nashmd_jax.data import (
   card,
   docstrings,
   lines,
+  parameters,
   records,
+  sources,
   tldr,
 )
 from nashmd_jax.training import distributed
@@ -30,6 +32,10 @@ SPLITS = ("train", "validation", "test")
 JUDGED = ("train", "validation")
 SUMMARISED = ("summary", "unary")
 COMPARED = ("comparison",)
+TARGETS = {
+  "summary": docstrings.find_records,
+  "parameter": parameters.find_records,
+}
 SETTINGS = {
   "records": declare.text(
     "Folder of train.jsonl, validation.jsonl and test.jsonl, here or gs://; "
@@ -59,6 +65,11 @@ SETTINGS = {
       "Packages whose docstrings are taken; all that are found if none is "
       "named."
     )
+  ),
+  "target": declare.text(
+    "What is to be written about the code found on this machine: summary, of a "
+    "definition by its body, or parameter, what one is, in a few words.",
+    one_of=TARGETS,
   ),
 }
 Splits = dict[str, list[records.Record]]
@@ -118,12 +129,13 @@ def load_summaries(
   Returns: summary or unary records by split.
   """
   if config.data.records is None:
-    packages = tuple(config.data.packages)
+    packages, target = tuple(config.data.packages), config.data.target
     return _prepared(
       docstrings.Docstrings,
-      roots=docstrings.source_roots(),
+      roots=sources.source_roots(),
       packages=packages,
-      data_dir=workdir / "data" / files.digest(packages)[:12],
+      find=TARGETS[target],
+      data_dir=workdir / "data" / files.digest((target, packages))[:12],
     )
   own, _ = _own_of(config.data)
   return _prepared_own(own, workdir)

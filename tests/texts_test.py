@@ -36,7 +36,9 @@ def wrong(row):
 
 
 def data_config(**data):
-  absent = {"records": None, "comparisons": None, "packages": ()}
+  absent = {
+    "records": None, "comparisons": None, "packages": (), "target": "summary",
+  }  # fmt: skip
   absent["bad_rows"] = "error"
   schemas = {"schema": "summary", "comparisons_schema": "comparison"}
   return ml_collections.ConfigDict({"data": absent | schemas | data})

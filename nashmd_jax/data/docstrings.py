@@ -1,38 +1,29 @@
 """Real text found on any machine: summaries of documented Python code.
 
 prompt = name, arguments and the first 30 words of the docstring body;
-response = the summary line its author wrote. Sources are parsed, never
-imported. What is found depends on the installed packages, so the data set
-carries its own content hash.
+response = the summary line its author wrote. What is found depends on the
+installed packages, so the data set carries its own content hash.
 """
 
 import ast
 import collections
-from collections.abc import Iterator
+from collections.abc import Callable
 import functools
 import hashlib
 import json
 import pathlib
 import re
 import sys
-import sysconfig
-import warnings
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from nashmd_jax import mistakes
-from nashmd_jax.data import records
+from nashmd_jax.data import records, sources
 
 MIN_BODY_WORDS = 20
-# Of statements and what belongs to them, in the order of their fields.
-BLOCKS = ("body", "handlers", "orelse", "finalbody", "cases")
 MAX_BODY_WORDS = 30
 SUMMARY_WORDS = (4, 25)
-SKIPPED_FOLDERS = frozenset({
-  "__pycache__", "idlelib", "lib2to3", "site-packages", "test", "testing",
-  "tests", "_vendor",
-})  # fmt: skip
 STOPWORDS = frozenset(
   "the and for are with from that this its not can will all any has have one "
   "which when into used use using than then they was were been being but you "
@@ -83,33 +74,7 @@ def fault(prompt: str, body: str, summary: str) -> str | None:
   return None
 
 
-def documented(source: str) -> Iterator[tuple[str, str, str]]:
-  """Yields (signature, summary, body) of each documented definition.
-
-  Raises: SyntaxError or ValueError if the source does not parse.
-  """
-  with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of other people's escape sequences
-    tree = ast.parse(source)
-  for node in _definitions(tree):
-    summary, _, body = (ast.get_docstring(node) or "").partition("\n\n")
-    if body:
-      words = body.split()[:MAX_BODY_WORDS]
-      yield _signature(node), " ".join(summary.split()), " ".join(words)
-
-
-def _definitions(tree: ast.Module) -> Iterator[ast.AST]:
-  """Those of a module, in the order of `ast.walk`; no expression is visited."""
-  waiting = collections.deque([tree])
-  while waiting:
-    node = waiting.popleft()
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-      yield node
-    for block in BLOCKS:
-      waiting.extend(getattr(node, block, ()))
-
-
-def _signature(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+def _signature(node: sources.Definition) -> str:
   if isinstance(node, ast.ClassDef):
     return f"class {node.name}"
   args = [arg.arg for arg in (*node.args.posonlyargs, *node.args.args)]
@@ -118,16 +83,10 @@ def _signature(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
   return f"{node.name}({', '.join(args)})"
 
 
-def source_roots() -> tuple[pathlib.Path, ...]:
-  """Folders of the standard library and of the installed packages."""
-  paths = sysconfig.get_paths()
-  return pathlib.Path(paths["stdlib"]), pathlib.Path(paths["purelib"])
-
-
 def find_records(
   roots: tuple[pathlib.Path, ...],
   packages: tuple[str, ...],
-  left_out: collections.Counter[str] | None = None,
+  left_out: collections.Counter[str],
 ) -> list[tuple[str, records.Record]]:
   """All kept records under the roots as (module, summary record), in order.
 
@@ -140,54 +99,33 @@ def find_records(
     left_out: receives how many files and definitions are, by reason.
   """
   found, seen = [], set()
-  left_out = collections.Counter() if left_out is None else left_out
-  for root in roots:
-    for path in _sources(root, packages):
-      relative = path.relative_to(root)
-      if SKIPPED_FOLDERS & set(relative.parts[:-1]):
-        continue
-      module = ".".join(relative.with_suffix("").parts)
-      try:
-        definitions = list(documented(path.read_text(encoding="utf-8")))
-      except (SyntaxError, ValueError, OSError, RecursionError, MemoryError):
-        left_out["file that is no Python"] += 1
-        continue
-      for signature, summary, body in definitions:
-        prompt = f"{signature}: {body}"
-        texts = {summary.lower(), body.lower()}
-        wrong = "seen before" if texts & seen else fault(prompt, body, summary)
-        if wrong:
-          left_out[wrong] += 1
-          continue
-        seen |= texts
-        key = hashlib.sha256(f"{module}\n{prompt}".encode()).hexdigest()[:16]
-        record = {"id": key, "prompt": prompt, "response": summary}
-        record["slot"] = (0, len(prompt))
-        found.append((module, record))
+  for module, node, text in sources.documented(roots, packages, left_out):
+    summary, body = _parts(text)
+    if not body:
+      continue
+    prompt = f"{_signature(node)}: {body}"
+    texts = {summary.lower(), body.lower()}
+    wrong = "seen before" if texts & seen else fault(prompt, body, summary)
+    if wrong:
+      left_out[wrong] += 1
+      continue
+    seen |= texts
+    found.append((module, sources.make_record(module, prompt, summary)))
   return found
 
 
-def _sources(
-  root: pathlib.Path, packages: tuple[str, ...]
-) -> list[pathlib.Path]:
-  """The Python files under a root, of the named packages, in order."""
-  if not packages:
-    return sorted(root.rglob("*.py"))
-  found = [root / f"{name}.py" for name in packages]
-  found = [path for path in found if path.is_file()]
-  for name in packages:
-    found += (root / name).rglob("*.py")
-  return sorted(found)
-
-
-def split_of(module: str) -> str:
-  """The split that a module, and all that is in it, belongs to."""
-  share = int(hashlib.sha256(module.encode()).hexdigest(), 16) % 100
-  return "train" if share < 80 else "validation" if share < 90 else "test"
+def _parts(text: str) -> tuple[str, str]:
+  """The summary, and the first words of what stands below it, maybe none."""
+  summary, _, body = text.partition("\n\n")
+  words = body.split()[:MAX_BODY_WORDS]
+  return " ".join(summary.split()), " ".join(words)
 
 
 class Docstrings(tfds.core.GeneratorBasedBuilder):
-  """Summary records from this machine's Python, split by module."""
+  """Summary records from this machine's Python, split by module.
+
+  They are what `find` finds: `find_records`, or another of its form.
+  """
 
   VERSION = tfds.core.Version("1.1.0")
   RELEASE_NOTES = {
@@ -200,15 +138,17 @@ class Docstrings(tfds.core.GeneratorBasedBuilder):
     *,
     roots: tuple[pathlib.Path, ...],
     packages: tuple[str, ...] = (),
+    find: Callable[..., list[tuple[str, records.Record]]] = find_records,
     **kwargs,
   ):
-    self._roots, self._packages = roots, packages
+    self._find = functools.partial(find, roots, packages)
+    self._packages = packages
     super().__init__(**kwargs)
 
   @functools.cached_property
   def _found(self) -> list[tuple[str, records.Record]]:
     self._left_out: collections.Counter[str] = collections.Counter()
-    return find_records(self._roots, self._packages, self._left_out)
+    return self._find(self._left_out)
 
   def _info(self) -> tfds.core.DatasetInfo:
     return tfds.core.DatasetInfo(
@@ -233,7 +173,7 @@ class Docstrings(tfds.core.GeneratorBasedBuilder):
     self.info.metadata["python"] = sys.version.split()[0]
     splits = ("train", "validation", "test")
     for split in splits:
-      if split not in {split_of(module) for module, _ in self._found}:
+      if split not in {sources.split_of(module) for module, _ in self._found}:
         raise mistakes.Mistake(
           f"data.packages: no documented code for the {split} split in "
           f"{self._packages or 'any package'}; name more packages"
@@ -242,5 +182,5 @@ class Docstrings(tfds.core.GeneratorBasedBuilder):
 
   def _generate_examples(self, split: str):
     for module, record in self._found:
-      if split_of(module) == split:
+      if sources.split_of(module) == split:
         yield record["id"], record
