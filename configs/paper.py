@@ -10,7 +10,7 @@ raters; all of the panel, exactly, judges in the end.
 
 | variant | on |
 |---|---|
-| `cpu` | docstrings of this machine and their summaries, a small T5 |
+| `cpu` | what parameters are in the code of this machine, a small T5 |
 | `gpu` | the pretrained folder of showcase.py, by adapters |
 | `tldr` | posts, T5-large before T5-XL, as in tldr_t5.py |
 | `tiny` | a few steps of everything |
@@ -36,13 +36,8 @@ BASES = {
   "tldr": ("tldr_t5", "full"),
 }
 PANEL = {"size": 24, "spread": 0.5}
-# Raters with other criteria, whom nothing learns from.
-SECOND_RATERS = {
-  "weights": {"coverage": 0.5, "brevity": 0.1, "grounding": 0.4},
-  "sharpness": {"coverage": 10.0, "brevity": 1.0, "grounding": 10.0},
-  "short": 5,
-  "panel": PANEL,
-}
+# Shares of other raters, of whom nothing learns.
+SECOND_WEIGHTS = {"coverage": 0.5, "brevity": 0.1, "grounding": 0.4}
 
 
 def get_config(variant: str = "cpu") -> ml_collections.ConfigDict:
@@ -50,6 +45,8 @@ def get_config(variant: str = "cpu") -> ml_collections.ConfigDict:
   size, _ = split(variant)
   file, name = BASES[size]
   config = load(file).get_config(name).unlock()
+  if size == "cpu":
+    write_parameters(config)
   config.raters.panel = PANEL
   config.comparisons.drawing.voters = "half"
   config.sft.seed = 0
@@ -59,7 +56,35 @@ def get_config(variant: str = "cpu") -> ml_collections.ConfigDict:
   config.tournament.log_ratio = True
   # Of the distribution that is trained, whose KL it is.
   config.tournament.temperature = config.nash.temperature
+  config.exploit.temperature = config.nash.temperature
   return config.lock()
+
+
+def write_parameters(config: ml_collections.ConfigDict) -> None:
+  """What a parameter is, in ten words, so that a T5 of 128 writes English."""
+  config.data.target = "parameter"
+  config.layout = {"prompt_buckets": (24,), "max_response": 12}
+  config.comparisons.prompts.train = 7_000
+  config.raters.weights = {"coverage": 0.3, "brevity": 0.34, "grounding": 0.36}
+  config.raters.sharpness = {
+    "coverage": 20.0,
+    "brevity": 2.0,
+    "grounding": 20.0,
+  }
+  config.raters.short = 2
+  for section, batch_size, steps in (
+    (config.sft, 64, 900),
+    (config.preference, 64, 600),
+    (config.reward, 64, 400),
+    (config.nash, 32, 300),
+  ):
+    section.data.batch_size = batch_size
+    section.optimizer.update(
+      {"decay_steps": steps, "warmup_steps": steps // 15}
+    )
+    section.train.update({
+      "steps": steps, "eval_every": steps // 5, "save_every": steps // 5
+    })  # fmt: skip
 
 
 def set_policies(config: ml_collections.ConfigDict) -> None:
@@ -87,7 +112,11 @@ def set_policies(config: ml_collections.ConfigDict) -> None:
       for beta in MIXTURES
     },
   }
-  config.tournament.policies = ("sft", *runs, *config.nash.deployed)
+  trained = (*runs, *config.nash.deployed)
+  config.tournament.policies = ("sft", *trained)
+  config.exploit.update({
+    "policies": trained, "judge": "raters", "kl_coef": config.nash.kl_coef
+  })  # fmt: skip
   if config.export.policies:
     config.export.policies = (name_of(MIXTURES[0]),)
 

@@ -98,7 +98,9 @@ def collect(size: str, found: pathlib.Path) -> list[int]:
     return []
   module, _ = asked.load_module(CONFIG)
   paper_found.collect_tau(folder("tau", size), found)
-  return paper_found.collect(folder("seeds", size), found, module.SECOND_RATERS)
+  return paper_found.collect(
+    folder("seeds", size), found, module.SECOND_WEIGHTS
+  )
 
 
 def data_rows(found: paper_found.Found) -> Iterator[rows.Row]:

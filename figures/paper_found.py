@@ -106,14 +106,14 @@ def finished(sweep: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def collect(
-  sweep: pathlib.Path, found: pathlib.Path, second: Mapping[str, Any]
+  sweep: pathlib.Path, found: pathlib.Path, second: Mapping[str, float]
 ) -> list[int]:
   """Keeps what the finished trials of a sweep over seeds have found.
 
   Args:
     sweep: its workdir.
     found: where to.
-    second: of `raters.make_population`, the raters that nothing learnt from.
+    second: shares of the criteria among raters that nothing learnt from.
   Returns: the seeds.
   Raises: Mistake for a trial of another game or other prompts than are kept.
   """
@@ -124,7 +124,7 @@ def collect(
       "kl_coef": config["nash"]["kl_coef"],
       "learned": config["nash"]["judge"],
       HELD_OUT: config["raters"],
-      SECOND: dict(second),
+      SECOND: {**config["raters"], "weights": dict(second)},
     }
     _agree(found / GAME, game, workdir)
     seeds.append(collect_trial(workdir, config, found))

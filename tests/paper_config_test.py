@@ -7,7 +7,7 @@ from figures import paper_found
 from nashmd_jax import pipeline
 from nashmd_jax.judges import raters
 from nashmd_jax.nash import settings
-from nashmd_jax.stages import comparisons, judging, sft, text
+from nashmd_jax.stages import comparisons, exploit, judging, sft, text
 from nashmd_jax.sweeps import hyper, trials
 
 
@@ -35,11 +35,11 @@ class PaperConfigTest(parameterized.TestCase):
     )
 
   def test_decays_are_at_the_same_share_of_a_run(self):
-    # .999 forgets in 1,000 of 10,000 steps, so in 20 of 200.
+    # .999 forgets in 1,000 of 10,000 steps, so in 30 of 300.
     config = paper.get_config("cpu")
-    self.assertEqual(config.nash.train.steps, 200)
+    self.assertEqual(config.nash.train.steps, 300)
     decays = [config.nash.runs[name].ema.decay for name in paper.DECAYS]
-    self.assertSequenceAlmostEqual(decays, [0.95, 0.975])
+    self.assertSequenceAlmostEqual(decays, [1 - 1 / 30, 1 - 1 / 60])
     full = paper.get_config("tldr").nash.runs
     self.assertSequenceAlmostEqual(
       [full[name].ema.decay for name in paper.DECAYS], paper.DECAYS.values()
@@ -55,7 +55,17 @@ class PaperConfigTest(parameterized.TestCase):
     self.assertLen(first, 12)
     self.assertNotEqual(set(first), set(second))
     self.assertNotIn("voters", drawing)
-    self.assertLen(raters.make_population(**paper.SECOND_RATERS), 24)
+    others = {**config.raters, "weights": paper.SECOND_WEIGHTS}
+    self.assertLen(raters.make_population(**others), 24)
+
+  def test_a_mixture_solves_a_dearer_game(self):
+    config = paper.get_config("cpu")
+    self.assertEqual(config.nash.runs.md_250.mixture, 0.25)
+    self.assertAlmostEqual(
+      exploit.solves(config, "md_250_mixture"), config.nash.kl_coef / 0.75
+    )
+    for name in ("sft", "md_250", "rlhf", "ema_999_average"):
+      self.assertIsNone(exploit.solves(config, name))
 
   def test_tau_is_swept_for_rlhf_by_itself(self):
     sweep = paper.get_hyper(hyper, "cpu_tau")
