@@ -103,8 +103,9 @@ def collect(size: str, found: pathlib.Path) -> list[int]:
   )
 
 
-def data_rows(found: paper_found.Found) -> Iterator[rows.Row]:
+def data_rows(work: paper_page.Work) -> Iterator[rows.Row]:
   """Whether there is what the tables need."""
+  found, games = work.found, work.fits and work.fits.games
   seeds = found.seeds
   whole = [
     seed for seed in seeds if set(paper_found.POLICIES) <= set(seed.texts)
@@ -126,6 +127,12 @@ def data_rows(found: paper_found.Found) -> Iterator[rows.Row]:
     ("policies of 14 that every seed has", len(every & there), len(every)),
     ("of them with log-ratios in every seed", len(every & known), len(every)),
     ("deployed mixtures that every seed has", len(mixed & there), len(mixed)),
+    (
+      "policies whose gap every seed has",
+      len(paper_runs.gaps(found)),
+      len(every) + len(mixed) - 1,
+    ),
+    ("games in which a reward was fitted", games, 1),
     ("seeds in the curve of fewest", min(watched, default=None), SEEDS),
     ("values of τ tried of RLHF", tried.get(paper_found.RLHF), 2),
     ("values of τ tried of Nash methods", max(others, default=None), 2),
@@ -210,7 +217,7 @@ def make(
   work = paper_page.make(paper_found.load(found), published, coverage)
   files.save_text(page, paper_page.write(work))
   return [
-    *data_rows(work.found),
+    *data_rows(work),
     *point_rows(work),
     *coverage_rows(coverage, draws),
   ]

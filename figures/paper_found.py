@@ -19,8 +19,8 @@ import numpy as np
 from nashmd_jax import asked, files, mistakes
 from nashmd_jax import workdir as workdir_lib
 from nashmd_jax.data import lines, records
-from nashmd_jax.evaluation import length, plots, win_rates
-from nashmd_jax.stages import deployed, tournament
+from nashmd_jax.evaluation import exploitability, length, plots, win_rates
+from nashmd_jax.stages import deployed, exploit, tournament
 from nashmd_jax.training import metrics
 
 FOUND = pathlib.Path("figures") / "found" / "paper"
@@ -99,9 +99,10 @@ def load_lines(path: pathlib.Path) -> list[Row]:
 
 
 def finished(sweep: pathlib.Path) -> Iterator[pathlib.Path]:
-  """The workdirs of the trials of a sweep whose tournament was played."""
+  """The workdirs of the trials of a sweep that were played to the end."""
   for folder in sorted(sweep.glob("[0-9][0-9][0-9]*")):
-    if workdir_lib.is_done(folder, tournament.NAME):
+    ends = (tournament.NAME, exploit.NAME)
+    if all(workdir_lib.is_done(folder, name) for name in ends):
       yield folder
 
 
@@ -154,8 +155,9 @@ def collect_trial(
 
   rows.jsonl has of each policy the commit, the config and what of it differs,
   the run that it is and what that sets, steps and seconds of the run, KL on
-  the held-out prompts in nats, words, the share that ended, and its win rate
-  against SFT by the judge that was learnt; curves.jsonl of each evaluation of
+  the held-out prompts in nats, words, the share that ended, its win rate
+  against SFT by the judge that was learnt, and from samples its gap at τ and at
+  the τ that it solves if it is a mixture; curves.jsonl of each evaluation of
   a run the judge that it learns from, its step, the KL of the steps before it
   and the win rate by each judge;
   jobs.jsonl the key of each job and what it took. What is not known is null.
@@ -222,6 +224,9 @@ def _texts(texts: Mapping[str, Sequence[records.Record]]) -> Iterator[Row]:
 def _rows(workdir, config, results, texts, done) -> Iterator[Row]:
   """A row a policy of the tournament, see `collect_trial`."""
   flag, changed = asked.load(workdir / asked.NAME)
+  gaps = files.load_object(
+    workdir / exploit.NAME / "results.json", *exploitability.RESULTS
+  )
   learned = config["nash"]["judge"]
   for name, wrote in texts.items():
     run = _run_of(config, name)
@@ -248,7 +253,16 @@ def _rows(workdir, config, results, texts, done) -> Iterator[Row]:
       "learned": list(win_rates.against(results, name, START, learned))
       if judged
       else None,
+      "gap": _gap(gaps["policies"].get(name, {}).get("sampled")),
+      "solves": _gap(gaps["policies"].get(name, {}).get("solves")),
     }
+
+
+def _gap(found: Mapping[str, float] | None) -> dict[str, float] | None:
+  """An estimate of `evaluation.exploitability`, short enough to keep."""
+  if found is None:
+    return None
+  return {name: round(value, DIGITS) for name, value in found.items()}
 
 
 def _run_of(config: Mapping[str, Any], name: str) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from figures import (
   paper_found,
+  paper_reward,
   paper_runs,
   paper_sections,
   paper_tables,
@@ -64,6 +65,7 @@ class Work(NamedTuple):
     comparisons: by population, those that are stated.
     published: folder of the paper's tables.
     coverage: of the intervals.
+    fits: rewards of the games that the texts make.
   """
 
   found: paper_found.Found
@@ -72,6 +74,7 @@ class Work(NamedTuple):
   comparisons: Mapping[str, Mapping[tuple[str, str], paper_tables.Comparison]]
   published: pathlib.Path
   coverage: Coverage
+  fits: paper_reward.Fits | None
 
 
 def make(
@@ -84,7 +87,10 @@ def make(
       judged[name] = paper_tables.judge(found, name)
       regularised[name] = paper_tables.regularised(judged[name], found)
       comparisons[name] = paper_tables.compare(paper_tables.cells(judged[name]))
-  return Work(found, judged, regularised, comparisons, published, coverage)
+  fits = paper_reward.fits(found) if found.seeds else None
+  return Work(
+    found, judged, regularised, comparisons, published, coverage, fits
+  )
 
 
 def write(work: Work) -> str:
@@ -99,6 +105,8 @@ def write(work: Work) -> str:
     *paper_sections.mixtures(work.comparisons),
     *paper_sections.curves(work.found),
     *paper_sections.distances(work.found, work.judged[HELD_OUT]),
+    *paper_sections.exploited(work.found),
+    *paper_sections.rewards(work.fits),
     *paper_sections.tau(work.found),
     *paper_sections.costs(work.found),
     *_intervals(work),

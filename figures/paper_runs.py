@@ -108,6 +108,47 @@ def of_policies(found: paper_found.Found) -> dict[str, dict[str, Any]]:
   return told
 
 
+class Gaps(NamedTuple):
+  """What could be gained on a policy, as means over seeds.
+
+  Attributes:
+    gap: gap_τ in the game of the exact raters, interval over seeds.
+    solves: τ of the game that it solves in theory; None of what is no mixture.
+    solved: gap at that τ, the same.
+    distance: solved / τ, nats: KL(π ‖ π*_τ) is no more, as the gap is
+      τ KL(π ‖ best response) and P_τ(π*_τ ≻ π) − ½ = τ KL(π ‖ π*_τ) no more.
+  """
+
+  gap: tuple[float, float | None, float | None]
+  solves: float | None
+  solved: tuple[float, float | None, float | None] | None
+  distance: tuple[float, float | None, float | None] | None
+
+
+def gaps(found: paper_found.Found) -> dict[str, Gaps]:
+  """Of each policy whose gap every seed has."""
+  told = {}
+  for name in paper_tables.common(found.seeds):
+    rows = [seed.rows[name] for seed in found.seeds]
+    if any(row.get("gap") is None for row in rows):
+      continue
+    solved = [row["solves"] for row in rows if row["solves"] is not None]
+    every = len(solved) == len(rows)
+    told[name] = Gaps(
+      gap=_over_seeds([row["gap"]["value"] for row in rows]),
+      solves=solved[0]["kl_coef"] if every else None,
+      solved=_over_seeds([one["value"] for one in solved]) if every else None,
+      distance=_over_seeds([one["value"] / one["kl_coef"] for one in solved])
+      if every
+      else None,
+    )
+  return told
+
+
+def _over_seeds(values: Sequence[float]):
+  return intervals.mean_interval(values, paper_tables.CONFIDENCE)
+
+
 def _figure(values: np.ndarray) -> paper_tables.Figure:
   made = crossed.estimate(values, paper_tables.CONFIDENCE, against=0.0)
   return paper_tables.Figure(*(float(part[0]) for part in made[:3]))

@@ -1,9 +1,15 @@
-"""Sections of docs/paper.md on runs: mixtures, curves, distance, τ, time."""
+"""Sections of docs/paper.md on runs: mixtures, curves, gaps, τ, time."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from figures import paper_found, paper_runs, paper_tables, paper_words
+from figures import (
+  paper_found,
+  paper_reward,
+  paper_runs,
+  paper_tables,
+  paper_words,
+)
 from figures.paper_found import HELD_OUT
 from figures.paper_words import TITLES, figure, label, listed, number, table
 
@@ -83,6 +89,68 @@ def distances(
     )
   head = ["", "KL, nats", "words", "ended", "learned judge", "exact"]
   yield table(head, rows)
+
+
+def exploited(found: paper_found.Found) -> Iterator[str]:
+  """What could be gained on each policy, and what its mixture solves."""
+  yield "## What could be gained on each\n"
+  told = paper_runs.gaps(found)
+  if not told:
+    yield "No seed was asked for exploiters.\n"
+    return
+  yield (
+    "The gap of a policy in the game of the exact raters, what the best "
+    "response to it gains with the price of KL, from samples "
+    "([how](evaluation.md)), means over seeds with intervals over seeds; τ is "
+    f"{found.game['kl_coef']:g}. It is 0 at the equilibrium of the exact "
+    "raters' game, which no policy has learnt from. Theory has the mixture of "
+    "β at the equilibrium of τ/(1 − β): of whole responses, that is, and in "
+    "the game of the judge. The gap at that τ, over τ, is the most that the KL "
+    "from the equilibrium can be.\n"
+  )
+  yield table(
+    ["", "gap", "solves τ", "gap there", "KL from the equilibrium, at most"],
+    (
+      [
+        label(name), figure(one.gap), number(one.solves), figure(one.solved),
+        figure(one.distance, 2),
+      ]
+      for name, one in told.items()
+    ),
+  )  # fmt: skip
+
+
+def rewards(fits: paper_reward.Fits | None) -> Iterator[str]:
+  """Where RLHF ends in games with rings, by the sampling of its pairs."""
+  yield "## RLHF, cycles, and whose pairs it saw\n"
+  if fits is None:
+    yield "No prompt has enough different responses.\n"
+    return
+  share = fits.cyclic / fits.games
+  yield (
+    f"The first {paper_reward.SIZE} different responses that all trials wrote "
+    f"to a prompt make {fits.games} games of the exact raters, with an even μ "
+    f"and the τ above; {share:.0%} have a ring of three that beat one another. "
+    "A Bradley-Terry reward without limits is fitted to the exact preference "
+    "of pairs sampled evenly; from what RLHF itself writes, "
+    f"{paper_reward.ROUNDS} times over; and from the equilibrium. RLHF pays "
+    f"{paper_reward.SLOPE:g} τ, the slope of log-odds. Means over games.\n"
+  )
+  yield table(
+    ["pairs sampled", "gap", "gap where there is a ring",
+     "KL from the equilibrium, nats", "the equilibrium is preferred"],
+    (
+      [
+        told, figure(fits.gap[name]), figure(fits.cyclic_gap.get(name)),
+        figure(fits.kl[name], 2), figure(fits.won[name]),
+      ]
+      for name, told in (
+        (paper_reward.EVENLY, "evenly"),
+        (paper_reward.OWN, "by RLHF"),
+        (paper_reward.SOLVED, "by the equilibrium"),
+      )
+    ),
+  )  # fmt: skip
 
 
 def tau(found: paper_found.Found) -> Iterator[str]:

@@ -159,6 +159,10 @@ class PaperTest(parameterized.TestCase):
     self.assertRegex(page, r"MD \.125 mixture is .*: the mixture is better\.")
     self.assertRegex(page, r"MD \.25 mixture is .*: the last policy is better")
     self.assertEqual(rows["deployed mixtures that every seed has"]["figure"], 2)
+    # Gaps of .2, .21, … .24, and of β τ at τ/(1 − β).
+    self.assertRegex(page, r"MD \.25 mixture \| 0\.220 \(0\.200 to 0\.240\) \|")
+    self.assertIn("| 0.133 | 0.025 (0.025 to 0.025) | 0.19 (0.19 to", page)
+    self.assertEqual(rows["policies whose gap every seed has"]["figure"], 15)
 
 
 class TablesTest(absltest.TestCase):
@@ -319,7 +323,9 @@ class FoundTest(absltest.TestCase):
   def test_seeds_of_another_game_are_refused(self):
     found = planted_paper.write(self.folder, {"sft": 0}, seeds=[])
     trial, raters = self.folder / "sweep" / "000", planted_paper.population()
-    files.save_json(trial / "tournament" / "done.json", {})
+    for stage in ("tournament", "exploit"):
+      self.assertEmpty([*paper_found.finished(trial.parent)])
+      files.save_json(trial / stage / "done.json", {})
     nash = {"kl_coef": 0.1, "judge": "preference"}
     kept = mock.patch.object(paper_found, "collect_trial", return_value=7)
     for changed, said in (
@@ -339,7 +345,9 @@ class FoundTest(absltest.TestCase):
           with self.assertRaisesRegex(mistakes.Mistake, said):
             collect()
     game = paper_found.load(found).game
-    self.assertEqual(game[paper_found.SECOND], {"other": 1})
+    self.assertEqual(
+      game[paper_found.SECOND], raters | {"weights": {"other": 1}}
+    )
 
   def test_every_number_of_the_sweep_over_tau_is_kept(self):
     config = {

@@ -107,7 +107,21 @@ def _row(name: str, seed: int) -> dict:
     "run": name, "sets": {"kl_coef": 0.05}, "steps": STEPS[-1], "seconds": 60.0,
     "cpu_seconds": 90.0, "device": "cpu", "cores": 2, "kl": 1.0,
     "words": 10.0, "ended": 1.0, "learned": [0.6, 0.5, 0.7],
+    **_gaps(name, seed),
   }  # fmt: skip
+
+
+def _gaps(name: str, seed: int) -> dict:
+  """Of β = .125 the mixture is nearest to what it solves."""
+  if name == "sft":
+    return {"gap": None, "solves": None}
+  ends = {"low": 0.0, "high": 1.0, "bias": 0.0}
+  gap = {"value": 0.2 + 0.01 * seed, **ends}
+  if not name.endswith("_mixture"):
+    return {"gap": gap, "solves": None}
+  share = int(name.split("_")[1]) / 1000
+  solves = {"kl_coef": 0.1 / (1 - share), "value": share * 0.1, **ends}
+  return {"gap": gap, "solves": solves}
 
 
 def _curves(learned, exact, rng) -> list[dict]:
