@@ -37,7 +37,9 @@ BASES = {
 }
 PANEL = {"size": 24, "spread": 0.5}
 # Shares of other raters, of whom nothing learns.
-SECOND_WEIGHTS = {"coverage": 0.5, "brevity": 0.1, "grounding": 0.4}
+SECOND_WEIGHTS = {
+  "coverage": 0.5, "brevity": 0.1, "grounding": 0.3, "plainness": 0.1,
+}  # fmt: skip
 
 
 def get_config(variant: str = "cpu") -> ml_collections.ConfigDict:
@@ -65,12 +67,12 @@ def write_parameters(config: ml_collections.ConfigDict) -> None:
   config.data.target = "parameter"
   config.layout = {"prompt_buckets": (24,), "max_response": 12}
   config.comparisons.prompts.train = 7_000
-  config.raters.weights = {"coverage": 0.3, "brevity": 0.34, "grounding": 0.36}
+  config.raters.weights = {
+    "coverage": 0.28, "brevity": 0.3, "grounding": 0.12, "plainness": 0.3,
+  }  # fmt: skip
   config.raters.sharpness = {
-    "coverage": 20.0,
-    "brevity": 2.0,
-    "grounding": 20.0,
-  }
+    "coverage": 20.0, "brevity": 2.0, "grounding": 20.0, "plainness": 2.0,
+  }  # fmt: skip
   config.raters.short = 2
   for section, batch_size, steps in (
     (config.sft, 64, 900),

@@ -110,8 +110,18 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     "samples": 2,
   }
   config.raters = {
-    "weights": {"coverage": 0.34, "brevity": 0.36, "grounding": 0.30},
-    "sharpness": {"coverage": 10.0, "brevity": 1.0, "grounding": 10.0},
+    "weights": {
+      "coverage": 0.34,
+      "brevity": 0.36,
+      "grounding": 0.30,
+      "plainness": 0.0,
+    },
+    "sharpness": {
+      "coverage": 10.0,
+      "brevity": 1.0,
+      "grounding": 10.0,
+      "plainness": 1.0,
+    },
     "short": 5,
     # 0: a rater a type; else so many, who differ in their sharpness too.
     "panel": {"size": 0, "spread": 0.0},

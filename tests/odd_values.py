@@ -63,7 +63,11 @@ RIGHT = (
   ("None", "keep.metric", "where best ones are kept what compares refuses it"),
   ("0", "decay ema_decay b1 b2", "the average is what came last"),
   ("0", "weight_decay smoothing deviations log_odds noise", NONE_OF_IT),
-  ("0", "weights.coverage weights.brevity weights.grounding", NONE_OF_IT),
+  (
+    "0",
+    "weights.coverage weights.brevity weights.grounding weights.plainness",
+    NONE_OF_IT,
+  ),
   ("()", "population.policies population.weights", "it is not played"),
   ("(1,2)", "population.weights", "weights of two"),
   ("0", "pessimism", "the loss of DPO"),

@@ -5,8 +5,11 @@ import numpy as np
 
 from nashmd_jax.judges import raters, scorers
 
-WEIGHTS = {"coverage": 0.5, "brevity": 0.3, "grounding": 0.2}
-SHARPNESS = {"coverage": 2.0, "brevity": 1.0, "grounding": 3.0}
+SHARES = {"coverage": 0.5, "brevity": 0.3, "grounding": 0.2}
+WEIGHTS = {**SHARES, "plainness": 0.0}
+SHARPNESS = {
+  "coverage": 2.0, "brevity": 1.0, "grounding": 3.0, "plainness": 4.0,
+}  # fmt: skip
 TYPES = {"short": 5, "panel": {"size": 0, "spread": 0.0}}
 RECORD = {
   "id": "r",
@@ -41,6 +44,17 @@ class RatersTest(parameterized.TestCase):
     np.testing.assert_allclose(
       raters.win_prob(self.population, scores[0], scores[1]), expected
     )
+
+  @parameterized.parameters(
+    ("a set of sizes", -11 / 4),
+    ("set_of: 12 sizes!", -10 / 3),
+    ("interoperabilities", -12),
+    ("12", -12),
+    ("", -12),
+  )
+  def test_plain_words_are_short(self, response, expected):
+    found = raters.plainness("p", "written", response)
+    self.assertAlmostEqual(found, expected)
 
   def test_antisymmetric(self):
     rng = np.random.default_rng(0)
@@ -140,8 +154,8 @@ class RatersTest(parameterized.TestCase):
       [name.split()[0] for name in panel],
       ["coverage"] * 4 + ["brevity"] * 2 + ["grounding"],
     )
-    of = {name: [r for n, r in panel.items() if name in n] for name in WEIGHTS}
-    for name, share in WEIGHTS.items():
+    of = {name: [r for n, r in panel.items() if name in n] for name in SHARES}
+    for name, share in SHARES.items():
       self.assertAlmostEqual(sum(r.weight for r in of[name]), share)
       logs = np.log([r.sharpness for r in of[name]])
       self.assertAlmostEqual(np.mean(logs), np.log(SHARPNESS[name]))

@@ -1,9 +1,9 @@
 """A simulated population of raters whose preference is known exactly.
 
-A constructed judge on real text, not a model of people: three types of rater
-each decide by one measurable criterion, with logistic noise, and the
-population's P(y ≻ y′|x) is the mixture of the three. No type has a majority,
-so the population's preference can be cyclic where each rater's is not. A panel
+A constructed judge on real text, not a model of people: types of rater each
+decide by one measurable criterion, with logistic noise, and the population's
+P(y ≻ y′|x) is their mixture. Where no type has a majority, the population's
+preference can be cyclic where each rater's is not. A panel
 is a population of single raters, who differ within a type in how sure they are.
 """
 
@@ -35,6 +35,7 @@ class Rater(NamedTuple):
 
 
 Population = Mapping[str, Rater]
+LETTERS = 12.0  # of a word, from which on none is plainer than another
 
 
 def coverage(prompt: str, written: str, response: str) -> float:
@@ -62,6 +63,13 @@ def grounding(prompt: str, written: str, response: str) -> float:
   return docstrings.overlap(docstrings.content_words(response), prompt)
 
 
+def plainness(prompt: str, written: str, response: str) -> float:
+  """Minus the mean letters of a word, `LETTERS` at most and of no words."""
+  del prompt, written
+  sizes = [len(word) for word in re.findall(r"[^\W\d_]+", response)]
+  return -min(float(np.mean(sizes)), LETTERS) if sizes else -LETTERS
+
+
 def _ngrams(text: str) -> tuple[set[str], set[tuple[str, str]]]:
   words = re.findall(r"\w+", text.lower())
   return set(docstrings.content_words(text)), set(itertools.pairwise(words))
@@ -71,6 +79,7 @@ CRITERIA = {
   "coverage": coverage,
   "brevity": brevity,
   "grounding": grounding,
+  "plainness": plainness,
 }
 
 
@@ -144,6 +153,7 @@ def make_population(
   types = {
     name: Rater(weights[name], sharpness[name], score)
     for name, score in scores.items()
+    if weights[name]
   }
   return _make_panel(types, **panel) if panel["size"] else types
 
@@ -157,7 +167,7 @@ def _make_panel(
   counts[np.argsort(counts - shares, kind="stable")[: size - counts.sum()]] += 1
   made = {}
   for (name, rater), count in zip(types.items(), counts, strict=True):
-    if rater.weight and not count:
+    if not count:
       raise mistakes.Mistake(
         f"raters.panel.size: got {size}, too few for a rater of {name}, whose "
         f"share is {rater.weight:g}"
