@@ -15,7 +15,7 @@ raters; all of the panel, exactly, judges in the end.
 | `tldr` | posts, T5-large before T5-XL, as in tldr_t5.py |
 | `tiny` | a few steps of everything |
 
-`_tau` after the name sweeps τ with one seed in place of five seeds with one τ.
+`_tau` after the name sweeps τ of a run of each kind, `SWEPT`, with one seed.
 """
 
 import importlib.util
@@ -26,6 +26,7 @@ import ml_collections
 SEEDS = (0, 1, 2, 3, 4)
 # τ of the runs, as multiples of what the section nash and RLHF have.
 TAUS = (0.25, 0.5, 1.0, 2.0, 4.0)
+SWEPT = ("rlhf", "self_play", "md_125", "best_response")
 MIXTURES = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
 DECAYS = {"ema_999": 0.999, "ema_9995": 0.9995}
 STEPS = 10_000  # of the paper, at which its decays are
@@ -44,7 +45,7 @@ SECOND_WEIGHTS = {
 
 def get_config(variant: str = "cpu") -> ml_collections.ConfigDict:
   """The base of the sweeps."""
-  size, _ = split(variant)
+  size, part = split(variant)
   file, name = BASES[size]
   config = load(file).get_config(name).unlock()
   if size == "cpu":
@@ -59,6 +60,8 @@ def get_config(variant: str = "cpu") -> ml_collections.ConfigDict:
   # Of the distribution that is trained, whose KL it is.
   config.tournament.temperature = config.nash.temperature
   config.exploit.temperature = config.nash.temperature
+  if part == "tau":
+    leave_swept(config)
   return config.lock()
 
 
@@ -68,16 +71,18 @@ def write_parameters(config: ml_collections.ConfigDict) -> None:
   config.layout = {"prompt_buckets": (24,), "max_response": 12}
   config.comparisons.prompts.train = 7_000
   config.raters.weights = {
-    "coverage": 0.28, "brevity": 0.3, "grounding": 0.12, "plainness": 0.3,
+    "coverage": 0.26, "brevity": 0.32, "grounding": 0.1, "plainness": 0.32,
   }  # fmt: skip
   config.raters.sharpness = {
-    "coverage": 20.0, "brevity": 2.0, "grounding": 20.0, "plainness": 2.0,
+    "coverage": 20.0, "brevity": 3.0, "grounding": 20.0, "plainness": 3.0,
   }  # fmt: skip
   config.raters.short = 2
+  for judge in (config.preference, config.reward):
+    judge.optimizer.learning_rate = 6e-4
   for section, batch_size, steps in (
     (config.sft, 64, 900),
-    (config.preference, 64, 600),
-    (config.reward, 64, 400),
+    (config.preference, 64, 700),
+    (config.reward, 64, 500),
     (config.nash, 32, 300),
   ):
     section.data.batch_size = batch_size
@@ -121,6 +126,15 @@ def set_policies(config: ml_collections.ConfigDict) -> None:
   })  # fmt: skip
   if config.export.policies:
     config.export.policies = (name_of(MIXTURES[0]),)
+
+
+def leave_swept(config: ml_collections.ConfigDict) -> None:
+  """Leaves those whose τ is swept."""
+  runs = config.nash.runs
+  config.nash.runs = {name: runs[name] for name in SWEPT}
+  config.nash.deployed = {}
+  config.tournament.policies = ("sft", *SWEPT)
+  config.exploit.policies = ()
 
 
 def name_of(beta: float) -> str:

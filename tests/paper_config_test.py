@@ -74,6 +74,9 @@ class PaperConfigTest(parameterized.TestCase):
     self.assertEqual(own, list(paper.TAUS))
     runs = [one["nash.runs.rlhf.kl_coef"] for one in sweep]
     self.assertEqual(runs[2], config.nash.runs.rlhf.kl_coef)
+    swept = paper.get_config("cpu_tau")
+    pipeline.check(text.PIPELINE, swept)
+    self.assertCountEqual(judging.trained_runs(swept), paper.SWEPT)
     self.assertRaises(ValueError, paper.get_config, "large")
 
 
