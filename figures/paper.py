@@ -133,6 +133,7 @@ def data_rows(work: paper_page.Work) -> Iterator[rows.Row]:
       len(every) + len(mixed) - 1,
     ),
     ("games in which a reward was fitted", games, 1),
+    ("settings of methods in solved games", len(work.solved), 2),
     ("seeds in the curve of fewest", min(watched, default=None), SEEDS),
     ("values of τ tried of RLHF", tried.get(paper_found.RLHF), 2),
     ("values of τ tried of Nash methods", max(others, default=None), 2),

@@ -17,6 +17,7 @@ from figures import (
   paper_sections,
   paper_tables,
   paper_words,
+  paper_worlds,
 )
 from figures.paper_found import HELD_OUT, MIXTURES, POLICIES, SECOND
 from figures.paper_words import TITLES, figure, label, labels, listed, table
@@ -66,6 +67,7 @@ class Work(NamedTuple):
     published: folder of the paper's tables.
     coverage: of the intervals.
     fits: rewards of the games that the texts make.
+    solved: methods in the same games.
   """
 
   found: paper_found.Found
@@ -75,6 +77,7 @@ class Work(NamedTuple):
   published: pathlib.Path
   coverage: Coverage
   fits: paper_reward.Fits | None
+  solved: paper_worlds.Solved
 
 
 def make(
@@ -87,9 +90,18 @@ def make(
       judged[name] = paper_tables.judge(found, name)
       regularised[name] = paper_tables.regularised(judged[name], found)
       comparisons[name] = paper_tables.compare(paper_tables.cells(judged[name]))
-  fits = paper_reward.fits(found) if found.seeds else None
+  fits, solved = None, {}
+  if found.seeds:
+    fits, solved = paper_reward.fits(found), paper_worlds.solve(found)
   return Work(
-    found, judged, regularised, comparisons, published, coverage, fits
+    found,
+    judged,
+    regularised,
+    comparisons,
+    published,
+    coverage,
+    fits,
+    solved,
   )
 
 
@@ -107,6 +119,7 @@ def write(work: Work) -> str:
     *paper_sections.distances(work.found, work.judged[HELD_OUT]),
     *paper_sections.exploited(work.found),
     *paper_sections.rewards(work.fits),
+    *paper_sections.worlds(work.solved),
     *paper_sections.tau(work.found),
     *paper_sections.costs(work.found),
     *_intervals(work),

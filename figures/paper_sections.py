@@ -9,6 +9,7 @@ from figures import (
   paper_runs,
   paper_tables,
   paper_words,
+  paper_worlds,
 )
 from figures.paper_found import HELD_OUT
 from figures.paper_words import TITLES, figure, label, listed, number, table
@@ -151,6 +152,40 @@ def rewards(fits: paper_reward.Fits | None) -> Iterator[str]:
       )
     ),
   )  # fmt: skip
+
+
+def worlds(solved: paper_worlds.Solved) -> Iterator[str]:
+  """At which τ, length and error of a judge who would win, in solved games."""
+  yield "## Where the shape would come out\n"
+  if not solved:
+    yield "There are too few games of written responses.\n"
+    return
+  yield (
+    f"The first {paper_worlds.GAMES} of these games, in which every method is "
+    "its expected mirror steps, of η times their number 2 to 128, from the "
+    "exact preference, or from one whose log-odds are off by a normal error of "
+    "the deviation given, as a judge's are. The exact one tells how often the "
+    "first is preferred; bold where the interval over games is off one half.\n"
+  )
+  kinds = dict.fromkeys((one.time, one.noise) for one in solved)
+  head = [
+    f"off by {noise:g}" if noise else f"length {time:g}"
+    for time, noise in kinds
+  ]
+  for pair in paper_worlds.PAIRS:
+    yield f"{label(pair[0])} against {label(pair[1])}:\n"
+    rows = []
+    for price in dict.fromkeys(one.kl_coef for one in solved):
+      cells = [solved[price, *kind][pair] for kind in kinds]
+      rows.append([f"τ {price:g}", *map(_decided, cells)])
+    yield table(["", *head], rows)
+
+
+def _decided(one: Sequence[float | None]) -> str:
+  """A win rate, bold where its interval is off one half."""
+  value, low, high = one
+  sure = low is not None and not low <= 0.5 <= high
+  return f"**{value:.3f}**" if sure else f"{value:.3f}"
 
 
 def tau(found: paper_found.Found) -> Iterator[str]:

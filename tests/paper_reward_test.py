@@ -7,7 +7,7 @@ from absl.testing import absltest, parameterized
 import numpy as np
 from scipy import special
 
-from figures import paper_found, paper_reward
+from figures import paper_found, paper_reward, paper_sections
 from nashmd_jax.games import payoffs
 from tests import planted_paper
 
@@ -61,6 +61,9 @@ class RewardTest(parameterized.TestCase):
     )
     fits = paper_reward.fits(found)
     self.assertEqual((fits.games, fits.cyclic, fits.few), (6, 0, 0))
+    page = "".join(paper_sections.rewards(fits))
+    self.assertIn("make 6 games of the exact raters", page)
+    self.assertIn(f"| by RLHF | {fits.gap['own'][0]:.3f} (", page)
     for figures in (fits.gap, fits.kl):
       values = [one[0] for one in figures.values()]
       np.testing.assert_allclose(values, values[0], rtol=1e-6)
