@@ -77,13 +77,14 @@ def write_parameters(config: ml_collections.ConfigDict) -> None:
     "coverage": 20.0, "brevity": 3.0, "grounding": 20.0, "plainness": 3.0,
   }  # fmt: skip
   config.raters.short = 2
+  config.nash.kl_coef, config.nash.runs.rlhf.kl_coef = 0.1, 0.4
   for judge in (config.preference, config.reward):
     judge.optimizer.learning_rate = 6e-4
   for section, batch_size, steps in (
     (config.sft, 64, 900),
     (config.preference, 64, 700),
     (config.reward, 64, 500),
-    (config.nash, 32, 300),
+    (config.nash, 32, 200),
   ):
     section.data.batch_size = batch_size
     section.optimizer.update(
