@@ -139,6 +139,15 @@ def data_rows(work: paper_page.Work) -> Iterator[rows.Row]:
     ("values of τ tried of Nash methods", max(others, default=None), 2),
   ):
     yield rows.row(claim, figure, "≥", bar)
+  own = paper_runs.prices(found)
+  for whose, chosen in paper_runs.within(found).items():
+    yield rows.row(
+      f"τ of {whose}, the smallest of the sweep within {paper_runs.NATS:g} "
+      "nats of SFT",
+      own[whose] if chosen else None,
+      "=",
+      chosen or 0.0,
+    )
 
 
 def point_rows(work: paper_page.Work) -> Iterator[rows.Row]:

@@ -163,15 +163,9 @@ def _what_was_run(work: Work) -> Iterator[str]:
 
 def _prices(found: paper_found.Found) -> str:
   """What a nat costs in the methods and in the table."""
-  own = {
-    row["sets"]["kl_coef"]
-    for seed in found.seeds
-    for name, row in seed.rows.items()
-    if name == paper_found.RLHF and "kl_coef" in row["sets"]
-  }
-  nash = f"τ of the Nash methods, and of P_τ, is {found.game['kl_coef']:g}"
-  others = ", ".join(f"{one:g}" for one in sorted(own))
-  return f"{nash}{others and f', that of RLHF {others}'}."
+  own = paper_runs.prices(found)
+  told = f"τ of the Nash methods, and of P_τ, is {own['nash']:g}"
+  return f"{told}, that of RLHF {own['rlhf']:g}." if own["rlhf"] else f"{told}."
 
 
 def _starts(found: paper_found.Found) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from figures import paper_found, paper_tables
 from nashmd_jax.evaluation import crossed, intervals, length
 
+NATS = 4.0  # of KL at the end of training, of which τ is chosen
 PARTS = (0.25, 0.5, 0.75, 1.0)  # of training, at which curves are told
 
 
@@ -106,6 +107,33 @@ def of_policies(found: paper_found.Found) -> dict[str, dict[str, Any]]:
       },
     }
   return told
+
+
+def within(found: paper_found.Found) -> dict[str, float | None]:
+  """The smallest τ of the sweep at which runs stay within `NATS` of SFT.
+
+  Returns: "rlhf" and "nash", of all runs that are not RLHF; None where none
+    stays within.
+  """
+  furthest: dict[str, dict[float, float]] = {"rlhf": {}, "nash": {}}
+  for row in found.tau:
+    whose = "rlhf" if row["policy"] == paper_found.RLHF else "nash"
+    of = furthest[whose]
+    of[row["kl_coef"]] = max(row["kl"], of.get(row["kl_coef"], 0.0))
+  return {
+    whose: min((tau for tau, kl in of.items() if kl <= NATS), default=None)
+    for whose, of in furthest.items()
+  }
+
+
+def prices(found: paper_found.Found) -> dict[str, float | None]:
+  """The τ that the tables were made with, "nash" and "rlhf"."""
+  own = {seed.rows[paper_found.RLHF]["sets"].get("kl_coef")
+         for seed in found.seeds if paper_found.RLHF in seed.rows}  # fmt: skip
+  return {
+    "nash": found.game.get("kl_coef"),
+    "rlhf": own.pop() if len(own) == 1 else None,
+  }
 
 
 class Gaps(NamedTuple):

@@ -197,7 +197,9 @@ def tau(found: paper_found.Found) -> Iterator[str]:
     return
   yield (
     "Validation prompts, the same budget a method; every number is in "
-    "`figures/found/paper/tau.jsonl`.\n"
+    "`figures/found/paper/tau.jsonl`. The tables have the smallest τ at which "
+    f"the runs of its kind end within {paper_runs.NATS:g} nats of SFT; KL is "
+    "that of the last step.\n"
   )
   names = list(dict.fromkeys(key for row in rows for key in row["results"]))
   yield table(

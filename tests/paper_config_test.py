@@ -73,7 +73,7 @@ class PaperConfigTest(parameterized.TestCase):
     own = [one["nash.kl_coef"] / config.nash.kl_coef for one in sweep]
     self.assertEqual(own, list(paper.TAUS))
     runs = [one["nash.runs.rlhf.kl_coef"] for one in sweep]
-    self.assertEqual(runs[2], config.nash.runs.rlhf.kl_coef)
+    self.assertEqual(runs[1], config.nash.runs.rlhf.kl_coef)
     swept = paper.get_config("cpu_tau")
     pipeline.check(text.PIPELINE, swept)
     self.assertCountEqual(judging.trained_runs(swept), paper.SWEPT)

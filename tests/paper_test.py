@@ -278,6 +278,20 @@ class CurvesTest(parameterized.TestCase):
     np.testing.assert_allclose(curve.kl, [0.25, 0.5, 0.75, 1])
     self.assertEqual(curve.seeds, 5)
 
+  def test_the_price_is_the_least_that_keeps_all_runs_near(self):
+    found = paper_found.Found([], {"kl_coef": 0.1}, [], [], [])
+    self.assertEqual(paper_runs.within(found), {"rlhf": None, "nash": None})
+    rows = [
+      {"policy": name, "kl_coef": tau, "kl": kl}
+      for name, tau, kl in (
+        ("self_play", 0.05, 3.9), ("md_125", 0.05, 4.1), ("md_125", 0.1, 2.0),
+        ("self_play", 0.1, 3.0), ("md_125", 0.2, 1.0), ("rlhf", 0.3, 3.0),
+      )
+    ]  # fmt: skip
+    self.assertEqual(
+      paper_runs.within(found._replace(tau=rows)), {"rlhf": 0.3, "nash": 0.1}
+    )
+
 
 class SpendTest(parameterized.TestCase):
   SAVES = (
