@@ -19,7 +19,6 @@ from nashmd_jax.models import language_model
 
 # Prompts of the narrowest loop. Below, a step costs what its parameters cost.
 FEWEST = 8
-NGRAM = 4
 
 Lane = Mapping[str, float | jax.Array]
 Choose = Callable[[jax.Array, jax.Array], jax.Array]
@@ -237,33 +236,6 @@ def ended(
   Returns: bool[...].
   """
   return jnp.any(is_end(tokens, eos_ids) & mask, axis=-1)
-
-
-def repeated(tokens: jax.Array, mask: jax.Array) -> jax.Array:
-  """The share of a response's n-grams of `NGRAM` tokens that it held already.
-
-  Two that differ count as the same once in 2³¹ pairs.
-
-  Args:
-    tokens: int[N, R].
-    mask: bool[N, R], true on the first tokens of each row.
-  Returns: f32[N], 0 for a response that has none.
-  """
-  arrays.check_shapes(tokens=(tokens, "N R"), mask=(mask, "N R"))
-  count = tokens.shape[1] - NGRAM + 1
-  if count < 2:
-    return jnp.zeros(len(tokens), jnp.float32)
-  code = jnp.zeros((len(tokens), count), jnp.uint32)
-  for place in range(NGRAM):
-    token = tokens[:, place : place + count].astype(jnp.uint32) + 1
-    code = (code ^ token) * jnp.uint32(0x9E3779B1)
-    code ^= code >> 15
-  real = mask[:, NGRAM - 1 :]
-  none = jnp.uint32(2**32 - 1)
-  code = jnp.sort(jnp.where(real, code >> 1, none), axis=1)
-  again = (code[:, 1:] == code[:, :-1]) & (code[:, 1:] != none)
-  shares = jnp.sum(again, axis=1) / jnp.maximum(jnp.sum(real, axis=1), 1)
-  return shares.astype(jnp.float32)
 
 
 def begin(

@@ -12,7 +12,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from nashmd_jax import arrays, models, sampling
+from nashmd_jax import arrays, models, repetition, sampling
 from nashmd_jax.judges import preference_model, scorers
 from nashmd_jax.nash import algorithms, holding, opponents, ways
 
@@ -150,7 +150,7 @@ def loss(
     rng: not used.
   Returns: the algorithm's loss and metrics; of all responses "ended", the
     share that end by themselves, "response_tokens" and "repetition", see
-    `sampling.repeated`; and "entropy", nats a token of who wrote them, by the
+    `repetition.repeated`; and "entropy", nats a token of who wrote them, by the
     tokens that were drawn.
   """
   del rng
@@ -161,7 +161,7 @@ def loss(
   written = (rows["responses"], rows["responses_mask"])
   told = {
     "ended": sampling.ended(*written, play.eos_ids),
-    "repetition": sampling.repeated(*written),
+    "repetition": repetition.repeated(*written),
     "response_tokens": jnp.sum(written[1], axis=1),
   }
   every = jnp.ones(len(written[0]), bool)
