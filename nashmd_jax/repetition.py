@@ -15,7 +15,7 @@ def repeated(tokens: jax.Array, mask: jax.Array) -> jax.Array:
 
   Args:
     tokens: int[N, R].
-    mask: bool[N, R], true on the first tokens of each row.
+    mask: bool[N, R], true on the tokens of each row that count.
   Returns: f32[N], 0 for a response that has none.
   """
   arrays.check_shapes(tokens=(tokens, "N R"), mask=(mask, "N R"))
@@ -23,11 +23,12 @@ def repeated(tokens: jax.Array, mask: jax.Array) -> jax.Array:
   if count < 2:
     return jnp.zeros(len(tokens), jnp.float32)
   code = jnp.zeros((len(tokens), count), jnp.uint32)
+  real = mask[:, :count]
   for place in range(NGRAM):
+    real = real & mask[:, place : place + count]
     token = tokens[:, place : place + count].astype(jnp.uint32) + 1
     code = (code ^ token) * jnp.uint32(0x9E3779B1)
     code ^= code >> 15
-  real = mask[:, NGRAM - 1 :]
   none = jnp.uint32(2**32 - 1)
   code = jnp.sort(jnp.where(real, code >> 1, none), axis=1)
   again = (code[:, 1:] == code[:, :-1]) & (code[:, 1:] != none)

@@ -19,6 +19,7 @@ LAYERS = {
   "declare": 1,
   "outside": 1,
   "repetition": 1,
+  "turns": 1,
   "owner": 1,
   "files": 1,
   "games": 1,
