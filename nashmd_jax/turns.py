@@ -81,10 +81,11 @@ def fixed(given: Script, place: Place) -> Segment:
   Returns: int32[B, L] and bool[B, L]; what is not fixed is the policy's.
   """
   before = jnp.maximum(place.turn - 1, 0)
-  row = jnp.arange(len(before))[:, None]
   size = given.between.shape[2]
-  tokens = given.between[row, before, jnp.minimum(place.behind, size - 1)]
-  left = place.behind < given.lengths[row, before]
+  tokens = jax.vmap(lambda x, gap, n: x[gap, n])(
+    given.between, before, jnp.minimum(place.behind, size - 1)
+  )
+  left = place.behind < jnp.take_along_axis(given.lengths, before, axis=1)
   return tokens, (place.turn > 0) & left
 
 
@@ -105,10 +106,8 @@ def advance(
   size = place.size + ~is_fixed
   over = ~is_fixed & (ended | (size >= max_response))
   more = place.turn + 1 < given.turns[:, None]
-  row = jnp.arange(len(size))[:, None]
-  closing = given.closing[
-    row, jnp.minimum(place.turn, given.closing.shape[1] - 1)
-  ]
+  gap = jnp.minimum(place.turn, given.closing.shape[1] - 1)
+  closing = jnp.take_along_axis(given.closing, gap, axis=1)
   moved = over & more
   skipped = jnp.where(ended, closing, 0)
   moved_to = Place(

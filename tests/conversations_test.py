@@ -5,13 +5,14 @@ import io
 import json
 import pathlib
 import sys
+import types
 
 from absl.testing import absltest, parameterized
 import numpy as np
 
 from nashmd_jax import mistakes, pipeline
 from nashmd_jax.data import batches, conversations, records, tldr
-from nashmd_jax.stages import nash, sft, text
+from nashmd_jax.stages import nash, sft, text, writing
 from nashmd_jax.training import metrics
 from tests import (
   extending_page,
@@ -125,6 +126,18 @@ class EncodeTest(messages_test.Tokens):
     cut = self.encode(chat=self.chat(), most=2)
     self.assertTrue(cut["responses_cut"])
     self.row(cut, "tw", f"<|end|>{asks}", "fo")
+
+  def test_rows_are_read_as_the_text_of_their_record(self):
+    task = types.SimpleNamespace(tokenizer=self.tokenizer)
+    for chat, most in ((None, 30), (self.chat(), 30), (self.chat(), 2)):
+      example = self.encode(chat=chat, most=most)
+      row = [
+        example[name][None, None] for name in ("responses", "responses_mask")
+      ]
+      said = RECORD["response"]
+      if most == 2:
+        said = said.replace("two", "tw").replace("four", "fo")
+      self.assertEqual(writing.texts_of(task, [RECORD], *row), [[said]])
 
   def test_names_of_special_tokens_are_text(self):
     turns = [bot("two"), user("<|end|>"), bot("four")]
@@ -248,6 +261,15 @@ class RunTest(absltest.TestCase):
     told = "\n".join(caught.exception.sentences)
     self.assertIn("comparisons hold no turns", told)
     self.assertIn("turns.between: got 0 with turns.most 3", told)
+
+  def test_too_many_turns_of_any_record_are_told(self):
+    config = self.config.copy_and_resolve_references()
+    config.turns.most = 2
+    with self.assertRaises(mistakes.Mistake) as caught:
+      text.prepare(config, self.workdir)
+    self.assertLen(caught.exception.sentences, 3)  # one of each split
+    for told in caught.exception.sentences:
+      self.assertRegex(told, r"record '\d+': has 3 turns .* turns.most is 2; ")
 
 
 if __name__ == "__main__":

@@ -18,18 +18,12 @@ BAR = 1e-9
 class StepTest(parameterized.TestCase):
   """The expected step is the gradient of P_τ over whole conversations."""
 
-  @parameterized.parameters(
-    (2, "mixture"),
-    (1, "self"),
-    (1, "moving_average"),
-    (1, "mixture", "policy_gradient_exact_kl"),
-  )
-  def test_expectation_is_the_exact_gradient(self, most, opponent, *loss):
+  @parameterized.parameters((2, "mixture"), (1, "self"))
+  def test_expectation_is_the_exact_gradient(self, most, opponent):
     with jax.enable_x64(True):
-      changes = {"loss": loss[0]} if loss else {}
-      self.assertLess(turns_oracle.error(most, opponent, **changes), BAR)
+      self.assertLess(turns_oracle.error(most, opponent), BAR)
 
-  def test_so_it_is_against_several(self):
+  def test_so_it_is_against_several_who_each_say_their_own(self):
     weights = {"moving_average": 0.25, "mixture": 0.75}
     with jax.enable_x64(True):
       world = turns_oracle.make_world(1)
@@ -39,6 +33,7 @@ class StepTest(parameterized.TestCase):
       opponent = play.opponent._replace(lanes=lambda step: lanes)
       play = play._replace(opponent=opponent)
       rows, x, c = turns_oracle.every_row(world, play)
+      self.check_written(world, rows, x, c)
       weight = jnp.exp(turns_oracle.log_policy(world, world.sets["policy"]))
       weight = weight[x, c[:, 0]]
       for lane, name in enumerate(weights, start=1):
@@ -47,20 +42,20 @@ class StepTest(parameterized.TestCase):
       exact = turns_oracle.exact(world, weights)
       self.assertLess(oracle.error(found, exact), BAR)
 
-  def test_a_rollout_writes_what_is_drawn_and_reads_what_is_fixed(self):
-    with jax.enable_x64(True):
-      world = turns_oracle.make_world(1)
-      rows, x, c = turns_oracle.every_row(world, turns_oracle.make_play(world))
-      written, mask = rows["written"], rows["written_mask"]
-      np.testing.assert_array_equal(mask, world.own[x[:, None], c])
-      np.testing.assert_array_equal(written, world.tokens[x[:, None], c])
-      np.testing.assert_array_equal(rows["responses"], written[:, 0])
-      expected = turns_oracle.log_policy(world, world.sets["policy"])
-      np.testing.assert_allclose(
-        jnp.sum(rows["behaviour_log_prob"], axis=1),
-        expected[x, c[:, 0]],
-        rtol=1e-5,
-      )
+  def check_written(self, world, rows, x, c):
+    """What is drawn and what is fixed stand where they should."""
+    written = rows["written"]
+    np.testing.assert_array_equal(
+      rows["written_mask"], world.own[x[:, None], c]
+    )
+    np.testing.assert_array_equal(written, world.tokens[x[:, None], c])
+    np.testing.assert_array_equal(rows["responses"], written[:, 0])
+    expected = turns_oracle.log_policy(world, world.sets["policy"])
+    np.testing.assert_allclose(
+      jnp.sum(rows["behaviour_log_prob"], axis=1),
+      expected[x, c[:, 0]],
+      rtol=1e-5,
+    )
 
   @parameterized.named_parameters(
     (
@@ -148,14 +143,11 @@ def batch_of(model_batch, rng) -> dict:
   }
 
 
-class RolloutTest(parameterized.TestCase):
-  @parameterized.parameters("t5", "left_behind")
-  def test_log_probs_are_the_teacher_forced_ones(self, kind):
-    model = (
-      t5_test.tiny_model() if kind == "t5" else decoder_test.tiny_model("qwen2")
-    )
-    # Of enough prompts some are left behind by a narrower loop.
-    batch = t5_test.tiny_batch(rows=16 if kind == "left_behind" else 6)
+class RolloutTest(absltest.TestCase):
+  def test_log_probs_are_the_teacher_forced_ones(self):
+    model = decoder_test.tiny_model("qwen2")
+    # Of so many prompts some are left behind by a narrower loop.
+    batch = t5_test.tiny_batch(rows=16)
     sets = {
       name: model.init(jax.random.key(n))
       for n, name in enumerate(("policy", "reference"))
@@ -164,17 +156,19 @@ class RolloutTest(parameterized.TestCase):
     given = batch_of(batch, np.random.default_rng(0))
     rows, ends = len(batch["prompts"]), (1, 2, 3, 4)
     prompts = {name: batch[name] for name in ("prompts", "prompt_mask")}
-    out = sampling.rollout(
-      model,
-      sets,
-      lanes,
-      **prompts,
-      keys=sampling.row_keys(jax.random.key(3), jnp.arange(rows), 2),
-      max_response=4,
-      temperature=0.7,
-      eos_ids=ends,
-      script=turns.script(given),
-    )
+    out = jax.jit(
+      lambda sets: sampling.rollout(
+        model,
+        sets,
+        lanes,
+        **prompts,
+        keys=sampling.row_keys(jax.random.key(3), jnp.arange(rows), 2),
+        max_response=4,
+        temperature=0.7,
+        eos_ids=ends,
+        script=turns.script(given),
+      )
+    )(sets)
     self.assertEqual(out.tokens.shape, (rows, 2, 3 * 4 + 2 * 4))
     lasts = self.check_turns(out, given, ends)
     np.testing.assert_array_equal(
@@ -197,6 +191,7 @@ class RolloutTest(parameterized.TestCase):
 
   def check_turns(self, out, given, ends):
     """Walks every row by its script; which rows end all of their turns."""
+    out, given = jax.device_get((out, given))
     lasts = np.zeros(out.mask.shape[:2], bool)
     for (row, lane), _ in np.ndenumerate(lasts):
       tokens, mask = np.asarray(out.tokens[row, lane]), out.mask[row, lane]

@@ -102,6 +102,18 @@ def check_count(
   return found
 
 
+def check_counts(
+  splits: Mapping[str, Sequence[records.Record]],
+  given: Turns,
+  findings: mistakes.Findings,
+) -> None:
+  """Collects the first record of each split that has too many turns."""
+  for rows in splits.values():
+    with findings.collect():
+      for row in rows:
+        check_count(row, given, f"record {mistakes.quote(row['id'])}")
+
+
 def encode(
   record: records.Record,
   tokenizer: tokenizer_lib.Tokenizer,

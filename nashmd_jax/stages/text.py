@@ -155,6 +155,8 @@ def prepare(config: Config, workdir: pathlib.Path) -> Mapping[str, Any]:
       judge_templates.make_template(config, tokenizer, stage)
   with findings.collect():
     tokenization.check_folders(config, path)
+  given = conversations.Turns(**config.turns)
+  conversations.check_counts(splits, given, findings)
   nash.check_records(config, splits, findings)
   findings.tell()
   _tell_answers(config, tokenizer)
