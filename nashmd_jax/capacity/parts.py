@@ -172,7 +172,8 @@ def _judging(config, task, run, sets) -> programs.Program:
       if len(part)
     ]
 
-  size = turns.width(play.max_response, turns.script(batch))
+  script = jax.eval_shape(turns.script, batch)
+  size = turns.width(play.max_response, script)
   shape = (batch["prompts"].shape[0], sum(counts), size)
   written = tuple(
     jax.ShapeDtypeStruct(shape, dtype) for dtype in (jnp.int32, jnp.bool)
