@@ -52,6 +52,8 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     "system": placeholder(str),
     "user": "{prompt}",
   }
+  # Above 1 the policy writes every turn of the assistant in a conversation.
+  config.turns = {"most": 1, "between": 0}
   config.layout = {"prompt_buckets": (48, 72), "max_response": 24}
   config.model = {
     "pretrained": placeholder(str),

@@ -70,6 +70,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     "system": placeholder(str),
     "user": "{prompt}",
   }
+  config.turns = {"most": 1, "between": 0}
   config.layout = {"prompt_buckets": (256, 512), "max_response": 64}
   config.model = {
     "pretrained": placeholder(str),

@@ -52,6 +52,15 @@ OF_ADAPTERS = """
 The same for the gradient of low-rank adapters of tiny real models, against
 W + (α / r) A B formed and differentiated; responses of up to 2 tokens.
 """
+OF_TURNS = """
+## Conversations
+
+The same for whole steps on conversations of two turns, see
+[conversations.md](conversations.md): the real rollout writes every pair of
+conversations once. What stands between the turns is fixed; with one of the two
+prompts it begins with the end of a turn, which is left out where the policy has
+written that itself. The exact side lists the conversations in plain Python.
+"""
 TABLE = """
 | algorithm | opponent | KL | relative error |
 |---|---|---|---|
@@ -80,6 +89,7 @@ def write_page(held: Measured, elsewhere: Measured) -> None:
     ("", certificate.CASES),
     (OF_STEPS, certificate.STEPS),
     (OF_ADAPTERS, certificate.ADAPTERS),
+    (OF_TURNS, certificate.TURNS),
   ):
     rows_held = (found[id(case)] for case in cases)
     text += words + TABLE

@@ -15,7 +15,13 @@ import numpy as np
 
 from figures import family_annotators, family_page, landing, rows
 from nashmd_jax import losses
-from tests import certificate, family_identities, family_moments, family_oracle
+from tests import (
+  certificate,
+  family_identities,
+  family_moments,
+  family_oracle,
+  turns_oracle,
+)
 from tests import family_test as by_hand
 from tests import gradient_oracle as oracle
 
@@ -87,6 +93,7 @@ def step_errors() -> tuple[Measured, Measured]:
     "MNPO": family_oracle.of_mnpo(long, "mnpo", 2),
     "SPPO": family_oracle.of_sppo(long),
     "mirror descent": family_oracle.of_magnet(long, 2),
+    "two turns": turns_oracle.error(2, "mixture"),
     "offline IPO": family_moments.offline(long, "ipo"),
     "offline DPO": family_moments.offline(long, "dpo"),
   }

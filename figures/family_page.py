@@ -162,6 +162,20 @@ METHODS = (
     RATED,
   ),
   Method("UNA", "una", "nobody", "labels", "by hand", OFFLINE, RATED),
+  Method(
+    "Nash-MD-PG, several turns",
+    "policy_gradient",
+    "π_θ, mixture",
+    "conversations",
+    "two turns",
+    "no: those worlds have one turn",
+    (
+      "data.records=TALKS",
+      "data.schema=conversation",
+      "turns.most=3",
+      "turns.between=32",
+    ),
+  ),
 )
 HEAD = """# The family
 
@@ -182,7 +196,8 @@ nats, of a T5 trained by sampling in a world of [landing.md](landing.md), by
 """
 COMMANDS = """
 RATED is the folder, and mine.py the module, of
-[extending.md](extending.md#a-record-schema).
+[extending.md](extending.md#a-record-schema); TALKS is that of
+[conversations.md](conversations.md).
 
 """
 NOTES = """## What is not exact

@@ -14,12 +14,11 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from nashmd_jax import arrays
+from nashmd_jax import arrays, turns
 from nashmd_jax.models import language_model
 
 # Prompts of the narrowest loop. Below, a step costs what its parameters cost.
 FEWEST = 8
-NGRAM = 4
 
 Lane = Mapping[str, float | jax.Array]
 Choose = Callable[[jax.Array, jax.Array], jax.Array]
@@ -30,7 +29,8 @@ class Rollout(NamedTuple):
 
   Attributes:
     tokens: int32[B, L, R], zero behind EOS.
-    mask: bool[B, L, R], true up to and including EOS.
+    mask: bool[B, L, R], true up to and including EOS; of several turns on
+      those alone, see `turns`.
     log_prob: f32[B, L, R], nats, under the row's own lane at the sampling
       temperature; zero where masked.
   """
@@ -49,6 +49,7 @@ class Decoding(NamedTuple):
     alive: bool[B, L], true until EOS is written.
     caches: one for each parameter set that a lane uses, by name.
     written: see `Rollout`.
+    script: of several turns, and the place in it; None for one turn.
   """
 
   step: jax.Array
@@ -56,6 +57,7 @@ class Decoding(NamedTuple):
   alive: jax.Array
   caches: Mapping[str, Any]
   written: Rollout
+  script: tuple[turns.Script, turns.Place] | None = None
 
 
 def sample(rng: jax.Array, log_probs: jax.Array) -> jax.Array:
@@ -118,6 +120,7 @@ def rollout(
   temperature: float,
   eos_ids: Sequence[int],
   choose: Choose = sample,
+  script: turns.Script | None = None,
 ) -> Rollout:
   """Samples one response for every prompt and lane.
 
@@ -129,13 +132,13 @@ def rollout(
   Args:
     params_by_name: at least the sets that the lanes name. No gradient flows.
     lanes: L lanes; a set whose weight is the Python number 0 is never run.
-    prompts: int[B, P], padded on the right.
-    prompt_mask: bool[B, P].
+    prompts, prompt_mask: int[B, P], padded on the right, and bool[B, P].
     keys: key[B, L], see `row_keys`.
-    max_response: R, tokens; a response without EOS is cut there.
+    max_response: tokens at which a response, or each of its turns, is cut.
     temperature: > 0; log-probs are of the tempered distribution.
     eos_ids: tokens that end a response.
     choose: `sample` or `greedy`: (key, log_probs f32[V]) -> token.
+    script: of several turns; None for one. `turns.width` is R.
   Source: Munos et al., ICML 2024, §7 (the token-wise mixture).
   """
   arrays.check_shapes(
@@ -150,14 +153,15 @@ def rollout(
     prompts=prompts,
     prompt_mask=prompt_mask,
     max_response=max_response,
+    script=script,
   )
-
   params_by_name, state = _apart(model, params_by_name, state)
   step = functools.partial(
     advance,
     model,
     params_by_name,
     lanes,
+    max_response=max_response,
     temperature=temperature,
     eos_ids=eos_ids,
     choose=choose,
@@ -206,6 +210,7 @@ def _take(model, lanes, state: Decoding, left: jax.Array) -> Decoding:
       for name, cache in state.caches.items()
     },
     written=jax.tree.map(lambda x: x[left], state.written),
+    script=jax.tree.map(lambda x: x[left], state.script),
   )
 
 
@@ -228,42 +233,16 @@ def is_end(tokens: jax.Array, eos_ids: Sequence[int]) -> jax.Array:
 def ended(
   tokens: jax.Array, mask: jax.Array, eos_ids: Sequence[int]
 ) -> jax.Array:
-  """Which responses end by themselves; the others are cut.
+  """Which responses end by themselves, in every turn; the others are cut.
 
   Args:
     tokens: int[..., R].
-    mask: bool[..., R], true up to and including the end token.
+    mask: bool[..., R], true up to and including the end token; see `turns`.
     eos_ids: tokens that end a response.
   Returns: bool[...].
   """
-  return jnp.any(is_end(tokens, eos_ids) & mask, axis=-1)
-
-
-def repeated(tokens: jax.Array, mask: jax.Array) -> jax.Array:
-  """The share of a response's n-grams of `NGRAM` tokens that it held already.
-
-  Two that differ count as the same once in 2³¹ pairs.
-
-  Args:
-    tokens: int[N, R].
-    mask: bool[N, R], true on the first tokens of each row.
-  Returns: f32[N], 0 for a response that has none.
-  """
-  arrays.check_shapes(tokens=(tokens, "N R"), mask=(mask, "N R"))
-  count = tokens.shape[1] - NGRAM + 1
-  if count < 2:
-    return jnp.zeros(len(tokens), jnp.float32)
-  code = jnp.zeros((len(tokens), count), jnp.uint32)
-  for place in range(NGRAM):
-    token = tokens[:, place : place + count].astype(jnp.uint32) + 1
-    code = (code ^ token) * jnp.uint32(0x9E3779B1)
-    code ^= code >> 15
-  real = mask[:, NGRAM - 1 :]
-  none = jnp.uint32(2**32 - 1)
-  code = jnp.sort(jnp.where(real, code >> 1, none), axis=1)
-  again = (code[:, 1:] == code[:, :-1]) & (code[:, 1:] != none)
-  shares = jnp.sum(again, axis=1) / jnp.maximum(jnp.sum(real, axis=1), 1)
-  return shares.astype(jnp.float32)
+  whole = is_end(tokens, eos_ids) | ~turns.ends(mask)
+  return jnp.all(whole, axis=-1) & jnp.any(mask, axis=-1)
 
 
 def begin(
@@ -274,25 +253,28 @@ def begin(
   prompts: jax.Array,
   prompt_mask: jax.Array,
   max_response: int,
+  script: turns.Script | None = None,
 ) -> Decoding:
   """Runs every prompt once for each parameter set that a lane uses.
 
   Args: as `rollout`.
   """
   shape = (prompts.shape[0], len(lanes))
+  size = turns.width(max_response, script)
   lanes = [_nonzero(lane) for lane in lanes]
   caches, first = {}, None
   for name, users in _users(lanes).items():
     caches[name], first = model.prefill(
-      params_by_name[name], prompts, prompt_mask, len(users), max_response
+      params_by_name[name], prompts, prompt_mask, len(users), size
     )
-  tokens = jnp.zeros((*shape, max_response), jnp.int32)
+  tokens = jnp.zeros((*shape, size), jnp.int32)
   return Decoding(
     step=jnp.int32(0),
     fed=jnp.broadcast_to(first.reshape(shape[0], -1)[:, :1], shape),
     alive=jnp.ones(shape, bool),
     caches=caches,
     written=Rollout(tokens, tokens != 0, jnp.zeros(tokens.shape, jnp.float32)),
+    script=None if script is None else (script, turns.begin(*shape)),
   )
 
 
@@ -303,6 +285,7 @@ def advance(
   state: Decoding,
   *,
   keys: jax.Array,
+  max_response: int,
   temperature: float,
   eos_ids: Sequence[int],
   choose: Choose,
@@ -316,12 +299,29 @@ def advance(
     model, params_by_name, lanes, state.caches, state.fed, temperature
   )
   new = _choose(keys, state.step, log_probs, state.alive, choose)
+  going, script = ~is_end(new.tokens, eos_ids), state.script
+  if script is not None:
+    new = _as_fixed(new, *turns.fixed(*script))
+    place, going = turns.advance(
+      *script, is_end(new.tokens, eos_ids), max_response=max_response
+    )
+    script = (script[0], place)
   return Decoding(
     step=state.step + 1,
     fed=new.tokens,
-    alive=state.alive & ~is_end(new.tokens, eos_ids),
+    alive=state.alive & going,
     caches=caches,
     written=_write(state.written, new, state.step),
+    script=script,
+  )
+
+
+def _as_fixed(new: Rollout, tokens: jax.Array, fixed: jax.Array) -> Rollout:
+  """The tokens of a script in place of those drawn, where there are any."""
+  return Rollout(
+    tokens=jnp.where(fixed, tokens, new.tokens),
+    mask=new.mask & ~fixed,
+    log_prob=jnp.where(fixed, 0, new.log_prob),
   )
 
 

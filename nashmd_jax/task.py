@@ -18,7 +18,7 @@ from nashmd_jax import (
   texts,
   tokenization,
 )
-from nashmd_jax.data import batches, records
+from nashmd_jax.data import batches, conversations, records
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.hub import pretrained
 from nashmd_jax.models import lora as lora_lib
@@ -75,7 +75,7 @@ class Task(NamedTuple):
     starts: where the parameters of "model" and "judge_model" come from.
     encode: record -> token ids.
     pad: examples -> batch.
-    max_response: R, tokens.
+    max_response: tokens of a response, or of each of its turns.
     lora: what is trained.
     devices: where parameters are stored and run.
     seed: of random starts.
@@ -145,7 +145,7 @@ def load_task(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Task:
     ),
     starts=starts,
     encode=make_encode(config, tokenizer),
-    pad=functools.partial(batches.pad_batch, **config.layout),
+    pad=make_pad(config),
     max_response=config.layout.max_response,
     lora=Lora(**config.lora),
     devices=devices,
@@ -164,6 +164,19 @@ def make_encode(
     max_prompt=config.layout.prompt_buckets[-1],
     max_response=config.layout.max_response,
     chat=tokenization.load_chat(config, "model"),
+    turns=conversations.Turns(**config.turns),
+  )
+
+
+def make_pad(
+  config: ml_collections.ConfigDict,
+) -> Callable[[Sequence[batches.Example]], batches.Batch]:
+  """The field "pad" of a Task."""
+  given = conversations.Turns(**config.turns)
+  return functools.partial(
+    batches.pad_batch,
+    prompt_buckets=config.layout.prompt_buckets,
+    max_response=given.width(config.layout.max_response),
   )
 
 

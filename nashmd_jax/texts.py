@@ -30,7 +30,7 @@ from nashmd_jax.training import distributed
 
 SPLITS = ("train", "validation", "test")
 JUDGED = ("train", "validation")
-SUMMARISED = ("summary", "unary")
+SUMMARISED = ("summary", "unary", "conversation")
 COMPARED = ("comparison",)
 TARGETS = {
   "summary": docstrings.find_records,
@@ -126,7 +126,7 @@ def load_summaries(
 ) -> Splits:
   """Records of all `SPLITS`: the user's, or docstrings found here.
 
-  Returns: summary or unary records by split.
+  Returns: summary or unary records by split, or conversations.
   """
   if config.data.records is None:
     packages, target = tuple(config.data.packages), config.data.target
@@ -359,11 +359,12 @@ def _plain(row: records.Record) -> records.Record:
     for key, value in row.items()
   }
   record["slot"] = records.slot_of(row)
-  record["messages"] = json.loads(record.get("messages", "null"))
+  for name in ("messages", "turns"):
+    record[name] = json.loads(record.get(name, "null"))
   return {
     key: value
     for key, value in record.items()
-    if key not in records.PROMPT or value is not None
+    if key not in (*records.PROMPT, "turns") or value is not None
   }
 
 

@@ -18,6 +18,8 @@ LAYERS = {
   "databases": 1,
   "declare": 1,
   "outside": 1,
+  "repetition": 1,
+  "turns": 1,
   "owner": 1,
   "files": 1,
   "games": 1,

@@ -2,8 +2,8 @@
 
 Each case is the relative error of an estimator's expectation against the
 exact gradient: CASES of the losses, STEPS of whole steps of play, ADAPTERS of
-those of real models with adapters. ELSEWHERE holds the forms that other code
-uses, with the same measure. Call in float64.
+those of real models with adapters, TURNS of those on conversations. ELSEWHERE
+holds the forms that other code uses, with the same measure. Call in float64.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from nashmd_jax import arrays, losses
 from nashmd_jax.nash import opponents
-from tests import adapters_oracle, whole_step
+from tests import adapters_oracle, turns_oracle, whole_step
 from tests import gradient_oracle as oracle
 
 BAR = 1e-9
@@ -310,10 +310,32 @@ def sampled_cooler(world: oracle.World) -> float:
   )
 
 
+def _turns() -> list[Case]:
+  """Whole steps on conversations, in worlds of their own; see the oracle."""
+
+  def case(opponent, most, form, loss):
+    def measure(world):
+      del world
+      return turns_oracle.error(most, opponent, loss=loss)
+
+    words = f"two turns of up to {most} token{'s' if most > 1 else ''}"
+    return Case(f"{words}, Nash-PG", opponent, form, measure)
+
+  sampled = "policy_gradient"
+  return [
+    case("mixture", 2, TO_GO, sampled),
+    case("self", 2, TO_GO, sampled),
+    case("moving_average", 2, TO_GO, sampled),
+    case("mixture", 1, WHOLE, f"{sampled}_sequence_kl"),
+    case("mixture", 1, FULL, f"{sampled}_exact_kl"),
+  ]
+
+
 CASES = _cases()
 STEPS = _steps()
 ADAPTERS = _adapters()
-ALL = CASES + STEPS + ADAPTERS
+TURNS = _turns()
+ALL = CASES + STEPS + ADAPTERS + TURNS
 ELSEWHERE = [
   Case(
     "Nash-PG",

@@ -184,7 +184,8 @@ class TournamentTest(absltest.TestCase):
     sets = {"policy": moved, "reference": params}
     source, temperature, kept = self.rows[:4], 0.7, []
 
-    def texts_of(task, tokens, mask):
+    def texts_of(task, rows, tokens, mask):
+      del rows
       kept.extend([np.asarray(tokens)[:, 0], np.asarray(mask)[:, 0]])
       return [[""]] * len(tokens)
 

@@ -15,7 +15,7 @@ from absl.testing import absltest
 from configs import tldr_decoder, tldr_t5
 from nashmd_jax import files, main, models
 from nashmd_jax.hub import architectures
-from tests import extending_page, forked, pages, small_records
+from tests import extending_page, forked, pages, small_records, small_talks
 
 ROOT = forked.ROOT
 DEFAULT = "--config=configs/docstrings.py"
@@ -102,6 +102,7 @@ def made(folder: pathlib.Path) -> dict[str, str]:
     "POSTS": str(posts),
     "RATED": str(extending_page.write_rated(folder / "rated", records)),
     "COMPARISONS": str(pairs),
+    "TALKS": str(small_talks.write(folder / "talks")),
     "PAIRS": str(voted),
     "DIR": str(folder / "run"),
     **write_models(folder),

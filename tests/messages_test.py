@@ -30,7 +30,9 @@ def system(content):
   return {"role": "system", "content": content}
 
 
-class MessagesTest(parameterized.TestCase):
+class Tokens(parameterized.TestCase):
+  """A tokenizer of bytes and few words, and chats of a template."""
+
   def setUp(self):
     super().setUp()
     path = pathlib.Path(self.create_tempdir().full_path) / "tokenizer.json"
@@ -58,13 +60,15 @@ class MessagesTest(parameterized.TestCase):
       render, **({"system": None, "user": "{prompt}"} | kwargs)
     )
 
+  def ids(self, text):
+    return self.whole.encode(text).ids
+
+
+class MessagesTest(Tokens):
   def prompt(self, record, chat, room=99):
     return messages.encode_prompt(
       record, chat, self.tokenizer, room=room, name="record '1'"
     )
-
-  def ids(self, text):
-    return self.whole.encode(text).ids
 
   def test_a_prompt_is_the_users_message(self):
     record = {"prompt": "the river"}

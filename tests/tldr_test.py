@@ -73,6 +73,8 @@ class SchemaTest(parameterized.TestCase):
     record = dict.fromkeys(records.TEXT_FIELDS[kind], "text")
     if kind in records.SHARES:
       record[records.SHARES[kind]] = 0.25
+    if kind == "conversation":
+      record["turns"] = [{"role": "assistant", "content": "text"}]
     path = pathlib.Path(self.create_tempdir()) / "ours.jsonl"
     records.save_records(path, [record])
     self.assertEqual(read(path, kind), [record])

@@ -8,7 +8,7 @@ import pathlib
 from absl.testing import absltest, parameterized
 import numpy as np
 
-from nashmd_jax import mistakes, sampling
+from nashmd_jax import mistakes, repetition
 from nashmd_jax.evaluation import page
 from nashmd_jax.nash import warnings
 from nashmd_jax.training import warned
@@ -185,10 +185,10 @@ class RepeatedTest(absltest.TestCase):
     ])  # fmt: skip
     lengths = np.array([8, 8, 6, 8, 3])
     mask = np.arange(8) < lengths[:, None]
-    found = sampling.repeated(tokens, mask)
+    found = repetition.repeated(tokens, mask)
     np.testing.assert_allclose(found, [1 / 5, 4 / 5, 2 / 3, 0, 0], rtol=1e-6)
     np.testing.assert_array_equal(
-      sampling.repeated(tokens[:, :4], mask[:, :4]), np.zeros(5)
+      repetition.repeated(tokens[:, :4], mask[:, :4]), np.zeros(5)
     )
 
   def test_it_counts_as_a_set_does(self):
@@ -202,7 +202,7 @@ class RepeatedTest(absltest.TestCase):
       again = len(grams) - len(set(grams))
       expected.append(again / max(len(grams), 1))
     np.testing.assert_allclose(
-      sampling.repeated(tokens, mask), expected, rtol=1e-6
+      repetition.repeated(tokens, mask), expected, rtol=1e-6
     )
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nashmd_jax import sampling
+from nashmd_jax import sampling, turns
 from nashmd_jax import task as task_lib
 from nashmd_jax.capacity import programs
 from nashmd_jax.nash import play as play_lib
@@ -83,6 +83,7 @@ def _writing(play, devices, sets, batch) -> dict[str, programs.Program]:
       prompts=batch["prompts"],
       prompt_mask=batch["prompts_mask"],
       max_response=play.max_response,
+      script=turns.script(batch),
     )
 
   def decode(arrays, decoding, example_ids):
@@ -92,6 +93,7 @@ def _writing(play, devices, sets, batch) -> dict[str, programs.Program]:
       lanes,
       decoding,
       keys=sampling.row_keys(_first()[0], example_ids, len(lanes)),
+      max_response=play.max_response,
       temperature=play.temperature,
       eos_ids=play.eos_ids,
       choose=sampling.sample,
@@ -104,6 +106,7 @@ def _writing(play, devices, sets, batch) -> dict[str, programs.Program]:
     alive=programs.by_rows(decoding.alive, devices),
     caches=sharding.stored_shapes(decoding.caches, devices),
     written=programs.by_rows(decoding.written, devices),
+    script=programs.by_rows(decoding.script, devices),
   )
   arrays = once.split(used)
   places = jax.tree.map(lambda x: x.sharding, (arrays, decoding))
@@ -169,7 +172,9 @@ def _judging(config, task, run, sets) -> programs.Program:
       if len(part)
     ]
 
-  shape = (batch["prompts"].shape[0], sum(counts), play.max_response)
+  script = jax.eval_shape(turns.script, batch)
+  size = turns.width(play.max_response, script)
+  shape = (batch["prompts"].shape[0], sum(counts), size)
   written = tuple(
     jax.ShapeDtypeStruct(shape, dtype) for dtype in (jnp.int32, jnp.bool)
   )

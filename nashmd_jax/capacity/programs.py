@@ -17,7 +17,7 @@ import ml_collections
 
 from nashmd_jax import mistakes, texts, tokenization
 from nashmd_jax import task as task_lib
-from nashmd_jax.data import batches, messages
+from nashmd_jax.data import batches, conversations, messages
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.hub import pretrained
 from nashmd_jax.nash import play as play_lib
@@ -78,12 +78,19 @@ def stand_in_task(config: Config, devices: sharding.Devices) -> task_lib.Task:
     "max_prompt": config.layout.prompt_buckets[-1],
     "max_response": config.layout.max_response,
   }
+  said = "word " * widths["max_response"]
   record = {
     "id": "0",
     "prompt": "word " * widths["max_prompt"],
-    "response": "word " * widths["max_response"],
+    "response": said,
     "label": 1.0,
   }
+  if config.turns.most > 1:
+    answer, asks = (
+      {"role": role, "content": content}
+      for role, content in (("assistant", said), ("user", "word"))
+    )
+    record["turns"] = [answer, *[asks, answer] * (config.turns.most - 1)]
   return task_lib.Task(
     splits=dict.fromkeys(texts.SPLITS, [record]),
     tokenizer=tokenizer,
@@ -93,9 +100,10 @@ def stand_in_task(config: Config, devices: sharding.Devices) -> task_lib.Task:
       batches.encode_record,
       tokenizer=tokenizer,
       chat=_stand_in_chat(config),
+      turns=conversations.Turns(**config.turns),
       **widths,
     ),
-    pad=functools.partial(batches.pad_batch, **config.layout),
+    pad=task_lib.make_pad(config),
     max_response=widths["max_response"],
     lora=task_lib.Lora(**config.lora),
     devices=devices,
@@ -134,7 +142,7 @@ def _stand_in_chat(config: Config) -> messages.Chat | None:
 
   def render(turns, begun):
     del begun
-    return turns[-1]["content"]
+    return " ".join(turn["content"] for turn in turns)
 
   return messages.Chat(render, system=None, user=messages.PLACE)
 

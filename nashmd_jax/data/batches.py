@@ -13,7 +13,7 @@ import grain
 import numpy as np
 
 from nashmd_jax import declare, mistakes
-from nashmd_jax.data import cuts, messages, records
+from nashmd_jax.data import conversations, cuts, messages, records
 from nashmd_jax.data import tokenizer as tokenizer_lib
 
 Batch = dict[str, np.ndarray]
@@ -32,6 +32,7 @@ def encode_record(
   max_prompt: int,
   max_response: int,
   chat: messages.Chat | None = None,
+  turns: conversations.Turns = conversations.ALONE,
 ) -> Example:
   """Token ids of one record of any kind.
 
@@ -41,8 +42,10 @@ def encode_record(
   Args:
     record: of any kind; text may be UTF-8 bytes.
     max_prompt: P, tokens, BOS included; see `cuts` for longer prompts.
-    max_response: R, tokens, EOS included.
+    max_response: R, tokens, EOS included; of several turns those of each.
     chat: how the policy reads a conversation; None for one that reads text.
+    turns: how many turns a conversation may have; where they may be several,
+      responses have the columns of `conversations.encode`.
   Returns: "prompts"; with a chat also "questions", the prompt's own text, which
     is what judges read; then "responses" or "responses_a" and "responses_b",
     lists of ids; for each of them whether it was cut, such as "prompts_cut";
@@ -52,7 +55,17 @@ def encode_record(
   """
 
   example = _encode_prompt(record, tokenizer, max_prompt, chat)
-  for name in ("response", "response_a", "response_b"):
+  names = ["response", "response_a", "response_b"]
+  if "response" in record:
+    how = {"given": turns, "name": _name(record)}
+    conversations.check_count(record, **how)
+    if turns.most > 1:
+      names.remove("response")
+      example |= conversations.encode(
+        record, tokenizer, chat=chat, max_response=max_response, **how
+      )
+  max_response = turns.width(max_response)
+  for name in names:
     if name in record:
       ids = tokenizer.encode(_text(record, name)) + [tokenizer.eos_id]
       column = name.replace("response", "responses")
@@ -68,11 +81,7 @@ def encode_record(
 
 def _encode_prompt(record, tokenizer, max_prompt, chat) -> Example:
   """The columns of what stands before a response."""
-  name = (
-    f"record {mistakes.quote(_text(record, 'id'))}"
-    if "id" in record
-    else "a record"
-  )
+  name = _name(record)
   start, close = tokenizer.start_ids, tokenizer.close_ids
   ids, cut = cuts.shorten(
     _text(record, "prompt"),
@@ -95,6 +104,13 @@ def _encode_prompt(record, tokenizer, max_prompt, chat) -> Example:
   return example | {"prompts_cut": np.bool_(cut)}
 
 
+def _name(record: records.Record) -> str:
+  """A record, for errors."""
+  if "id" not in record:
+    return "a record"
+  return f"record {mistakes.quote(_text(record, 'id'))}"
+
+
 def _text(record: records.Record, name: str) -> str:
   value = record[name]
   return value.decode() if isinstance(value, bytes) else value
@@ -111,7 +127,8 @@ LAYOUT = {
     least=1,
   ),
   "max_response": declare.whole(
-    "Length that responses are padded and cut to, and at most written in.",
+    "Length that responses are padded and cut to, and at most written in; of "
+    "conversations that of each turn.",
     least=1,
     unit="tokens",
   ),

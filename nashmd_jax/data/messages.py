@@ -138,17 +138,77 @@ def encode_messages(
     i for content in contents for i in tokenizer.encode_marked(content)
   ):
     return tokenizer.encode_marked(chat.render(messages, True))
-  held = [
-    {**message, "content": f"\ue000{number}\ue001"}
-    for number, message in enumerate(messages)
-  ]
-  pieces = re.split("\ue000(\\d+)\ue001", chat.render(held, True))
   ids = []
-  for place, piece in enumerate(pieces):
+  for place, piece in enumerate(_pieces(messages, chat)):
     of_theirs = place % 2
     text = contents[int(piece)] if of_theirs else piece
     ids += (tokenizer.encode if of_theirs else tokenizer.encode_marked)(text)
   return ids
+
+
+def _pieces(messages: Sequence[Message], chat: Chat) -> list[str]:
+  """Rendered messages, their numbers in the places of their contents."""
+  held = [
+    {**message, "content": f"\ue000{number}\ue001"}
+    for number, message in enumerate(messages)
+  ]
+  return re.split("\ue000(\\d+)\ue001", chat.render(held, True))
+
+
+def encode_gaps(
+  record: records.Record,
+  found: Sequence[Message],
+  chat: Chat,
+  tokenizer: tokenizer_lib.Tokenizer,
+) -> list[tuple[list[int], int]]:
+  """What a model of chat reads between two turns of the assistant.
+
+  Args:
+    record: with what stands before the first turn.
+    found: messages from the first turn to the last, of the assistant and of
+      the user in turn.
+    chat: see `Chat`.
+    tokenizer: of the model.
+  Returns: behind every turn but the last token ids, and how many of the first
+    of them end the turn itself.
+  Raises: Mistake for a template that does not give the turns, each once and in
+    order, or nothing behind one.
+  """
+  before = turns(record, chat)
+  whole, count = [*before, *found[:-1]], len(found) - 1
+  pieces = _pieces(whole, chat)
+  numbers = [int(number) for number in pieces[1::2]]
+  if numbers[len(numbers) - count :] != list(range(len(before), len(whole))):
+    raise mistakes.Mistake(
+      "the chat template does not give each turn of the conversation as it is, "
+      "in order; take another template, or records of one turn"
+    )
+  fixed = pieces[::2][len(numbers) - count + 1 :]
+  gaps = []
+  for place in range(0, count, 2):
+    close, behind = fixed[place : place + 2]
+    ids = _encode_around(close, found[place + 1]["content"], behind, tokenizer)
+    ends = {*tokenizer.eos_ids}
+    closing = 0
+    if not ends.isdisjoint(tokenizer.encode_marked(close)):
+      closing = 1 + next(n for n, one in enumerate(ids) if one in ends)
+    if closing == len(ids):
+      raise mistakes.Mistake(
+        "the chat template has nothing between two turns of the assistant; "
+        "take another template"
+      )
+    gaps.append((ids, closing))
+  return gaps
+
+
+def _encode_around(
+  before: str, content: str, behind: str, tokenizer: tokenizer_lib.Tokenizer
+) -> list[int]:
+  """Token ids of what somebody wrote, and what a template has around it."""
+  if {*tokenizer.special_ids}.isdisjoint(tokenizer.encode_marked(content)):
+    return tokenizer.encode_marked(before + content + behind)
+  first, last = map(tokenizer.encode_marked, (before, behind))
+  return [*first, *tokenizer.encode(content), *last]
 
 
 def end_of_response(

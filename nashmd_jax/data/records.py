@@ -3,10 +3,11 @@
 prompt {id, prompt} · summary {id, prompt, response} · comparison {id, prompt,
 response_a, response_b, prob_a, rater?, votes?, ties?, weight?}, prob_a in
 [0, 1] that a is preferred · unary {id, prompt, response, label}, label in
-[0, 1], 1 for a desired response. Of a comparison votes says how many raters
-prob_a is the share of, 1 unless said; ties how many of them called it a tie,
-which is half a vote for each side, 0 unless said; weight what it counts in
-training, 1 unless said.
+[0, 1], 1 for a desired response · conversation {id, prompt, response, turns},
+turns the messages from the first answer to the last, response what stands for
+them. Of a comparison votes says how many raters prob_a is the share of, 1
+unless said; ties how many of them called it a tie, which is half a vote for
+each side, 0 unless said; weight what it counts in training, 1 unless said.
 Each may have a slot, the [start, stop) in characters of what may be shortened
 in a prompt that is too long, and messages, the conversation up to the response
 that the prompt was made of, [{role, content}, ...]; the last is the user's.
@@ -29,6 +30,7 @@ TEXT_FIELDS = {
   "summary": ("id", "prompt", "response"),
   "comparison": ("id", "prompt", "response_a", "response_b"),
   "unary": ("id", "prompt", "response"),
+  "conversation": ("id", "prompt", "response"),
 }
 SHARES = {"comparison": "prob_a", "unary": "label"}
 # Optional fields of a comparison: what stands for one that is absent, and the
@@ -71,6 +73,8 @@ def kind_of(record: Record) -> str:
     return "comparison"
   if "label" in record:
     return "unary"
+  if "turns" in record:
+    return "conversation"
   return "summary" if "response" in record else "prompt"
 
 
@@ -98,6 +102,18 @@ def said(messages: Sequence[Mapping[str, str]]) -> str:
     return spoken[0]["content"]
   return "\n\n".join(
     f"{one['role'].capitalize()}: {one['content']}" for one in spoken
+  )
+
+
+def between(message: Mapping[str, str]) -> str:
+  """What stands between two turns of the assistant, the user's message."""
+  return f"\n\nUser: {message['content']}\n\nAssistant: "
+
+
+def answered(turns: Sequence[Mapping[str, str]]) -> str:
+  """The response that stands for turns: what raters and judges read."""
+  return "".join(
+    between(one) if one["role"] == "user" else one["content"] for one in turns
   )
 
 
@@ -133,6 +149,26 @@ def check_record(record: Record, kind: str, where: str) -> None:
     _check_slot(record, where)
   if record.get("messages") is not None:
     check_messages(record["messages"], f"{where}: a {kind}", last="user")
+  if kind == "conversation":
+    check_turns(record.get("turns"), f"{where}: a {kind}")
+    if record["response"] != answered(record["turns"]):
+      raise mistakes.Mistake(
+        f"{where}: a {kind} needs the response that its turns say; leave it out"
+      )
+
+
+def check_turns(turns: Any, where: str) -> None:
+  """Raises Mistake unless these are turns of assistant and user, in turn."""
+  asked = {"role": "user", "content": ""}  # what the first of them answers
+  whole = [asked, *turns] if isinstance(turns, list | tuple) else turns
+  check_messages(whole, f"{where}, in its turns,", last="assistant")
+  pairs = zip(turns, whole, strict=False)
+  for number, (one, before) in enumerate(pairs, start=1):
+    if one["role"] == before["role"]:
+      raise mistakes.Mistake(
+        f"{where} needs turns of assistant and user in turn, got two messages "
+        f"of the {one['role']} one after the other, at turn {number}; join them"
+      )
 
 
 def check_messages(messages: Any, where: str, *, last: str) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from nashmd_jax import files, mistakes, outside
-from nashmd_jax.data import lines, records
+from nashmd_jax.data import lines, message_rows, records
 
 Row = Mapping[str, Any]
 # What stands for the fields of a comparison that a record does not have.
@@ -140,29 +140,9 @@ def _ours(kind: str):
     if row.get("messages") is None:
       return [record]
     answers = "response" in fields and "response" not in row
-    return [record | _conversation(row["messages"], answers, row)]
+    return [record | message_rows.conversation(row["messages"], answers, row)]
 
   return convert
-
-
-def _conversation(messages: Any, answers: bool, row: Row) -> records.Record:
-  """The prompt in messages, and the response if the last of them is one."""
-  last = "assistant" if answers else "user"
-  records.check_messages(messages, "a conversation", last=last)
-  before = [
-    {name: one[name] for name in ("role", "content")} for one in messages
-  ]
-  found = {}
-  if answers:
-    *before, answer = before
-    found["response"] = answer["content"]
-    records.check_messages(
-      before, "a conversation before its response", last="user"
-    )
-  found |= {"prompt": records.said(before), "messages": before}
-  if row.get("prompt", found["prompt"]) != found["prompt"]:
-    raise ValueError("its prompt is not what its messages say; leave it out")
-  return found
 
 
 def _chosen(row: Row) -> list[records.Record]:
@@ -172,7 +152,8 @@ def _chosen(row: Row) -> list[records.Record]:
   if not isinstance(row["chosen"], str):
     before = [] if prompt is None or isinstance(prompt, str) else prompt
     both = [
-      _conversation([*before, *side], True, {}) for side in sides.values()
+      message_rows.conversation([*before, *side], True, {})
+      for side in sides.values()
     ]
     if both[0]["prompt"] != both[1]["prompt"]:
       raise ValueError("the two responses are to different conversations")
@@ -181,7 +162,7 @@ def _chosen(row: Row) -> list[records.Record]:
     }
     found = {name: both[0][name] for name in ("prompt", "messages")}
   elif isinstance(prompt, list):
-    found = _conversation(prompt, False, {})
+    found = message_rows.conversation(prompt, False, {})
   found = {"prompt": prompt} | found | sides
   key = row.get("id", row.get("prompt_id", files.digest(found)[:16]))
   return [{"id": key, **found, "prob_a": 1.0}]
@@ -196,6 +177,7 @@ SCHEMAS = {
   "ukp_votes": Schema("comparison", _votes),
   "chosen": Schema("comparison", _chosen),
   **{kind: Schema(kind, _ours(kind)) for kind in records.TEXT_FIELDS},
+  "conversation": Schema("conversation", message_rows.several_turns),
 }
 
 
@@ -347,6 +329,8 @@ class Tldr(tfds.core.GeneratorBasedBuilder):
     if self._kind in records.SHARES:
       share = records.SHARES[self._kind]
       features[share] = tfds.features.Scalar(np.float32)
+    if self._kind == "conversation":
+      features["turns"] = tfds.features.Text()
     if self._kind == "comparison":
       features["rater"] = tfds.features.Text()
       features["weight"] = tfds.features.Scalar(np.float32)
@@ -383,6 +367,9 @@ class Tldr(tfds.core.GeneratorBasedBuilder):
       found = read_records(path, self._schema, **how)
       for row, (_, record) in enumerate(found):
         slot = records.slot_of(record) or (0, 0)
-        told = json.dumps(record.get("messages"), ensure_ascii=False)
-        record = ABSENT | record | {"slot": slot, "messages": told}
+        told = {
+          name: json.dumps(record.get(name), ensure_ascii=False)
+          for name in ("messages", "turns")
+        }
+        record = ABSENT | record | {"slot": slot, **told}
         yield f"{i}/{row}", {name: record[name] for name in names}

@@ -13,6 +13,7 @@ import jax
 import ml_collections
 
 from nashmd_jax import declare, files, mistakes, models, pipeline
+from nashmd_jax.data import conversations
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.hub import architectures, config_json, folders
 from nashmd_jax.models import layers
@@ -294,7 +295,8 @@ def check_positions(
 ) -> None:
   """Collects the folders whose models do not know as many positions."""
   layout = config.layout
-  longest = layout.prompt_buckets[-1] + layout.max_response
+  turns = conversations.Turns(**config.turns)
+  longest = layout.prompt_buckets[-1] + turns.width(layout.max_response)
   for place in {given_folder(config, section) for section in SECTIONS} - {None}:
     if not _has_config(place):
       continue  # told where the model is made
@@ -306,7 +308,7 @@ def check_positions(
       findings.sentences.append(
         f"{place}: knows {known} positions (max_position_embeddings), and "
         "layout.prompt_buckets and layout.max_response ask for "
-        f"{longest}; lower one of them"
+        f"{longest}{turns.told}; lower one of them"
       )
 
 

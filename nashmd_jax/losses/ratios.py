@@ -67,8 +67,9 @@ def prefix(delta: jax.Array, mask: jax.Array, clip: float) -> Ratio:
   """
   kept = jnp.where(mask, delta, 0)
   weight = jnp.exp(jnp.cumsum(kept, axis=-1))
-  wide = clip * jnp.sqrt(jnp.arange(1, delta.shape[-1] + 1, dtype=delta.dtype))
-  return Ratio(weight, jnp.exp(-wide / 2)[None], jnp.exp(wide)[None])
+  number = jnp.maximum(jnp.cumsum(mask, axis=-1), 1)
+  wide = clip * jnp.sqrt(number.astype(delta.dtype))
+  return Ratio(weight, jnp.exp(-wide / 2), jnp.exp(wide))
 
 
 RATIOS: dict[str, Callable[[jax.Array, jax.Array, float], Ratio]] = {

@@ -36,6 +36,28 @@ def check_runs(
     findings.sentences.append(f"{sentence} (run {', '.join(wrong)})")
 
 
+def check_turns(
+  config: ml_collections.ConfigDict,
+  names: Iterable[str],
+  findings: mistakes.Findings,
+) -> None:
+  """Collects the runs on conversations that learn from records of none.
+
+  Args: as `check_runs`.
+  """
+  most = config.turns.most
+
+  def of_run(section, own):
+    if most > 1 and settings.compares(section):
+      own.sentences.append(
+        f"nash.design: got {mistakes.quote(section.design)} with turns.most "
+        f"{most}, but comparisons hold no turns; take "
+        "a design in which policies write, or set turns.most to 1"
+      )
+
+  check_runs(config, names, of_run, findings)
+
+
 def check(section: Section, findings: mistakes.Findings) -> None:
   """Collects what makes no sense in a section."""
   gives = None

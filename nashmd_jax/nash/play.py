@@ -12,7 +12,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from nashmd_jax import arrays, models, sampling
+from nashmd_jax import arrays, models, repetition, sampling, turns
 from nashmd_jax.judges import preference_model, scorers
 from nashmd_jax.nash import algorithms, holding, opponents, ways
 
@@ -37,7 +37,7 @@ class Play(NamedTuple):
       where that is μ.
     held: weights of the sets that the policy is held to; see `holding`.
     temperature: of sampling and of every log-prob, > 0.
-    max_response: R, tokens.
+    max_response: R, tokens; of several turns those of each.
     eos_ids: tokens that end a response.
     ready: (sets, names) -> the named sets as models run on them.
   """
@@ -68,7 +68,8 @@ def rollout(
   Args:
     sets: "policy", "reference" and what opponent and judge name.
     batch: prompts int[B, P], prompts_mask bool[B, P], example_ids int[B]; for
-      an algorithm on records also what they hold; see `recorded`.
+      conversations of several turns also what is fixed of them, see `turns`;
+      for an algorithm on records what they hold, see `recorded`.
     rng: of this step.
     step: int32 scalar, for an opponent that changes with it.
   Returns: rows of the L responses to each prompt that the loss is of:
@@ -150,7 +151,7 @@ def loss(
     rng: not used.
   Returns: the algorithm's loss and metrics; of all responses "ended", the
     share that end by themselves, "response_tokens" and "repetition", see
-    `sampling.repeated`; and "entropy", nats a token of who wrote them, by the
+    `repetition.repeated`; and "entropy", nats a token of who wrote them, by the
     tokens that were drawn.
   """
   del rng
@@ -161,7 +162,7 @@ def loss(
   written = (rows["responses"], rows["responses_mask"])
   told = {
     "ended": sampling.ended(*written, play.eos_ids),
-    "repetition": sampling.repeated(*written),
+    "repetition": repetition.repeated(*written),
     "response_tokens": jnp.sum(written[1], axis=1),
   }
   every = jnp.ones(len(written[0]), bool)
@@ -192,6 +193,7 @@ def write(
     max_response=play.max_response,
     temperature=play.temperature,
     eos_ids=play.eos_ids,
+    script=turns.script(batch),
   )
 
 
@@ -208,14 +210,17 @@ def ask(
   Args:
     judge: a token judge; a token scorer where j is None.
     rng: a pair's key depends on it, the example and the pair's number.
-    batch: prompts, or questions where they differ, with masks; example_ids.
+    batch: prompts, or questions where they differ, with masks; example_ids;
+      what is fixed between turns, see `turns.said`.
     written: tokens int[B, L, R] and mask bool[B, L, R].
     i: int[N], numbers of y among the L.
     j: int[N], of y′.
   """
 
+  read = turns.said(batch, *written)
+
   def taken(index):
-    return tuple(x[:, index].reshape(-1, x.shape[-1]) for x in written)
+    return tuple(x[:, index].reshape(-1, x.shape[-1]) for x in read)
 
   prompts = preference_model.question(batch)
   if j is None:

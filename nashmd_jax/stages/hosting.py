@@ -43,7 +43,8 @@ def make_host(
   def ask(rows: Mapping[str, np.ndarray]) -> dict[str, list]:
     began = time.monotonic()
     asked = [source[number] for number in rows["record_ids"]]
-    texts = writing.texts_of(task, rows["written"], rows["written_mask"])
+    written = rows["written"], rows["written_mask"]
+    texts = writing.texts_of(task, asked, *written)
     said = judging.answers(judge(), asked, texts, i, j)
     spent = judging.spent(judge(), costs, asked, texts, i, j)
     seconds = [time.monotonic() - began] * len(asked)

@@ -253,7 +253,7 @@ def _by_text(task, judge, source, batch, written, real) -> np.ndarray:
 
   def judged():
     asked = [source[number] for number in batch["record_ids"][:real]]
-    pairs = writing.texts_of(task, *(x[:real] for x in written))
+    pairs = writing.texts_of(task, asked, *written)
     return judge(asked, *zip(*pairs, strict=True)).tolist()
 
   return np.asarray(distributed.on_first(judged))
@@ -293,6 +293,7 @@ def check(config: Config, findings: mistakes.Findings) -> None:
   # Of a run that there is not the tournament or the export tells.
   names = [n for n in judging.trained_runs(config) if n in config.nash.runs]
   checks.check_runs(config, names, _check_run, findings)
+  checks.check_turns(config, names, findings)
 
 
 def _check_run(section: Config, findings: mistakes.Findings) -> None:

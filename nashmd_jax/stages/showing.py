@@ -27,7 +27,7 @@ def samples(
     scores: f64[B] by the name of their mean.
   """
   found = []
-  texts = writing.texts_of(task, *(x[: len(rows)] for x in written))
+  texts = writing.texts_of(task, rows, *written)
   for number, row in enumerate(rows):
     named = dict(zip(WRITERS, texts[number], strict=True))
     said = {name: float(values[number]) for name, values in scores.items()}

@@ -7,7 +7,7 @@ from typing import Any
 
 from nashmd_jax import declare, logs, mistakes, pipeline, texts, tokenization
 from nashmd_jax import task as task_lib
-from nashmd_jax.data import batches
+from nashmd_jax.data import batches, conversations
 from nashmd_jax.data import tokenizer as tokenizer_lib
 from nashmd_jax.hub import pretrained
 from nashmd_jax.judges import table
@@ -46,6 +46,7 @@ SETTINGS = {
   "data": texts.SETTINGS,
   "tokenizer": tokenization.SETTINGS,
   "chat": tokenization.CHAT,
+  "turns": conversations.SETTINGS,
   "layout": batches.LAYOUT,
   "model": pretrained.SETTINGS,
   "judge_model": declare.Changes("model", pretrained.SETTINGS),
@@ -84,6 +85,8 @@ def check(config: Config, findings: mistakes.Findings) -> None:
     tokenization.check_trained(config)
   with findings.collect():
     tokenization.check_chat(config)
+  with findings.collect():
+    conversations.check(config.turns)
   judging.check(config, findings)
 
 
@@ -152,6 +155,8 @@ def prepare(config: Config, workdir: pathlib.Path) -> Mapping[str, Any]:
       judge_templates.make_template(config, tokenizer, stage)
   with findings.collect():
     tokenization.check_folders(config, path)
+  given = conversations.Turns(**config.turns)
+  conversations.check_counts(splits, given, findings)
   nash.check_records(config, splits, findings)
   findings.tell()
   _tell_answers(config, tokenizer)

@@ -180,8 +180,10 @@ def save(
   """
   records.save_records(folder / "responses" / "written.jsonl", rows)
   for name, texts in answers.responses.items():
+    # The turns of a record are what its author wrote.
+    without = [{k: row[k] for k in row if k != "turns"} for row in rows]
     answered = [
-      row | {"response": text} for row, text in zip(rows, texts, strict=True)
+      row | {"response": text} for row, text in zip(without, texts, strict=True)
     ]
     if name in answers.log_ratios:
       ratios = answers.log_ratios[name].tolist()

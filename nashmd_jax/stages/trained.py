@@ -63,6 +63,8 @@ def reads(config: Config, *paths: str) -> dict[str, Any]:
   if "judge_model" in paths:
     found |= pretrained.settings(config, "judge_model")
   others = [path for path in paths if path not in pretrained.SECTIONS]
+  if config.turns.most > 1:
+    others.append("turns")
   return found | pipeline.settings(config, *READS, *others)
 
 

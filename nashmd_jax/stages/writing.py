@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nashmd_jax import policy, sampling
+from nashmd_jax import policy, sampling, turns
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import batches, records
 from nashmd_jax.training import journal
@@ -58,8 +58,9 @@ def write(
   def piece_of(batch, real):
     rollout, ratio = roll(sets, batch)
     ended = sampling.ended(rollout.tokens, rollout.mask, task.tokenizer.eos_ids)
+    rows = [source[place] for place in batch["record_ids"][:real]]
     piece = {
-      "texts": texts_of(task, rollout.tokens[:real], rollout.mask[:real]),
+      "texts": texts_of(task, rows, rollout.tokens[:real], rollout.mask[:real]),
       "ended": np.asarray(ended[:real]).tolist(),
     }
     if log_ratio:
@@ -106,6 +107,7 @@ def _roller(task, lanes, temperature, rng, log_ratio):
       max_response=task.max_response,
       temperature=temperature,
       eos_ids=task.tokenizer.eos_ids,
+      script=turns.script(batch),
     )
     if not log_ratio:
       return written, None
@@ -113,7 +115,7 @@ def _roller(task, lanes, temperature, rng, log_ratio):
       task.model,
       ready["reference"],
       **prompts,
-      responses=written.tokens.reshape(-1, task.max_response),
+      responses=written.tokens.reshape(-1, written.tokens.shape[-1]),
       temperature=temperature,
     ).reshape(written.tokens.shape)
     ratio = jnp.where(written.mask, written.log_prob - other, 0)
@@ -130,12 +132,40 @@ def prompts_at_a_time(
   return -(-max(batch_size // samples, 1) // parts) * parts
 
 
-def texts_of(task: task_lib.Task, tokens: Any, mask: Any) -> list[list[str]]:
-  """The text of tokens int[B, L, R], by record and lane."""
-  return [
-    [
-      task.tokenizer.decode(row[keep])
-      for row, keep in zip(*of_record, strict=True)
-    ]
-    for of_record in zip(tokens, mask, strict=True)
-  ]
+def texts_of(
+  task: task_lib.Task,
+  rows: Sequence[records.Record],
+  tokens: Any,
+  mask: Any,
+) -> list[list[str]]:
+  """The text of responses to N records, by record and lane.
+
+  Args:
+    task: decodes.
+    rows: N records, which say what stands between turns.
+    tokens: int[B, L, R], B ≥ N.
+    mask: bool[B, L, R].
+  """
+  found = []
+  for row, *lanes in zip(rows, tokens, mask, strict=False):
+    asked = row.get("turns", ())[1::2]
+    found.append(
+      [_text_of(task, asked, *lane) for lane in zip(*lanes, strict=True)]
+    )
+  return found
+
+
+def _text_of(task, asked, tokens, mask) -> str:
+  """What one row says, the messages of the user between its turns."""
+  keep = np.asarray(mask)
+  if not asked:
+    return task.tokenizer.decode(tokens[keep])
+  stops = np.flatnonzero(np.asarray(turns.ends(keep))) + 1
+  text, start = "", 0
+  for number, stop in enumerate(stops):
+    own = np.asarray(tokens)[start:stop][keep[start:stop]]
+    text += task.tokenizer.decode(own)
+    if number < len(asked):
+      text += records.between(asked[number])
+    start = stop
+  return text
