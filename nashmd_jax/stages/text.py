@@ -19,6 +19,7 @@ from nashmd_jax.stages import (
   judge_report,
   judge_templates,
   judging,
+  learnt_from,
   nash,
   preference,
   report,
@@ -152,7 +153,7 @@ def prepare(config: Config, workdir: pathlib.Path) -> Mapping[str, Any]:
       judge_templates.make_template(config, tokenizer, stage)
   with findings.collect():
     tokenization.check_folders(config, path)
-  nash.check_records(config, splits, findings)
+  learnt_from.check_records(config, splits, findings)
   findings.tell()
   _tell_answers(config, tokenizer)
   for phrase in tokenization.told_otherwise(config, path):
