@@ -152,15 +152,6 @@ class TokensTest(parameterized.TestCase):
     found = lanes.lower(jnp.log(probs), 5.0)
     np.testing.assert_allclose(np.exp(found), probs.min(0), rtol=1e-12)
 
-  @parameterized.parameters("minimum", "lower")
-  def test_one_member_is_that_policy_bit_for_bit(self, rule):
-    one = {"policy": self.sets["member_0"]}
-    plain = roll(self.model, one, {"policy": 1.0}, 300)
-    lane = lanes.Ensemble(("policy",), rule, 1.0)
-    jax.tree.map(
-      np.testing.assert_array_equal, plain, roll(self.model, one, lane, 300)
-    )
-
   def test_an_ensemble_and_a_mixture_write_side_by_side(self):
     prompts = jnp.full((50, 1), PROMPT, jnp.int32)
     both = [{"member_0": 0.5, "member_2": 0.5}, LEAST]
@@ -181,6 +172,18 @@ class TokensTest(parameterized.TestCase):
         rtol=1e-5,
         atol=1e-6,
       )
+
+
+class AloneTest(parameterized.TestCase):
+  @parameterized.parameters("minimum", "lower")
+  def test_one_member_is_that_policy_bit_for_bit(self, rule):
+    model, sets = members(1)
+    one = {"policy": sets["member_0"]}
+    plain = roll(model, one, {"policy": 1.0}, 300)
+    lane = lanes.Ensemble(("policy",), rule, 1.0)
+    jax.tree.map(
+      np.testing.assert_array_equal, plain, roll(model, one, lane, 300)
+    )
 
 
 class WholeTest(parameterized.TestCase):
