@@ -147,6 +147,8 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   # at 10,000 steps, at the same share of the run.
   config.nash.ema = {"decay": 0.95}
   config.nash.past = {"size": 8, "every": 10, "law": "uniform"}
+  # Of the training records, one part of so many; 1 learns from all of them.
+  config.nash.split = {"parts": 1, "part": 0, "overlap": 0.0}
   # Read where the last iterate plays, or where coef holds the policy to it.
   config.nash.iterate = {
     "every": 10, "weights": (1.0,), "coef": 0.0, "anchor": "last",
@@ -194,9 +196,20 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     # Trained against the end of another run if exploit.adversaries names it.
     "adversary": {"opponent": "rival", "rival": "nash_md", "deploy": "last"},
     "nash_ema": {"opponent": "moving_average"},
+    # Each learns from a third of the comparisons, for the ensemble below.
+    **{f"pepo_{part}": pepo(part, 3) for part in range(3)},
   }
   # Runs that also answer in another way: {"run": …, "deploy": …} by name.
   config.nash.deployed = {}
+  # Policies that answer as one; they wait to be named among those that play.
+  config.nash.ensembles = {
+    "pepo": {
+      "members": ("pepo_0", "pepo_1", "pepo_2"),
+      "rule": "minimum",
+      "deviations": 1.0,
+      "proposals": 0,
+    },
+  }
   # These are trained and played; nash_ema waits to be named here.
   config.tournament = {
     "policies": ("sft", "rlhf", "self_play", "nash_md", "best_response"),
@@ -256,6 +269,19 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   if variant == "tiny":
     make_tiny(config)
   return config.lock()
+
+
+def pepo(part: int, parts: int) -> dict:
+  """A member of an ensemble, which learns from one part of the comparisons."""
+  return {
+    "loss": "pepo",
+    "design": "records",
+    "split": {"parts": parts, "part": part},
+    "updates_per_rollout": 1,
+    "orders": "one",
+    "judge_ahead": 0,
+    "deploy": "last",
+  }
 
 
 def stage(

@@ -160,6 +160,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   # Kept by the runs that play or deploy them alone.
   config.nash.ema = {"decay": 0.999}
   config.nash.past = {"size": 8, "every": 1000, "law": "uniform"}
+  config.nash.split = {"parts": 1, "part": 0, "overlap": 0.0}
   config.nash.iterate = {
     "every": 1000, "weights": (1.0,), "coef": 0.0, "anchor": "last",
   }  # fmt: skip
@@ -204,6 +205,8 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   }
   # Runs that also answer in another way: {"run": …, "deploy": …} by name.
   config.nash.deployed = {}
+  # Policies that answer as one: {"members": …, "rule": …, …} by name.
+  config.nash.ensembles = {}
   config.tournament = {
     "policies": ("sft", "nash_md", "self_play", "best_response", "rlhf"),
     # Choices among samples, which train nothing; they wait to be named above.

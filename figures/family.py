@@ -13,7 +13,13 @@ import sys
 import jax
 import numpy as np
 
-from figures import family_annotators, family_page, landing, rows
+from figures import (
+  family_annotators,
+  family_page,
+  family_pepo,
+  landing,
+  rows,
+)
 from nashmd_jax import losses
 from tests import (
   certificate,
@@ -210,13 +216,16 @@ def main() -> int:
   errors, biases = exactly(step_errors)
   moments = exactly(ratio_moments)
   landed = landing.landed("family")
-  family_page.write(errors, biases, moments, landed)
+  pessimism = exactly(family_pepo.measured)
+  further = family_pepo.section(pessimism)
+  family_page.write(errors, biases, moments, landed, further)
   return rows.report(OUT, [
     *exactly(golden_rows),
     *step_rows(errors, biases),
     *ratio_rows(moments),
     *exactly(identity_rows),
     *landing_rows(landed),
+    *family_pepo.rows(pessimism),
     *family_annotators.rows(),
   ])  # fmt: skip
 

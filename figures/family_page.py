@@ -151,6 +151,15 @@ METHODS = (
     OFFLINE,
     ("nash.design=records",),
   ),
+  Method(
+    "PEPO's ensemble",
+    "pepo",
+    "nobody",
+    "comparisons",
+    "of its members",
+    "no: offline, by its members",
+    ("tournament.policies=\"('sft','pepo')\"",),
+  ),
   Method("KTO", "kto", "nobody", "labels", "by hand", OFFLINE, RATED),
   Method(
     "RDRO",
@@ -233,6 +242,7 @@ def write(
   biases: dict[str, float],
   moments: Moments,
   landed: dict[str, dict],
+  further: str,
 ) -> None:
   """Writes the page.
 
@@ -240,6 +250,7 @@ def write(
     errors, biases: of expected steps, by method.
     moments: of off-policy ratios.
     landed: what each run of configs/worlds.py:family came to.
+    further: sections besides.
   """
   text = HEAD + "".join(
     f"{line(one)} {_step(one.step, errors, biases)} "
@@ -263,7 +274,7 @@ def write(
     for name, clip in moment
     if np.isfinite(clip)
   )
-  files.save_text(PAGE, text)
+  files.save_text(PAGE, text + further)
 
 
 def line(method: Method) -> str:
@@ -275,7 +286,10 @@ def line(method: Method) -> str:
 
 def command(method: Method) -> str:
   """The command that trains a method, in a fence."""
-  of_a_run = any(".runs." in flag for flag in method.flags)
+  # Where the config has a run of it that waits to be named.
+  of_a_run = any(
+    ".runs." in flag or flag.startswith("tournament.") for flag in method.flags
+  )
   own = () if of_a_run else (f"nash.loss={method.loss}",)
   flags = "".join(f" \\\n  --config.{flag}" for flag in (*own, *method.flags))
   program = "python -m nashmd_jax.main --config=configs/docstrings.py"

@@ -1,8 +1,9 @@
 """The decode loop over lanes: one loop writes every response of a prompt.
 
 A lane is a weighted sum of log-probs over named parameter sets, normalised at
-each prefix: {"policy": 1.0}, {"policy": 1 − β, "reference": β}. Every set is
-run once a token over just the rows that use it.
+each prefix: {"policy": 1.0}, {"policy": 1 − β, "reference": β}; or an ensemble
+of sets, see `lanes`. Every set is run once a token over just the rows that use
+it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,12 +16,13 @@ from jax import lax
 import jax.numpy as jnp
 
 from nashmd_jax import arrays, turns
+from nashmd_jax import lanes as lanes_lib
 from nashmd_jax.models import language_model
 
 # Prompts of the narrowest loop. Below, a step costs what its parameters cost.
 FEWEST = 8
 
-Lane = Mapping[str, float | jax.Array]
+Lane = lanes_lib.Lane
 Choose = Callable[[jax.Array, jax.Array], jax.Array]
 
 
@@ -124,8 +126,8 @@ def rollout(
 ) -> Rollout:
   """Samples one response for every prompt and lane.
 
-  At each prefix lane l draws from softmax((Σ_s w_s log π_s) / temperature),
-  every π_s conditioned on that lane's own prefix with a cache of its own.
+  At each prefix lane l draws from softmax((Σ_s w_s log π_s) / temperature), or
+  from an ensemble of the tempered π_s, each on the lane's own prefix and cache.
   Prompts whose responses have all ended are left behind once they are half of
   those in the loop; rows that are split over devices stay where they are.
 
@@ -200,7 +202,7 @@ def _narrower(model, prompts: int) -> list[int]:
 
 def _take(model, lanes, state: Decoding, left: jax.Array) -> Decoding:
   """The state of the prompts int[n] alone."""
-  users = _users([_nonzero(lane) for lane in lanes])
+  users = _users([lanes_lib.nonzero(lane) for lane in lanes])
   return Decoding(
     step=state.step,
     fed=state.fed[left],
@@ -261,7 +263,7 @@ def begin(
   """
   shape = (prompts.shape[0], len(lanes))
   size = turns.width(max_response, script)
-  lanes = [_nonzero(lane) for lane in lanes]
+  lanes = [lanes_lib.nonzero(lane) for lane in lanes]
   caches, first = {}, None
   for name, users in _users(lanes).items():
     caches[name], first = model.prefill(
@@ -294,7 +296,7 @@ def advance(
 
   Args: as `rollout`.
   """
-  lanes = [_nonzero(lane) for lane in lanes]
+  lanes = [lanes_lib.nonzero(lane) for lane in lanes]
   log_probs, caches = _next_log_probs(
     model, params_by_name, lanes, state.caches, state.fed, temperature
   )
@@ -327,15 +329,18 @@ def _as_fixed(new: Rollout, tokens: jax.Array, fixed: jax.Array) -> Rollout:
 
 def _next_log_probs(model, params_by_name, lanes, caches, fed, temperature):
   """Feeds tokens int[B, L] -> log-probs f32[B, L, V] of each lane, caches."""
-  batch, caches, mixed = fed.shape[0], dict(caches), [0.0] * len(lanes)
+  batch, caches, found = fed.shape[0], dict(caches), [{} for _ in lanes]
   for name, users in _users(lanes).items():
     logits, caches[name] = model.decode(
       params_by_name[name], caches[name], fed[:, jnp.array(users)].reshape(-1)
     )
     by_user = logits.reshape(batch, len(users), model.vocab_size)
     for j, i in enumerate(users):
-      log_probs = arrays.log_softmax(by_user[:, j], temperature)
-      mixed[i] = mixed[i] + lanes[i][name] * log_probs
+      found[i][name] = arrays.log_softmax(by_user[:, j], temperature)
+  mixed = [
+    lanes_lib.combine(lane, log_probs)
+    for lane, log_probs in zip(lanes, found, strict=True)
+  ]
   return arrays.log_softmax(jnp.stack(mixed, axis=1), 1.0), caches
 
 
@@ -369,12 +374,4 @@ def _users(lanes: Sequence[Lane]) -> dict[str, list[int]]:
   names = sorted({name for lane in lanes for name in lane})
   return {
     name: [i for i, lane in enumerate(lanes) if name in lane] for name in names
-  }
-
-
-def _nonzero(lane: Lane) -> dict[str, float | jax.Array]:
-  return {
-    name: weight
-    for name, weight in lane.items()
-    if isinstance(weight, jax.Array) or weight != 0
   }

@@ -20,6 +20,7 @@ from nashmd_jax import mistakes, pipeline, texts
 from nashmd_jax import task as task_lib
 from nashmd_jax.stages import (
   judging,
+  learnt_from,
   nash,
   preference,
   sft,
@@ -263,7 +264,7 @@ class ExtendingTest(TinyRun):
     for share, told in ((0.4, []), (0.5, ["set it to 0.400"])):
       changes = {"nash.loss": "rdro", "nash.desired_share": share}
       found = mistakes.Findings()
-      nash.check_records(self.config(**changes), splits, found)
+      learnt_from.check_records(self.config(**changes), splits, found)
       self.assertLen(found.sentences, len(told))
       for sentence, part in zip(found.sentences, told, strict=True):
         self.assertIn(part, sentence)

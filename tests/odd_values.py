@@ -71,6 +71,8 @@ RIGHT = (
   ("()", "population.policies population.weights", "it is not played"),
   ("(1,2)", "population.weights", "weights of two"),
   ("0", "pessimism", "the loss of DPO"),
+  ("0", "split.part split.overlap", "the first part, and nothing of another"),
+  ("0", "ensembles.*.proposals", "the rule is applied at each token"),
   ("0", "iterate.coef", "the policy is held to the reference alone"),
   ("(1,2)", "iterate.weights", "two iterates"),
   ("0", "retries top_logprobs most_failed", NONE_OF_IT),

@@ -143,7 +143,7 @@ def _play(folder: pathlib.Path) -> None:
     },
   }
   said = {name: pairs for name, (_, pairs) in played.items()}
-  answers = policies.Answers(responses, {}, {}, {})
+  answers = policies.Answers(responses, {}, {}, {}, {})
   tournament.save(folder / tournament.NAME, rows, answers, results, said)
   workdir.finish(folder, tournament.NAME, {}, 3.5, MACHINE)
 

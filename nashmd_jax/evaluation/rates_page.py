@@ -66,6 +66,7 @@ def section(results: Results) -> sections.Section:
     + "".join(_judge(names, table) for table in judges.values())
     + _agreement(results)
     + _chosen(results["chosen"])
+    + _joined(results.get("ensembles", {}))
     + "<h3>Responses</h3>"
     + sheets.table(
       ["Policy", "Words a response", "Ended by themselves"],
@@ -176,6 +177,35 @@ def _chosen(chosen: Mapping[str, Mapping[str, Any]]) -> str:
     f"as {html.escape(one['judge'])} judges them against one another "
     f"({one['judged']:.1%} of the pairs were judged).</p>"
     for name, one in chosen.items()
+  )
+
+
+def _joined(ensembles: Mapping[str, Mapping[str, Any]]) -> str:
+  """What each ensemble is made of, and how many of its proposals it takes."""
+  return "".join(
+    f"<p>{html.escape(name)} was not trained: it answers with "
+    f"{html.escape(_rule(one))} {html.escape(', '.join(one['members']))}"
+    f"{_acceptance(one)}.</p>"
+    for name, one in ensembles.items()
+  )
+
+
+def _rule(one: Mapping[str, Any]) -> str:
+  if one["proposals"]:
+    return "the least probability that any of these gives to a whole response:"
+  if one["rule"] == "lower":
+    taken = f"the mean less {one['deviations']:g} standard deviations"
+    return f"{taken} of the probabilities at each token of"
+  return "the least of the probabilities at each token of"
+
+
+def _acceptance(one: Mapping[str, Any]) -> str:
+  if not one["proposals"]:
+    return ""
+  return (
+    f". Of {one['proposals']} proposals a response it takes "
+    f"{one['acceptance']:.1%}; for {one['none']:.1%} of the responses it took "
+    "none, and one was drawn by its weight"
   )
 
 

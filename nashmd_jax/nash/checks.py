@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 import ml_collections
 
 from nashmd_jax import mistakes
+from nashmd_jax.data import parts
 from nashmd_jax.judges import table
 from nashmd_jax.nash import algorithms, settings
 
@@ -66,6 +67,8 @@ def check(section: Section, findings: mistakes.Findings) -> None:
   check_play(section, gives, findings, judge_ahead=section.judge_ahead)
   with findings.collect():
     settings.deployed_lane(section)
+  with findings.collect():
+    parts.check(section.split, "nash.split")
 
 
 def check_play(

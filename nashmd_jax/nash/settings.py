@@ -9,8 +9,9 @@ from typing import Any
 import ml_collections
 
 from nashmd_jax import declare, mistakes, pipeline, sampling
+from nashmd_jax.data import parts
 from nashmd_jax.judges import table
-from nashmd_jax.nash import algorithms, holding, opponents, ways
+from nashmd_jax.nash import algorithms, ensembles, holding, opponents, ways
 from nashmd_jax.training import followers
 
 Section = ml_collections.ConfigDict
@@ -51,6 +52,7 @@ SETTINGS = {
   "judge": declare.text(f"Whom a run learns from: {table.NAMES}."),
   **FOLLOWED,
   "past": followers.PAST_POLICIES,
+  "split": parts.SETTINGS,
   RIVAL: declare.text(
     "Whom the opponent rival plays, frozen: sft, or another run of nash.runs "
     "as it is deployed, whose mixture replaces that of this run.",
@@ -144,6 +146,8 @@ def _set_rival(config, section: Section, runs: tuple[str, ...]) -> None:
       "another run of nash.runs"
     )
   _check_ring("rival", run_of(config, rival), runs)
+  if rival in joined(config):
+    raise ensembles.no_policy(rival, "nash.rival")
   lane = policy_lane(config, rival, before=runs)
   section.mixture = section.mixture_end = lane.get("reference", 0.0)
   section.mixture_steps = 0
@@ -173,13 +177,20 @@ def _check_population(config, section: Section, runs: tuple[str, ...]) -> None:
     )
   for name in policies:
     _check_ring(f"{POPULATION}.policies", run_of(config, name), runs)
-    lane = policy_lane(config, name, before=runs)
-    if "reference" in lane:
-      raise mistakes.Mistake(
-        f"nash.population.policies: {mistakes.quote(name)} deploys a mixture "
-        "with the reference, which is no policy by itself; set its deploy to "
-        "'last'"
-      )
+    _check_alone(config, name, "nash.population.policies", runs)
+
+
+def _check_alone(
+  config, name: str, setting: str, runs: tuple[str, ...]
+) -> None:
+  """Raises Mistake for a policy that is not one set of parameters by itself."""
+  if name in joined(config):
+    raise ensembles.no_policy(name, setting)
+  if "reference" in policy_lane(config, name, before=runs):
+    raise mistakes.Mistake(
+      f"{setting}: {mistakes.quote(name)} deploys a mixture with the "
+      "reference, which is no policy by itself; set its deploy to 'last'"
+    )
 
 
 def played(section: Section) -> dict[str, str]:
@@ -199,13 +210,16 @@ def policy_lane(
 
   Args:
     config: of the run.
-    name: "sft", a run of `nash.runs` or one of `nash.deployed`.
+    name: "sft", a run of `nash.runs`, one of `nash.deployed` or of
+      `nash.ensembles`.
     before: see `run_section`.
   Raises: Mistake where a run keeps no average that one of `nash.deployed`
-    asks for.
+    asks for, or a member of an ensemble is no policy by itself.
   """
   if name == START:
     return opponents.LEARNER
+  if name in joined(config):
+    return _joined_lane(config, name, before)
   section = run_section(config, run_of(config, name), before=before)
   if name not in otherwise(config):
     return deployed_lane(section)
@@ -218,6 +232,31 @@ def policy_lane(
       "keeps no moving average; take one that plays or deploys its own"
     )
   return lane
+
+
+def _joined_lane(config, name: str, before: tuple[str, ...]) -> sampling.Lane:
+  """The lane of an ensemble, whose members are checked."""
+  setting = f"nash.ensembles.{name}"
+  for one in joined(config)[name].members:
+    _check_alone(config, one, f"{setting}.members", before)
+  return ensembles.lane(joined(config)[name], setting)
+
+
+def joined(config: ml_collections.ConfigDict) -> Mapping[str, Section]:
+  """`nash.ensembles`: policies that answer as one, by the name of the whole."""
+  return config.nash.get("ensembles", {})
+
+
+def members(config: ml_collections.ConfigDict, name: str) -> dict[str, str]:
+  """The policies of an ensemble, by the set that each answers with."""
+  names = enumerate(joined(config)[name].members)
+  return {ensembles.member(number): one for number, one in names}
+
+
+def runs_of(config: ml_collections.ConfigDict, name: str) -> list[str]:
+  """The runs, or "sft", that a policy is made of, each once."""
+  names = joined(config)[name].members if name in joined(config) else [name]
+  return list(dict.fromkeys(run_of(config, one) for one in names))
 
 
 def otherwise(config: ml_collections.ConfigDict) -> Mapping[str, Section]:

@@ -17,8 +17,13 @@ def run_job(run: str) -> str:
 
 
 def job(config: pipeline.Config, name: str) -> str:
-  """The job that trains a policy, see `settings.policy_lane`."""
+  """The job that trains a policy, see `settings.policy_lane`; no ensemble."""
   return run_job(settings.run_of(config, name))
+
+
+def jobs(config: pipeline.Config, name: str) -> list[str]:
+  """The jobs that train a policy, or the members of an ensemble."""
+  return [run_job(run) for run in settings.runs_of(config, name)]
 
 
 def load_sets(
@@ -45,6 +50,31 @@ def load_sets(
   return sets
 
 
+def load_policy(
+  config: pipeline.Config,
+  task: task_lib.Task,
+  name: str,
+  workdir: pathlib.Path,
+  *further: str,
+) -> dict[str, Any]:
+  """The sets in which a policy answers, without the base of adapters.
+
+  Args:
+    name: see `settings.policy_lane`.
+    workdir: holds what trained it.
+    *further: sets besides, such as "reference".
+  """
+  start, others = workdir / settings.START, dict.fromkeys(further, 1.0)
+  if name in settings.joined(config):
+    members = {
+      one: load_learnt(config, task, policy, workdir)
+      for one, policy in settings.members(config, name).items()
+    }
+    return members | load_sets(task, others, start, start)
+  lane = {**settings.policy_lane(config, name), **others}
+  return load_sets(task, lane, workdir / job(config, name), start)
+
+
 def load_learnt(
   config: pipeline.Config, task: task_lib.Task, name: str, workdir: pathlib.Path
 ) -> Any:
@@ -66,5 +96,10 @@ def load_learnt(
 
 def reads(config: pipeline.Config, names: Iterable[str]) -> dict[str, Any]:
   """The settings by which some of the named policies answer otherwise."""
-  there = [name for name in names if name in settings.otherwise(config)]
-  return pipeline.settings(config, *(f"nash.deployed.{n}" for n in there))
+  joined, otherwise = settings.joined(config), settings.otherwise(config)
+  names = list(names)
+  paths = [f"nash.ensembles.{name}" for name in names if name in joined]
+  for name in names:
+    own = joined[name].members if name in joined else [name]
+    paths += [f"nash.deployed.{one}" for one in own if one in otherwise]
+  return pipeline.settings(config, *dict.fromkeys(paths))

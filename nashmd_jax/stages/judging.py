@@ -57,7 +57,7 @@ def trained_runs(config: Config) -> list[str]:
   playing = answering_all(config)
   exploit = (*config.exploit.policies, *config.exploit.adversaries)
   named = [*playing, *config.export.policies, *exploit]
-  runs = [settings.run_of(config, name) for name in named]
+  runs = [run for name in named for run in settings.runs_of(config, name)]
   names = [
     one for name in runs for one in (*settings.before_run(config, name), name)
   ]

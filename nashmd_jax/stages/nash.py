@@ -5,7 +5,6 @@ plays Nash learning, a reward plays RLHF. A judge of text stands on the host,
 between rollout and update.
 """
 
-from collections.abc import Mapping, Sequence
 import functools
 import pathlib
 from typing import Any
@@ -23,15 +22,16 @@ from nashmd_jax import (
   sampling,
 )
 from nashmd_jax import task as task_lib
-from nashmd_jax.data import batches, records
+from nashmd_jax.data import batches
 from nashmd_jax.judges import table
-from nashmd_jax.nash import checks, opponents, settings, warnings
+from nashmd_jax.nash import checks, ensembles, opponents, settings, warnings
 from nashmd_jax.nash import play as play_lib
 from nashmd_jax.stages import comparisons as comparisons_lib
 from nashmd_jax.stages import (
   deployed,
   hosting,
   judging,
+  learnt_from,
   sft,
   showing,
   trained,
@@ -55,10 +55,10 @@ OWN = {
 SETTINGS = OWN | {
   "runs": {declare.ANY: declare.Changes(NAME, OWN)},
   "deployed": settings.DEPLOYED,
+  "ensembles": ensembles.SETTINGS,
 }
 COST = "judge_"  # what begins so is told of the judge on the host
 WON = "win_prob_against_reference"
-NEAR = 0.01  # of a share of labels
 PAIR = np.arange(1)  # the deployed policy against the reference
 
 
@@ -127,7 +127,9 @@ def make_experiment(
     batches=functools.partial(
       task_lib.training_batches,
       task,
-      (comparisons or task.splits)["train"],
+      learnt_from.training_records(
+        section, comparisons or task.splits, task.seed
+      ),
       batch_size=section.data.batch_size,
       seed=task.seed,
     ),
@@ -310,44 +312,6 @@ def _check_run(section: Config, findings: mistakes.Findings) -> None:
       table.find(watching, setting="nash.watch")
 
 
-def check_records(
-  config: Config,
-  splits: Mapping[str, Sequence[records.Record]],
-  findings: mistakes.Findings,
-) -> None:
-  """Collects what the runs that are trained learn from and the data lacks.
-
-  Args:
-    config: checked.
-    splits: the records.
-    findings: where to.
-  """
-  for name in judging.trained_runs(config):
-    section = settings.run_section(config, name)
-    gives = table.find(section.judge, setting="nash.judge").gives
-    made = settings.make_algorithm(section, gives, judge_ahead=0)
-    if made.way.kind == "unary":
-      with findings.collect():
-        _check_labels(section, splits["train"])
-
-
-def _check_labels(section: Config, rows: Sequence[records.Record]) -> None:
-  """Raises Mistake for labels that there are not, or not so many of."""
-  if any("label" not in row for row in rows):
-    raise mistakes.Mistake(
-      f"nash.loss: {mistakes.quote(section.loss)} asks for the labels of the "
-      "records, but they have none; give unary records, with data.schema=unary "
-      "for one"
-    )
-  share, stated = np.mean([row["label"] for row in rows]), section.desired_share
-  if section.loss == "rdro" and abs(share - stated) > NEAR:
-    raise mistakes.Mistake(
-      f"nash.desired_share: got {stated:g} for the loss 'rdro', but "
-      f"{share:.3f} of the labels of the records are desired, and elsewhere it "
-      f"does not rest at them; set it to {share:.3f}"
-    )
-
-
 def needs(config: Config, job: str) -> list[str]:
   """SFT, the judges that the run names, whom it plays, and comparisons."""
   section = settings.run_section(config, job.split("/")[1])
@@ -371,7 +335,7 @@ def reads(config: Config, job: str) -> dict[str, Any]:
   """The settings of the run as it is played."""
   section = settings.run_section(config, job.split("/")[1])
   with section.unlocked():
-    del section.runs, section.deployed
+    del section.runs, section.deployed, section.ensembles
   return {
     **trained.reads(config, "judge_model"),
     **pipeline.flat(pipeline.plain(section), NAME),

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from nashmd_jax import declare, mistakes, pipeline, sampling
+from nashmd_jax import declare, lanes, mistakes, pipeline, sampling
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import records
 from nashmd_jax.evaluation import selection
 from nashmd_jax.judges import scorers, table
-from nashmd_jax.nash import opponents, settings
-from nashmd_jax.stages import deployed, guests, judging, sft, writing
+from nashmd_jax.nash import ensembles, opponents, settings
+from nashmd_jax.stages import deployed, guests, judging, writing
 from nashmd_jax.training import journal
 from nashmd_jax.training import metrics as metrics_lib
 
@@ -29,7 +29,8 @@ SALT = 0x7001  # keys of the tournament, apart from those of training steps
 SETTINGS = {
   declare.ANY: {
     "policy": declare.text(
-      "Who writes the samples: sft, or one of nash.runs or nash.deployed."
+      "Who writes the samples: sft, or one of nash.runs, nash.deployed or "
+      "nash.ensembles."
     ),
     "choose": declare.text(
       "Which sample is the answer: the one that wins most often, or one drawn "
@@ -55,38 +56,60 @@ class Answers(NamedTuple):
       files.
     log_ratios: by trained policy f64[N], log π(y)/μ(y) of its responses in
       nats, see `writing.Responses`; empty unless `tournament.log_ratio`.
+    ensembles: of each ensemble its settings; where it takes one of several
+      proposals also "acceptance", the share that it would take, and "none", the
+      share of responses to whose prompt it would have taken none.
   """
 
   responses: dict[str, list[str]]
   chosen: dict[str, dict[str, Any]]
   ended: dict[str, float]
   log_ratios: dict[str, np.ndarray]
+  ensembles: dict[str, dict[str, Any]]
 
 
 def policy_job(
   config: Config, name: str, *, setting: str = "tournament.policies"
 ) -> str:
-  """The job that trained a policy.
+  """The job that trained a policy, which is one.
 
   Args:
     setting: dotted name of the setting that names it, for the error.
-  Raises: Mistake for a policy that the config does not train.
+  Raises: Mistake for a policy that the config does not train, or an ensemble.
   """
+  if name in settings.joined(config):
+    raise ensembles.no_policy(name, setting)
   if settings.run_of(config, name) in (START, *config.nash.runs):
     return deployed.job(config, name)
   raise mistakes.Mistake(
     f"{setting}: {mistakes.quote(name)} is neither {mistakes.quote(START)} nor "
     "one of nash.runs "
-    f"({sorted([*config.nash.runs, *settings.otherwise(config)])})"
+    f"({sorted([*config.nash.runs, *settings.otherwise(config)])}) or of "
+    f"nash.ensembles ({sorted(settings.joined(config))})"
   )
+
+
+def policy_jobs(
+  config: Config, name: str, *, setting: str = "tournament.policies"
+) -> list[str]:
+  """The jobs that trained a policy, or the members of an ensemble.
+
+  Args, Raises: as `policy_job`.
+  """
+  if name not in settings.joined(config):
+    return [policy_job(config, name, setting=setting)]
+  where = f"nash.ensembles.{name}.members"
+  members = settings.joined(config)[name].members
+  jobs = [policy_job(config, one, setting=where) for one in members]
+  return list(dict.fromkeys(jobs))
 
 
 def check_policy(
   config: Config, name: str, *, setting: str = "tournament.policies"
 ) -> None:
   """Raises Mistake for a policy that is not trained, or cannot answer so."""
-  policy_job(config, name, setting=setting)
-  if name in settings.otherwise(config):
+  policy_jobs(config, name, setting=setting)
+  if name in (*settings.otherwise(config), *settings.joined(config)):
     settings.policy_lane(config, name)
 
 
@@ -106,7 +129,7 @@ def write_all(
   section, bases = config.tournament, task_lib.bases(task, "model")
   rng = jax.random.fold_in(jax.random.key(config.seed), SALT)
   visiting = guests.playing(config)
-  found = Answers({}, {}, {}, {})
+  found = Answers({}, {}, {}, {}, {})
   for number, name in enumerate(section.policies):
     if name in visiting and guests.kind_of(name, visiting[name]) == guests.FILE:
       found.responses[name] = guests.texts(name, visiting[name], rows)
@@ -114,25 +137,14 @@ def write_all(
     chosen = judging.chosen(config).get(name)
     told = section.log_ratio and chosen is None and name not in visiting
     writer = _writer(config, task, workdir, name, bases, reference=told)
-    samples = chosen.samples if chosen else 1
     own = jax.random.fold_in(rng, number)
-    wrote = writing.write(
-      writer.task,
-      writer.sets,
-      [writer.lane] * samples,
-      rows,
-      batch_size=writing.prompts_at_a_time(
-        writer.task, section.batch_size, samples
-      ),
-      temperature=section.temperature,
-      rng=own,
-      told=f"tournament: {name} writing",
-      once=journal.named(once, f"{name} writing"),
-      log_ratio=told,
-    )
+    samples = chosen.samples if chosen else 1
+    wrote = _write(config, writer, name, rows, once, own, samples, told)
     found.ended[name] = wrote.ended
-    if told:
+    if wrote.log_ratio is not None:
       found.log_ratios[name] = wrote.log_ratio[:, 0]
+    if name in settings.joined(config):
+      found.ensembles[name] = _told(settings.joined(config)[name], wrote)
     if chosen is None:
       found.responses[name] = [texts[0] for texts in wrote.texts]
       continue
@@ -149,6 +161,36 @@ def write_all(
   return found
 
 
+def _write(
+  config, writer, name, rows, once, rng, samples, log_ratio
+) -> writing.Responses:
+  """What one policy writes, so many responses to each record."""
+  section, each = config.tournament, samples * writing.rows_of(writer.lane)
+  return writing.write(
+    writer.task,
+    writer.sets,
+    [writer.lane] * samples,
+    rows,
+    batch_size=writing.prompts_at_a_time(writer.task, section.batch_size, each),
+    temperature=section.temperature,
+    rng=rng,
+    told=f"tournament: {name} writing",
+    once=journal.named(once, f"{name} writing"),
+    log_ratio=log_ratio and not isinstance(writer.lane, lanes.Rejection),
+  )
+
+
+def _told(ensemble: Config, wrote: writing.Responses) -> dict[str, Any]:
+  """What is told of an ensemble; see `Answers`."""
+  told = pipeline.plain(ensemble)
+  if wrote.accepted is None:
+    return told
+  return told | {
+    "acceptance": float(np.mean(wrote.accepted)),
+    "none": float(np.mean(wrote.accepted == 0)),
+  }
+
+
 def _writer(config, task, workdir, name, bases, *, reference) -> guests.Guest:
   """Who writes for a name: a guest, or a policy of this run.
 
@@ -159,10 +201,9 @@ def _writer(config, task, workdir, name, bases, *, reference) -> guests.Guest:
   if name in visiting:
     return guests.load(config, workdir, name, visiting[name])
   policy = judging.answering(config, name)
+  further = tuple(opponents.REFERENCE) if reference else ()
+  sets = deployed.load_policy(config, task, policy, workdir, *further)
   lane = settings.policy_lane(config, policy)
-  place = workdir / policy_job(config, policy)
-  read = lane | opponents.REFERENCE if reference else lane
-  sets = deployed.load_sets(task, read, place, workdir / sft.NAME)
   return guests.Guest(task, {**bases, **sets}, lane)
 
 
@@ -251,6 +292,7 @@ def check_names(config: Config) -> None:
   for setting, names in {
     "nash.runs": config.nash.runs,
     "nash.deployed": settings.otherwise(config),
+    "nash.ensembles": settings.joined(config),
     "tournament.chosen": config.tournament.chosen,
     "tournament.guests": config.tournament.guests,
   }.items():
@@ -279,7 +321,8 @@ def needs(config: Config) -> list[str]:
       config, [chosen.judge], setting=_setting(name, "judge")
     )
   ]
-  return [*(policy_job(config, name) for name in names), *judges]
+  jobs = [job for name in names for job in policy_jobs(config, name)]
+  return [*jobs, *judges]
 
 
 def reads(config: Config) -> Mapping[str, Any]:

@@ -19,6 +19,7 @@ from nashmd_jax.stages import (
   judge_report,
   judge_templates,
   judging,
+  learnt_from,
   nash,
   preference,
   report,
@@ -157,7 +158,7 @@ def prepare(config: Config, workdir: pathlib.Path) -> Mapping[str, Any]:
     tokenization.check_folders(config, path)
   given = conversations.Turns(**config.turns)
   conversations.check_counts(splits, given, findings)
-  nash.check_records(config, splits, findings)
+  learnt_from.check_records(config, splits, findings)
   findings.tell()
   _tell_answers(config, tokenizer)
   for phrase in tokenization.told_otherwise(config, path):

@@ -27,7 +27,7 @@ from nashmd_jax.training import metrics as metrics_lib
 Config = pipeline.Config
 NAME = "tournament"
 START = judging.START
-# What results.json holds.
+# What results.json holds; "ensembles" too, where any play.
 RESULTS = (
   "policies", "records", "prompts", "confidence", "chosen", "ended", "words",
   "judges",
@@ -35,7 +35,8 @@ RESULTS = (
 SETTINGS = {
   "policies": declare.several(
     declare.text(
-      "Who plays: sft, those of nash.runs, nash.deployed, chosen and guests."
+      "Who plays: sft, those of nash.runs, nash.deployed, nash.ensembles, "
+      "chosen and guests."
     ),
     least=1,
   ),
@@ -104,6 +105,8 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, Any]:
     },
     "judges": {name: found for name, (found, _) in played.items()},
   }
+  if answers.ensembles:
+    results["ensembles"] = answers.ensembles
   said = {name: pairs for name, (_, pairs) in played.items()}
   distributed.on_first(
     functools.partial(save, workdir / job, rows, answers, results, said)

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nashmd_jax import policy, sampling, turns
+from nashmd_jax import lanes as lanes_lib
+from nashmd_jax import policy, rejection, sampling, turns
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import batches, records
 from nashmd_jax.training import journal
@@ -23,11 +24,14 @@ class Responses(NamedTuple):
     ended: the share of them that ended by themselves.
     log_ratio: f64[N, L], log π(y)/μ(y) of each under its own lane π, nats, both
       at the temperature of sampling; None where it was not asked for.
+    accepted: f64[N, L], the share of the proposals to each that were taken, see
+      `rejection`; None where nothing is proposed.
   """
 
   texts: list[list[str]]
   ended: float
   log_ratio: np.ndarray | None
+  accepted: np.ndarray | None = None
 
 
 def write(
@@ -49,14 +53,16 @@ def write(
   not on the batch it is in.
 
   Args:
+    lanes: L; where one is of whole responses all are the same.
     told: what the line of progress begins with.
     once: does, or has done, each batch; see `journal`.
-    log_ratio: whether to tell it, for which the set "reference" is read.
+    log_ratio: whether to tell it, for which the set "reference" is read; of
+      whole responses of an ensemble it is not known.
   """
   roll = _roller(task, lanes, temperature, rng, log_ratio)
 
   def piece_of(batch, real):
-    rollout, ratio = roll(sets, batch)
+    rollout, ratio, accepted = roll(sets, batch)
     ended = sampling.ended(rollout.tokens, rollout.mask, task.tokenizer.eos_ids)
     rows = [source[place] for place in batch["record_ids"][:real]]
     piece = {
@@ -65,6 +71,8 @@ def write(
     }
     if log_ratio:
       piece["log_ratio"] = np.asarray(ratio[:real], np.float64).tolist()
+    if accepted is not None:
+      piece["accepted"] = np.asarray(accepted[:real], np.float64).tolist()
     return piece
 
   ordered = batches.ordered_batches(
@@ -79,17 +87,26 @@ def write(
   ]
   ended = np.concatenate([np.ravel(piece["ended"]) for piece in pieces])
   ratios = [one for piece in pieces for one in piece.get("log_ratio", ())]
+  shares = [one for piece in pieces for one in piece.get("accepted", ())]
   return Responses(
     texts=[texts for piece in pieces for texts in piece["texts"]],
     ended=float(np.mean(ended)),
     log_ratio=np.array(ratios) if log_ratio else None,
+    accepted=np.array(shares) if shares else None,
   )
 
 
 def _roller(task, lanes, temperature, rng, log_ratio):
-  """(sets, batch) -> a rollout, and log π/μ of its responses f32[B, L]."""
+  """(sets, batch) -> a rollout, log π/μ of its responses f32[B, L] or None,
+  and the shares of proposals that were taken f32[B, L] or None.
+  """
   names = sorted({name for lane in lanes for name in lane})
   read = sorted({*names, "reference"}) if log_ratio else names
+  how = {
+    "max_response": task.max_response,
+    "temperature": temperature,
+    "eos_ids": task.tokenizer.eos_ids,
+  }
 
   @task.by_rows
   def roll(sets, batch):
@@ -98,19 +115,29 @@ def _roller(task, lanes, temperature, rng, log_ratio):
       "prompts": batch["prompts"],
       "prompt_mask": batch["prompts_mask"],
     }
+    if isinstance(lanes[0], lanes_lib.Rejection):
+      drawn = rejection.rollout(
+        task.model,
+        ready,
+        lanes[0],
+        samples=len(lanes),
+        rng=rng,
+        example_ids=batch["example_ids"],
+        **prompts,
+        **how,
+      )
+      return drawn.rollout, None, drawn.accepted
     written = sampling.rollout(
       task.model,
       ready,
       lanes,
       **prompts,
       keys=sampling.row_keys(rng, batch["example_ids"], len(lanes)),
-      max_response=task.max_response,
-      temperature=temperature,
-      eos_ids=task.tokenizer.eos_ids,
       script=turns.script(batch),
+      **how,
     )
     if not log_ratio:
-      return written, None
+      return written, None, None
     other = policy.response_log_probs(
       task.model,
       ready["reference"],
@@ -119,9 +146,14 @@ def _roller(task, lanes, temperature, rng, log_ratio):
       temperature=temperature,
     ).reshape(written.tokens.shape)
     ratio = jnp.where(written.mask, written.log_prob - other, 0)
-    return written, jnp.sum(ratio, axis=-1)
+    return written, jnp.sum(ratio, axis=-1), None
 
   return roll
+
+
+def rows_of(lane: sampling.Lane) -> int:
+  """Responses that are written for each that a lane gives."""
+  return lane.proposals if isinstance(lane, lanes_lib.Rejection) else 1
 
 
 def prompts_at_a_time(
