@@ -14,7 +14,13 @@ import numpy as np
 
 from figures import family_votes
 from figures import rows as rows_lib
-from nashmd_jax.annotators import golden, repeats, response_times, simulated
+from nashmd_jax.annotators import (
+  contracts,
+  golden,
+  repeats,
+  response_times,
+  simulated,
+)
 from tests import annotators_test
 
 OUT = pathlib.Path("out") / "family_annotators.json"
@@ -26,6 +32,9 @@ DRIFTS = annotators_test.DRIFTS
 MIXED = (1.0, 0.5, -0.2)
 REPEATS = 500
 EXAMINED = 100_000
+BOUGHT, CERTAIN = 0.8, 0.95  # effort of contracts, certainty of questions
+COUNTS = (100, 10_000, 1_000_000)
+CAREFUL = contracts.Annotator(cost=1.0, exponent=2.0, aversion=1.0)
 
 
 def paper_rows() -> Iterator[rows_lib.Row]:
@@ -158,10 +167,52 @@ def exam_rows(seed: int = 3) -> Iterator[rows_lib.Row]:
   )
 
 
+def contract_rows(seed: int = 4) -> Iterator[rows_lib.Row]:
+  """Effort under contracts, and what they cost above it, by golden questions.
+
+  In the limit n times the premium of linear ones is B² q (1 − q)/2, where B is
+  c′/q′; √(n log n) times the variance of who passes binary ones is σ c′/(B q′)
+  and B the whole cost c.
+  """
+  rate, slope = 0.5 + BOUGHT * (CERTAIN - 0.5), CERTAIN - 0.5
+  spread = rate * (1 - rate)
+  bounds = (
+    (BOUGHT / slope) ** 2 * spread / 2,
+    math.sqrt(spread) * BOUGHT / (BOUGHT**2 / 2 * slope),
+  )
+  rng, best, passed = np.random.default_rng(seed), 0.0, 0.0
+  for count in COUNTS:
+    marked = contracts.golden_questions(count, CERTAIN)
+    linear = contracts.linear_contract(marked, CAREFUL, BOUGHT)
+    binary = contracts.binary_contract(marked, CAREFUL, BOUGHT, most=2.0)
+    for one in (linear, binary):
+      found = contracts.rational_effort(one, marked, CAREFUL)
+      best = max(best, abs(found - BOUGHT))
+    chance = golden.pass_probability(count, binary.needed, rate)
+    right = rng.binomial(count, rate, EXAMINED)
+    error = abs(np.mean(right >= binary.needed) - chance)
+    varies = chance * (1 - chance)
+    passed = max(passed, error / math.sqrt(varies / EXAMINED))
+    premium = contracts.premium(linear, marked, CAREFUL, BOUGHT)
+    shares = (count * premium, math.sqrt(count * math.log(count)) * varies)
+    of = f"contracts for effort {BOUGHT:g}, {count:,} golden questions"
+    names = ("n × premium of the linear one", "√(n log n) × variance of passes")
+    for name, share, bound, least in zip(
+      names, shares, bounds, (0.99, 0.6), strict=True
+    ):
+      claim = f"{of}: {name} over its limit"
+      yield rows_lib.row(claim, share / bound, "≥", least)
+      yield rows_lib.row(claim, share / bound, "≤", 1.0)
+  claim = f"rational effort under the contracts, off {BOUGHT:g}"
+  yield rows_lib.row(claim, best, "≤", 1e-6)
+  claim = f"who passes of {EXAMINED:,} simulated, off by standard errors"
+  yield rows_lib.row(f"binary contracts: {claim}", float(passed), "≤", 4)
+
+
 def rows() -> Iterator[rows_lib.Row]:
   """All rows on annotators."""
   for part in (paper_rows, drift_rows, scale_rows, effort_rows, exam_rows,
-               family_votes.page_rows):  # fmt: skip
+               contract_rows, family_votes.page_rows):  # fmt: skip
     yield from part()
 
 

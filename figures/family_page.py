@@ -147,7 +147,7 @@ METHODS = (
     "pepo",
     "nobody",
     "comparisons",
-    "by hand",
+    "PEPO's margin",
     OFFLINE,
     ("nash.design=records",),
   ),
@@ -160,17 +160,18 @@ METHODS = (
     "no: offline, by its members",
     ("tournament.policies=\"('sft','pepo')\"",),
   ),
-  Method("KTO", "kto", "nobody", "labels", "by hand", OFFLINE, RATED),
+  Method("KTO", "kto", "nobody", "labels", "KTO, batches of 2", OFFLINE, RATED),
+  Method("RDRO", "rdro", "nobody", "labels", "RDRO", OFFLINE, RATED),
+  Method("UNA", "una", "nobody", "labels", "UNA, labels", OFFLINE, RATED),
   Method(
-    "RDRO",
-    "rdro",
+    "UNA of scores",
+    "una_score",
     "nobody",
     "labels",
-    "by hand, and its optimum",
+    "UNA, scores",
     OFFLINE,
     RATED,
   ),
-  Method("UNA", "una", "nobody", "labels", "by hand", OFFLINE, RATED),
   Method(
     "Nash-MD-PG, several turns",
     "policy_gradient",
@@ -219,6 +220,9 @@ NOTES = """## What is not exact
   {dno4:.0%}, at one token.
 - GRPO divides by the deviation of the group and by |y|: with 2 responses the
   sine of the angle is {grpo2:.2f}, with 4, at one token, {grpo4:.2f}.
+- KTO's z₀ is of a batch, without gradient. At that z₀ its step is exact; beside
+  the z₀ of all records it is biased, by {kto2:.1%} of the gradient with batches
+  of 2, {kto4:.1%} with 4, at one token.
 - RDRO rests at the desired part of what μ writes, p⁺, where
   `nash.desired_share` is the share of the desired among the records; another
   is refused.
@@ -265,6 +269,8 @@ def write(
     dno4=biases["DNO, 4 responses"],
     grpo2=biases["GRPO, 2 responses"],
     grpo4=biases["GRPO, 4 responses"],
+    kto2=biases["KTO, batches of 2"],
+    kto4=biases["KTO, batches of 4"],
   )
   text += "".join(
     f"| {distance:.2g} | `{name}` | {_bias(moment[name, np.inf][0])} | "

@@ -14,7 +14,7 @@ from nashmd_jax import mistakes, pipeline
 from nashmd_jax.annotators import asking, server, votes
 from nashmd_jax.data import records
 from nashmd_jax.judges import recorded
-from nashmd_jax.stages import annotate, text
+from nashmd_jax.stages import annotate, report, text
 from tests import browser, small_votes
 
 OK, FORBIDDEN, NOT_FOUND, BAD, CONFLICT, FAILED = 200, 403, 404, 400, 409, 500
@@ -217,6 +217,17 @@ class StageTest(absltest.TestCase):
       client.close()
     # That one was left as a process that is killed leaves it.
     self.assertEqual(self.finish(config, "ann", "bob"), {"votes": 12})
+
+  def test_the_page_of_the_run_tells_of_them_once_there_is_one(self):
+    config, made = small_votes.config(pairs=4), []
+    path = self.workdir / report.NAME / report.PAGE
+    with mock.patch.object(report, "run", lambda *where: made.append(where[1])):
+      self.finish(config, "ann")
+      self.assertEqual(made, [])
+      path.parent.mkdir()
+      path.write_text("")
+      self.finish(config)
+    self.assertEqual(made, [self.workdir])
 
   def test_nobody_is_asked_twice_who_is_done(self):
     config = small_votes.config(pairs=4)

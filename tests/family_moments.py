@@ -1,8 +1,6 @@
 """Bias and variance by enumeration of what is no gradient, or not of one play.
 
-Off-policy ratios on what an earlier policy wrote, GRPO, and losses of pairs on
-records in which every comparison stands once, by its probability. Call in
-float64.
+Off-policy ratios on what an earlier policy wrote, and GRPO. Call in float64.
 """
 
 import functools
@@ -12,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from nashmd_jax import losses
-from nashmd_jax.nash import play as play_lib
 from tests import family_oracle, whole_step
 from tests import gradient_oracle as oracle
 
@@ -93,33 +90,3 @@ def grpo(world: oracle.World, samples: int) -> float:
   )
   found = np.asarray(whole_step.expected_ascent(world, play))
   return family_oracle.direction_error(found, oracle.exact_rlhf(world).ravel())
-
-
-def offline(world: oracle.World, loss: str) -> float:
-  """Error of a loss on comparisons of pairs that μ wrote, each once."""
-  x, y, z = oracle.pair_rows(world)
-  mu = jnp.exp(oracle.log_policy(world, world.sets["reference"]))
-  play = whole_step.make_play(world, loss=loss, design="records")
-  batch = whole_step.prompts_batch(x) | {
-    "responses_a": world.tokens[y],
-    "responses_a_mask": world.mask[y],
-    "responses_b": world.tokens[z],
-    "responses_b_mask": world.mask[z],
-    "prob_a": world.win[x, y, z],
-    "weight": mu[x, y] * mu[x, z],
-  }
-
-  @jax.jit
-  def ascent(params):
-    rows = play_lib.rollout(play, world.sets, batch, jax.random.key(0), 0)
-
-    def value(params):
-      return -play_lib.loss(play, params, world.sets, rows, None)[0].value
-
-    return jax.grad(value)(params)["logits"]
-
-  exact = {
-    "ipo": oracle.exact_ipo(world, "reference") * 4 / oracle.KL_COEF,
-    "dpo": oracle.exact_dpo(world, "reference"),
-  }[loss]
-  return oracle.error(np.asarray(ascent(world.sets["policy"])), exact)

@@ -7,7 +7,12 @@ import jax
 import numpy as np
 
 from figures import family_page
-from tests import certificate, family_moments, family_oracle
+from tests import (
+  certificate,
+  family_moments,
+  family_oracle,
+  family_records,
+)
 from tests import gradient_oracle as oracle
 
 PAGE = pathlib.Path(__file__).parent.parent / family_page.PAGE
@@ -33,21 +38,51 @@ class HeldTest(parameterized.TestCase):
 
 
 class MomentsTest(parameterized.TestCase):
-  """What is learnt of another policy's responses, and of records."""
+  """What is learnt of another policy's responses."""
 
   def setUp(self):
     super().setUp()
     self.enterContext(jax.enable_x64(True))
-
-  def test_a_loss_on_comparisons_is_that_on_who_wrote_them(self):
-    found = family_moments.offline(oracle.make_world(2), "ipo")
-    self.assertLess(found, certificate.BAR)
 
   @parameterized.parameters("product", "prefix")
   def test_only_the_product_is_exact(self, name):
     bias, _ = family_moments.ratio(oracle.make_world(2), name, np.inf)
     exact = name == "product"
     self.assertTrue(bias < certificate.BAR if exact else bias > 0.01, bias)
+
+
+class RecordsTest(parameterized.TestCase):
+  """What is learnt of records that μ wrote."""
+
+  def setUp(self):
+    super().setUp()
+    self.enterContext(jax.enable_x64(True))
+
+  @parameterized.parameters(("ipo", 2), ("pepo", 1))
+  def test_a_loss_on_comparisons_is_that_on_who_wrote_them(self, loss, length):
+    found = family_records.of_pairs(oracle.make_world(length), loss)
+    self.assertLess(found, certificate.BAR)
+
+  @parameterized.parameters("rdro", "una", "una_score")
+  def test_a_loss_on_labels_is_that_on_the_parts_of_who_wrote(self, loss):
+    found = family_records.of_unary(oracle.make_world(1), loss)
+    self.assertLess(found, certificate.BAR)
+
+  def test_kto_is_exact_at_the_point_of_its_batch_alone(self):
+    error, bias = family_records.of_kto(oracle.make_world(1), 2)
+    self.assertLess(error, certificate.BAR)
+    self.assertBetween(bias, 0.01, 0.1)
+
+  def test_records_are_what_the_reference_wrote(self):
+    world = oracle.make_world(2)
+    mu = np.exp(family_records.reference(world))
+    for found in (family_records.labelled(world), family_records.scored(world)):
+      self.assertGreater(found.prob.min(), 0)
+      wrote = np.zeros(mu.shape)
+      np.add.at(wrote, (found.x, found.y), found.prob)
+      np.testing.assert_allclose(wrote, mu / 2, rtol=1e-12)
+      desired = found.prob @ found.label
+      np.testing.assert_allclose(desired, family_records.SHARE, rtol=1e-12)
 
 
 class PageTest(absltest.TestCase):

@@ -8,8 +8,15 @@ from absl.testing import absltest, parameterized
 import numpy as np
 
 from figures import report_page
-from nashmd_jax import mistakes
-from nashmd_jax.evaluation import frontier, judged, samples_page, style
+from nashmd_jax import files, mistakes
+from nashmd_jax.annotators import outcome
+from nashmd_jax.evaluation import (
+  frontier,
+  judged,
+  samples_page,
+  style,
+  votes_page,
+)
 from nashmd_jax.stages import report
 from tests import browser, main_test, small_report
 
@@ -103,6 +110,41 @@ class PageTest(absltest.TestCase):
     self.assertIn(f"<td>{gap:.3f} (", self.page)
     played = float(rows["nash_md", f"{small_report.HOSTILE}_gap"])
     self.assertIn(f"at least {played:.3f} (", self.page)
+
+  def test_what_people_said_and_who_they_are(self):
+    share = next(
+      row for row in self.rows("votes")
+      if (row["policy"], row["by"]) == ("sft", "people")
+    )  # fmt: skip
+    value, low, high = (float(share[end]) for end in ("share", "low", "high"))
+    shown = f"{value:.3f} ({low:.3f} to {high:.3f})"
+    self.assertIn(f"<td>sft</td><td>nash_md</td><td>{shown}", self.page)
+    judged = [row for row in self.rows("votes") if row["by"] == "raters"]
+    self.assertEqual([row["policy"] for row in judged], ["sft"])
+    found = {
+      (row["annotator"], row["figure"]): row["value"]
+      for row in self.rows("annotators")
+    }
+    # All pairs once, a golden one in three, and repeats of ann's alone.
+    pairs = 2 * small_report.COUNT
+    self.assertEqual(found["bob", "votes"], str(pairs))
+    self.assertEqual(int(found["ann", "votes"]) - pairs,
+                     int(found["ann", "repeats, asked"]))  # fmt: skip
+    self.assertEqual(found["bob", "effort by repeats"], "")
+    # 7 of 8 coins or more show one side in 9 of 256.
+    self.assertEqual(found["ann", "golden, needed"], "7")
+    self.assertEqual(found["ann", "exam"], "passed")
+    self.assertEqual(found["bob", "exam"], "not passed")
+    self.assertIn("<td>7: not passed</td>", self.page)
+    lines = [row["line"] for row in self.rows("vote_times")]
+    self.assertEqual(set(lines), {"everybody", "ann", "bob"})
+
+  def test_a_run_that_nobody_voted_on_says_nothing_of_it(self):
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    self.assertEqual(votes_page.found(folder, {}), [])
+    results = outcome.describe([], [], confidence=0.95)
+    files.save_json(folder / votes_page.FOLDER / "results.json", results)
+    self.assertEqual(votes_page.found(folder, {}), [])
 
   def test_samples_say_who_wins(self):
     won = re.findall(r'data-won="(\S+) (\S+)"', self.page)

@@ -205,7 +205,7 @@ class PreferenceModelTest(parameterized.TestCase):
 
 
 class SharedPromptTest(parameterized.TestCase):
-  """A decoder reads what all rows of a prompt begin with once."""
+  """What all rows of a prompt begin with is read once."""
 
   def setUp(self):
     super().setUp()
@@ -245,6 +245,30 @@ class SharedPromptTest(parameterized.TestCase):
       )
     )
     self.assertEqual(rows, [4 if "3{first}" in prompt else 16])
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    self.assertGreater(float(jnp.abs(got).max()), 1e-2)
+
+  @parameterized.parameters((IN_RESPONSE, 4), (IN_PROMPT, 16))
+  def test_an_encoder_reads_a_prompt_of_no_row_alone_once(self, texts, count):
+    model = t5_test.tiny_model()
+    params = model.init(jax.random.key(0))
+    template, read = make_template(**texts), []
+
+    def counted(params, prompts, *rest):
+      read.append(len(prompts))
+      return model.next_states(params, prompts, *rest)
+
+    def one_by_one(params, prompts, mask, responses, lengths):
+      prompts, mask = preference_model.each((prompts, mask), len(responses))
+      return model.next_states(params, prompts, mask, responses, lengths)
+
+    got, expected = (
+      preference_model.win_logit(
+        model._replace(next_states=states), params, template, **self.slots
+      )
+      for states in (counted, one_by_one)
+    )
+    self.assertEqual(read, [count])
     np.testing.assert_allclose(got, expected, atol=1e-5)
     self.assertGreater(float(jnp.abs(got).max()), 1e-2)
 

@@ -7,13 +7,20 @@ from unittest import mock
 import numpy as np
 
 from nashmd_jax import asked, files, workdir
+from nashmd_jax.annotators import design, outcome, simulated, votes
 from nashmd_jax.evaluation import (
   exploitability,
   length,
   standings,
   win_rates,
 )
-from nashmd_jax.stages import exploit, judge_report, policies, tournament
+from nashmd_jax.stages import (
+  annotate,
+  exploit,
+  judge_report,
+  policies,
+  tournament,
+)
 from nashmd_jax.training import warned
 from tests import judge_report_test, small_records
 
@@ -45,6 +52,7 @@ def write(folder: pathlib.Path, *, seed: int = 0) -> pathlib.Path:
   _judge(folder)
   _play(folder)
   _exploit(folder)
+  _vote(folder)
   return folder
 
 
@@ -171,3 +179,43 @@ def _exploit(folder: pathlib.Path) -> None:
     "policies": found,
   }
   files.save_json(folder / exploit.NAME / "results.json", results)
+
+
+def _vote(folder: pathlib.Path) -> None:
+  """Votes of two people on all pairs, every third of them golden."""
+  rng, cast = np.random.default_rng(2), []
+  pairs = [
+    design.Pair(
+      name=f"{number} {a} {b}",
+      record={"prompt": f"{HOSTILE} {number}"},
+      a=a,
+      b=b,
+      response_a=a,
+      response_b=HOSTILE,
+      prob=0.95,
+      is_golden=number % 3 == 0,
+    )
+    for number in range(COUNT)
+    for a, b in (("sft", "nash_md"), ("rlhf", HOSTILE))
+  ]
+  for who, effort, repeats in (("ann", 1.0, 1), ("bob", 0.0, 0)):
+    for question in design.questions(
+      pairs, repeats=0.2 * repeats, seed=0, annotator=who
+    ):
+      pair = question.pair
+      is_for_a = simulated.answer(np.array(pair.prob), effort, rng)
+      cast.append(
+        votes.Vote(
+          key=f"{who} {len(cast)}",
+          pair=pair.name,
+          shown_left=question.shown_left,
+          choice=votes.A if is_for_a else votes.B,
+          seconds=float(rng.gamma(4.0)),
+          annotator=who,
+          is_repeat=question.is_repeat,
+          is_golden=pair.is_golden,
+          at=0.0,
+        )
+      )
+  results = outcome.describe(cast, pairs, confidence=0.95)
+  files.save_json(folder / annotate.NAME / "results.json", results)

@@ -23,6 +23,8 @@ from nashmd_jax.training import followers
 from tests import enumeration, paper_opponents
 from tests import gradient_oracle as oracle
 
+SHARE, PESSIMISM = 0.4, 0.1  # of the desired among unary records; of pepo
+
 
 def make_play(
   world: oracle.World,
@@ -59,8 +61,8 @@ def make_play(
       ratio="product",
       design=design,
       orders=orders,
-      desired_share=0.4,
-      pessimism=0.1,
+      desired_share=SHARE,
+      pessimism=PESSIMISM,
     ),
     samples=samples,
     kl_coef=oracle.KL_COEF,

@@ -14,6 +14,7 @@ import scipy
 from nashmd_jax.evaluation import intervals
 
 CHANCE = 0.5  # of a coin
+STEPS = 20  # confidences of a judge that are tried
 
 
 class Exam(NamedTuple):
@@ -88,6 +89,32 @@ def most_certain(prob: np.ndarray, certainty: float) -> np.ndarray:
   sure = np.where(np.isnan(sure), -np.inf, sure)
   order = np.argsort(-sure, kind="stable")
   return order[sure[order] >= certainty]
+
+
+def least_confidence(
+  prob: np.ndarray, label: np.ndarray, certainty: float, confidence: float
+) -> float | None:
+  """From which confidence on a judge is as certain as golden questions are.
+
+  A judge that calls a pair certain may be wrong of it: people's votes on other
+  pairs tell. Of `STEPS` quantiles of its confidence max(p, 1 − p) there it is
+  the least from which on the side that it favours has so many of the votes.
+
+  Args:
+    prob: f64[N], P(a ≻ b) by the judge of pairs that it has not learnt from.
+    label: f64[N], share of people's votes for a.
+    certainty: least share of votes for the side that the judge favours.
+    confidence: that the answer is right, by Clopper and Pearson and Bonferroni.
+  Returns: `certainty` of `most_certain`; None where the votes show none.
+  """
+  sure = np.maximum(prob, 1 - np.asarray(prob))
+  agreed = np.where(np.asarray(prob) > CHANCE, label, 1 - np.asarray(label))
+  level = 1 - 2 * (1 - confidence) / STEPS  # of one end
+  for least in np.quantile(sure, np.arange(STEPS) / STEPS):
+    low, _ = intervals.clopper_pearson(agreed[sure >= least], level)
+    if low >= certainty:
+      return float(least)
+  return None
 
 
 def estimate_effort(

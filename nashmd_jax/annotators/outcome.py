@@ -12,6 +12,8 @@ from nashmd_jax.evaluation import intervals
 
 VALUES = {votes.A: 1.0, votes.B: 0.0, votes.TIE: 0.5}
 HELD_OUT = 10  # one prompt of so many is for validation
+LEVEL = 0.05  # most that somebody passes with who throws coins
+SHARES = np.arange(1, 20) / 20  # of votes, by their times
 EQUAL, BY_REPEATS, BY_GOLDEN = "equal", "repeats", "golden"
 
 
@@ -23,8 +25,9 @@ def describe(
 ) -> dict[str, Any]:
   """The results of the votes on pairs.
 
-  Returns: "votes"; "policies", of each two the share of votes for the first;
-    "annotators", of each what tells whether to trust them.
+  Returns: "votes" and "pairs", how many; "policies", of each two the share of
+    votes for the first; "annotators", of each what tells whether to trust them;
+    "times" of all, see `response_times`.
   """
   known = {pair.name: pair for pair in pairs}
   by_annotator: dict[str, list[votes.Vote]] = {}
@@ -32,13 +35,26 @@ def describe(
     by_annotator.setdefault(vote.annotator, []).append(vote)
   return {
     "votes": len(cast),
+    "pairs": len({vote.pair for vote in cast}),
     "confidence": confidence,
     "policies": _policies(cast, known, confidence),
     "annotators": {
       name: _annotator(mine, known, confidence)
       for name, mine in by_annotator.items()
     },
+    "times": response_times(cast),
   }
+
+
+def response_times(cast: Sequence[votes.Vote]) -> list[list[float]]:
+  """In how many seconds a share of the votes was given: [share, seconds].
+
+  Of the whole time that a pair was seen, reading too; nothing without votes.
+  """
+  if not cast:
+    return []
+  seconds = np.quantile([vote.seconds for vote in cast], SHARES)
+  return np.stack([SHARES, seconds], axis=1).tolist()
 
 
 def comparisons(
@@ -170,6 +186,7 @@ def _annotator(mine: Sequence[votes.Vote], known, confidence) -> dict[str, Any]:
     "ties": len(mine) - len(decided),
     "left": left / len(decided) if decided else None,
     "seconds": float(np.median([vote.seconds for vote in mine])),
+    "times": response_times(mine),
     BY_REPEATS: _by_repeats(mine, known, confidence),
     BY_GOLDEN: _by_golden(mine, known, confidence),
   }
@@ -194,14 +211,28 @@ def _by_repeats(mine, known, confidence) -> dict[str, Any]:
 
 
 def _by_golden(mine, known, confidence) -> dict[str, Any]:
+  """Right answers to golden questions, and whether they are enough.
+
+  Returns: "needed" of them for the exam of so many questions whose level is
+    `LEVEL`, and "power", how often somebody of full effort passes it; "passed"
+    is None where no number of right answers would do.
+  """
   asked = [vote for vote in mine if vote.is_golden]
   prob = np.array([known[vote.pair].prob for vote in asked])
   won = np.array([VALUES[vote.choice] for vote in asked])
   right = np.where(prob > 0.5, won, 1 - won)
+  sure = float(np.mean(np.maximum(prob, 1 - prob))) if asked else golden.CHANCE
+  exam = golden.make_exam(
+    len(asked), level=LEVEL, careless=golden.CHANCE, careful=sure
+  )
   passed = int(np.sum(right == 1))
+  told = exam.needed <= len(asked)
   return {
     "asked": len(asked),
     "agreed": float(np.sum(right)),
+    "needed": exam.needed,
+    "passed": passed >= exam.needed if told else None,
+    "power": exam.power,
     "by_chance": golden.pass_probability(len(asked), passed, golden.CHANCE),
     "effort": golden.estimate_effort(right, prob, confidence),
   }

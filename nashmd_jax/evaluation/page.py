@@ -16,6 +16,7 @@ from nashmd_jax.evaluation import (
   run_page,
   samples_page,
   sections,
+  votes_page,
 )
 from nashmd_jax.training import metrics, warned
 
@@ -33,6 +34,7 @@ def parts(
   """
   return [
     rates_page.section(results),
+    *votes_page.found(workdir, results),
     training(workdir, results),
     distance(workdir, results),
     *exploit_page.found(workdir),

@@ -289,7 +289,7 @@ def _answer_logits(
     for name, (tokens, mask) in slots.items()
   }
   rows, count = len(slots["first"][0]), len(slots["prompt"][0])
-  size = _shared(template) if model.one_sequence else 0
+  size = _shared(template, model.one_sequence)
   if not size:  # all of it is read for each row
     size, count = len(template.prompt), rows
   prompts = _fill(template.prompt[:size], slots, count)
@@ -301,13 +301,17 @@ def _answer_logits(
   return logits[:, 0] - logits[:, 1]
 
 
-def _shared(template: Template) -> int:
-  """How many pieces of the prompt come before what a row alone has.
+def _shared(template: Template, one_sequence: bool) -> int:
+  """How many pieces of the prompt are read once for all rows that share it.
 
-  0 if they may be no token at all, which no model can go on from.
+  Those before what a row alone has. An encoder reads the prompt as a whole, so
+  that it is all of them or none; where prompt and response are one sequence it
+  is 0 if they may be no token at all, which no model can go on from.
   """
   mine = [piece in ("first", "second") for piece in template.prompt]
   size = (mine + [True]).index(True)
+  if not one_sequence:
+    return size if size == len(template.prompt) else 0
   fixed = any(not isinstance(piece, str) for piece in template.prompt[:size])
   return size if fixed else 0
 

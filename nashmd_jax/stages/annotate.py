@@ -3,7 +3,8 @@
 It asks once the tournament is played, until as many people as are waited for
 have answered all of their questions, or until it is stopped; the same command
 goes on. Every vote is on disk before the next question is shown. At each end
-the votes are written as comparisons too, for judges.
+the votes are written as comparisons too, for judges, and the page of the run
+tells of them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from nashmd_jax.annotators import asking, design, outcome, server, votes
 from nashmd_jax.data import records
 from nashmd_jax.evaluation import judged
 from nashmd_jax.judges import table
-from nashmd_jax.stages import policies, tournament
+from nashmd_jax.stages import policies, report, tournament
 
 Config = pipeline.Config
 NAME = "annotate"
@@ -90,6 +91,7 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, Any]:
     cast = log.load()
     log.close()
     save(folder, cast, pairs)
+    report.renew(workdir)
   return {"votes": len(cast)}
 
 

@@ -9,7 +9,7 @@ from nashmd_jax import files, pipeline
 from nashmd_jax.evaluation import page, sections
 from nashmd_jax.stages import exploit, judge_report, tournament
 
-NAME = "report"
+NAME, PAGE = "report", "index.html"
 
 
 def run(
@@ -23,9 +23,15 @@ def run(
   folder, parts = workdir / job, page.parts(workdir, results)
   for name, text in sections.beside(parts).items():
     files.save_text(folder / name, text)
-  path = folder / "index.html"
+  path = folder / PAGE
   files.save_text(path, page.make_page(results, parts))
   return {"page": str(path)}
+
+
+def renew(workdir: pathlib.Path) -> None:
+  """Writes the page of a run again, where there is one."""
+  if (workdir / NAME / PAGE).exists():
+    run(pipeline.Config(), workdir, NAME)
 
 
 STAGE = pipeline.Stage(
