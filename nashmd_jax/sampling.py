@@ -311,7 +311,6 @@ def advance(
 
   Args: as `rollout`.
   """
-  lanes = [_nonzero(lane) for lane in lanes]
   log_probs, caches = _next_log_probs(
     model, params_by_name, lanes, state.caches, state.fed, temperature
   )
@@ -327,16 +326,34 @@ def advance(
 
 def _next_log_probs(model, params_by_name, lanes, caches, fed, temperature):
   """Feeds tokens int[B, L] -> log-probs f32[B, L, V] of each lane, caches."""
-  batch, caches, mixed = fed.shape[0], dict(caches), [0.0] * len(lanes)
+  runs = _runs(lanes)
+  lanes = [_nonzero(lane) for lane in lanes]
+  batch, caches, mixed = fed.shape[0], dict(caches), [0.0] * len(runs)
   for name, users in _users(lanes).items():
     logits, caches[name] = model.decode(
       params_by_name[name], caches[name], fed[:, jnp.array(users)].reshape(-1)
     )
     by_user = logits.reshape(batch, len(users), model.vocab_size)
-    for j, i in enumerate(users):
-      log_probs = arrays.log_softmax(by_user[:, j], temperature)
-      mixed[i] = mixed[i] + lanes[i][name] * log_probs
-  return arrays.log_softmax(jnp.stack(mixed, axis=1), 1.0), caches
+    for number, (first, count) in enumerate(runs):
+      if name in lanes[first]:
+        start = users.index(first)
+        one = arrays.log_softmax(by_user[:, start : start + count], temperature)
+        mixed[number] = mixed[number] + lanes[first][name] * one
+  return arrays.log_softmax(jnp.concatenate(mixed, axis=1), 1.0), caches
+
+
+def _runs(lanes: Sequence[Lane]) -> list[tuple[int, int]]:
+  """The first and the number of lanes in a row that are one object.
+
+  A program that names each of hundreds of lanes takes minutes to compile.
+  """
+  found = []
+  for number, lane in enumerate(lanes):
+    if number and lane is lanes[number - 1]:
+      found[-1] = (found[-1][0], found[-1][1] + 1)
+    else:
+      found.append((number, 1))
+  return found
 
 
 def _choose(keys, t, log_probs, alive, choose) -> Rollout:
