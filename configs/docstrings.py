@@ -142,6 +142,8 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   config.nash.rival = placeholder(str)
   # Whom the opponent "population" plays.
   config.nash.population = {"policies": (), "weights": ()}
+  # Of the opponent "rejection"; each has several voters.
+  config.nash.rejection = {"proposals": 16}
   config.nash.judge = "preference"
   # These judge the same held-out pairs beside it and teach nothing.
   config.nash.watch = ("raters",)

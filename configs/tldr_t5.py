@@ -153,6 +153,8 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   }  # fmt: skip
   config.nash.rival = placeholder(str)
   config.nash.population = {"policies": (), "weights": ()}
+  # Of the opponent "rejection"; each has several voters.
+  config.nash.rejection = {"proposals": 16}
   config.nash.judge = "preference"
   config.nash.watch = ()
   config.nash.loss = "policy_gradient"

@@ -76,6 +76,13 @@ def family_runs() -> dict[str, dict]:
       "iterate": {"anchor": "ema", "coef": 0.2},
       "ema": {"decay": 0.9},
     },
+    # 16 proposals to a prompt, 3 of them accepted, each with 13 voters.
+    "nash_rs": {
+      "opponent": "rejection",
+      "rejection": {"proposals": 2},
+      "data": {"batch_size": 32},
+      "optimizer": {"learning_rate": 1e-2},
+    },
   }
 
 
@@ -129,6 +136,8 @@ def neural_config(variant: str) -> ml_collections.ConfigDict:
       "coef": 0.0,
       "anchor": "last",
     },
+    # Of the opponent that is the best response.
+    "rejection": {"proposals": 16},
     "loss": "policy_gradient",
     "samples": 8,
     "updates_per_rollout": 1,

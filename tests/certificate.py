@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from nashmd_jax import arrays, losses
 from nashmd_jax.nash import opponents
-from tests import adapters_oracle, whole_step
+from tests import adapters_oracle, rejection_oracle, whole_step
 from tests import gradient_oracle as oracle
 
 BAR = 1e-9
@@ -190,6 +190,7 @@ def _steps() -> list[Case]:
       part(step.nash, opponent=mixed, updates=2),
     ),
     *_designs(name, mixed),
+    *_rejections(name),
     case("whole step, IPO-MD", mixed, WHOLE, part(step.ipo, opponent=mixed)),
     case(
       "whole step, online IPO", "past", WHOLE, part(step.ipo, opponent="past")
@@ -237,6 +238,17 @@ def _designs(name: str, mixed: str) -> list[Case]:
       WHOLE,
       _short(step.ipo, 2, **four),
     ),
+  ]
+
+
+def _rejections(name: str) -> list[Case]:
+  """The best response, of one token, against the duality gap and its law."""
+  warm, few = rejection_oracle.of_gap, rejection_oracle.of_several
+  tau = f"τ = {rejection_oracle.WARM:g}"
+  two = f"{name}, two proposals of two voters"
+  return [
+    Case(f"{name}, of the duality gap, {tau}", "rejection", TO_GO, warm),
+    Case(two, "rejection", TO_GO, few),
   ]
 
 

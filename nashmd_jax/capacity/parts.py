@@ -60,8 +60,7 @@ def _first():
 
 def _writing(play, devices, sets, batch) -> dict[str, programs.Program]:
   """Prefill, and one token of every row."""
-  made = play_lib.algorithms_lanes(play, 0)
-  lanes = [*made.own, *made.other]
+  lanes = play_lib.algorithms_lanes(play, 0).all
   names = {name for lane in lanes for name in lane}
   found = []
 

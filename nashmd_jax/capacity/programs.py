@@ -281,7 +281,7 @@ def _what_decides(
     tuple(sorted(play.held)),
     tuple(
       tuple(sorted(name for name, weight in lane.items() if _is_run(weight)))
-      for lane in (*lanes.own, *lanes.other)
+      for lane in lanes.all
     ),
     (tree, tuple((x.shape, x.dtype) for x in leaves)),
   )

@@ -6,7 +6,7 @@ import ml_collections
 
 from nashmd_jax import mistakes
 from nashmd_jax.judges import table
-from nashmd_jax.nash import algorithms, settings
+from nashmd_jax.nash import algorithms, settings, ways
 
 Section = ml_collections.ConfigDict
 
@@ -73,8 +73,15 @@ def check_play(
     return
   with findings.collect():
     algorithm = settings.make_algorithm(section, gives, judge_ahead=judge_ahead)
-    lanes = settings.make_opponent(section).lanes(0)
-    algorithm.way.lanes(lanes, section.samples)
+    opponent = settings.make_opponent(section)
+    if opponent.accepts and algorithm.way.lanes is not ways.VERSUS.lanes:
+      raise mistakes.Mistake(
+        f"nash.opponent: got {opponent.name!r} for the loss "
+        f"{mistakes.quote(section.loss)} and the design "
+        f"{mistakes.quote(section.design)}, which do not hold the learner's "
+        "responses against others; choose a policy gradient on a win_prob"
+      )
+    algorithm.way.lanes(opponent.lanes(0), section.samples)
     if held.follows and algorithm.reads != ("policy",):
       raise mistakes.Mistake(
         f"nash.iterate.coef: got {section.iterate.coef:g} for the loss "

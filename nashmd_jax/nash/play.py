@@ -14,7 +14,7 @@ import numpy as np
 
 from nashmd_jax import arrays, models, sampling
 from nashmd_jax.judges import preference_model, scorers
-from nashmd_jax.nash import algorithms, holding, opponents, ways
+from nashmd_jax.nash import algorithms, holding, opponents, rejection, ways
 
 Batch = Mapping[str, jax.Array]
 Rows = Mapping[str, jax.Array]
@@ -76,22 +76,29 @@ def rollout(
     sampled; reference, what the algorithm keeps of what the policy is held to.
     Of each prompt: weights f32[B, other]; answers f32[B, N] and judged
     bool[B, N], but for a judge on the host. Where any are written also
-    written, written_mask [B, L + other, R], all of them; and what the batch
-    held.
+    written, written_mask [B, L + other, R], all of them; of an opponent that
+    accepts some of them accepted bool[B, other], and weights of 0 for the
+    others; and what the batch held.
   """
   write_rng, judge_rng, opponent_rng = jax.random.split(rng, 3)
   lanes = algorithms_lanes(play, step)
-  used = {name for lane in (*lanes.own, *lanes.other) for name in lane}
+  used = {name for lane in lanes.all for name in lane}
   made = play.opponent.sets(sets, opponent_rng, step)
   made = {**made, **holding.anchors(play.held, sets)}
   ready = play.ready(made, used | set(play.held))
   rows = dict(batch)
-  if lanes.own:
-    written = write(play, ready, [*lanes.own, *lanes.other], batch, write_rng)
-    rows |= _own_rows(written, len(lanes.own))
-    rows |= {"written": written.tokens, "written_mask": written.mask}
   weights = jnp.array(lanes.weights, jnp.float32)
   rows["weights"] = jnp.tile(weights, (len(batch["prompts"]), 1))
+  if lanes.own:
+    every = write(play, ready, lanes.all, batch, write_rng)
+    shown = len(lanes.own) + len(lanes.other)
+    written = sampling.Rollout(*(x[:, :shown] for x in every))
+    rows |= _own_rows(written, len(lanes.own))
+    rows |= {"written": written.tokens, "written_mask": written.mask}
+    if lanes.voters:
+      accepted = _accepted(play, sets, batch, lanes, every, opponent_rng)
+      rows["accepted"] = accepted
+      rows["weights"] = jnp.where(accepted, rows["weights"], 0)
   if play.algorithm.way.recorded is not None:
     rows |= play.algorithm.way.recorded(batch)
   read = [
@@ -123,7 +130,24 @@ def rollout(
 def algorithms_lanes(play: Play, step) -> ways.Lanes:
   """The lanes of the rollout of a step."""
   lanes = play.opponent.lanes(step)
-  return play.algorithm.way.lanes(lanes, play.samples)
+  made = play.algorithm.way.lanes(lanes, play.samples)
+  if play.opponent.accepts is None:
+    return made
+  count = play.opponent.accepts.voters * len(made.other)
+  return made._replace(voters=[opponents.LEARNER] * count)
+
+
+def _accepted(play, sets, batch, lanes, written, rng) -> jax.Array:
+  """Which of the other responses the opponent gives, bool[B, other]."""
+  vote_rng, chance_rng = jax.random.split(rng)
+  accepts, others = play.opponent.accepts, len(lanes.other)
+  first = len(lanes.own)
+  i = np.repeat(first + np.arange(others), accepts.voters)
+  j = first + others + np.arange(len(i))
+  said = ask(play.judge(sets), vote_rng, batch, written[:2], i, j)
+  said = said.reshape(-1, others, accepts.voters)
+  keys = sampling.row_keys(chance_rng, batch["example_ids"], others)
+  return rejection.taken(keys, accepts.probability(said))
 
 
 def _own_rows(written: sampling.Rollout, own: int) -> Rows:
@@ -151,7 +175,7 @@ def loss(
   Returns: the algorithm's loss and metrics; of all responses "ended", the
     share that end by themselves, "response_tokens" and "repetition", see
     `sampling.repeated`; and "entropy", nats a token of who wrote them, by the
-    tokens that were drawn.
+    tokens that were drawn. Of an opponent that accepts, see `rejection.told`.
   """
   del rng
   algorithm = play.algorithm
@@ -171,6 +195,9 @@ def loss(
   }
   if ways.WROTE in rows:
     found["entropy"] = arrays.mean_over(-rows[ways.WROTE], written[1])
+  if "accepted" in rows:
+    for name, share in rejection.told(rows["accepted"]).items():
+      found[name] = arrays.mean_over(share, jnp.ones(share.shape, bool))
   return value, found | metrics
 
 

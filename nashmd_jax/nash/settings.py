@@ -10,7 +10,7 @@ import ml_collections
 
 from nashmd_jax import declare, mistakes, pipeline, sampling
 from nashmd_jax.judges import table
-from nashmd_jax.nash import algorithms, holding, opponents, ways
+from nashmd_jax.nash import algorithms, holding, opponents, rejection, ways
 from nashmd_jax.training import followers
 
 Section = ml_collections.ConfigDict
@@ -41,8 +41,12 @@ PLAY = {
   ),
   "temperature": TEMPERATURE,
 }
-# Sections of the followers that a game may need.
-FOLLOWED = {"ema": followers.MOVING_AVERAGE, "iterate": holding.SETTINGS}
+# Sections of the followers and the opponents that a game may need.
+FOLLOWED = {
+  "ema": followers.MOVING_AVERAGE,
+  "iterate": holding.SETTINGS,
+  rejection.NAME: rejection.SETTINGS,
+}
 SETTINGS = {
   **OPPONENT,
   "deploy": opponents.DEPLOY,
@@ -273,6 +277,8 @@ def make_opponent(section: Section) -> opponents.Opponent:
   """The opponent of a section; see `opponents.make_opponent`."""
   if section.opponent == POPULATION:
     return opponents.make_population(section.population.weights)
+  if section.opponent == rejection.NAME:
+    return rejection.make_opponent(kl_coef=section.kl_coef, **section.rejection)
   return opponents.make_opponent(**chosen(section, OPPONENT))
 
 

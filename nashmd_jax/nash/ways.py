@@ -5,7 +5,7 @@ says which of its pairs are asked about, and in which orders. Nothing here
 knows a model or a loss.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -26,11 +26,18 @@ class Lanes(NamedTuple):
     own: of the responses that the loss is of.
     other: of those that they are only scored against.
     weights: of the latter, which sum to 1.
+    voters: of those that decide which of the latter count; see `rejection`.
   """
 
   own: list[sampling.Lane]
   other: list[sampling.Lane]
   weights: list[float]
+  voters: Sequence[sampling.Lane] = ()
+
+  @property
+  def all(self) -> list[sampling.Lane]:
+    """All that are written, in this order."""
+    return [*self.own, *self.other, *self.voters]
 
 
 class Way(NamedTuple):

@@ -292,11 +292,13 @@ def check(config: Config, findings: mistakes.Findings) -> None:
   """Collects what is wrong with the runs that are trained."""
   # Of a run that there is not the tournament or the export tells.
   names = [n for n in judging.trained_runs(config) if n in config.nash.runs]
-  checks.check_runs(config, names, _check_run, findings)
+  one = functools.partial(_check_run, config)
+  checks.check_runs(config, names, one, findings)
 
 
-def _check_run(section: Config, findings: mistakes.Findings) -> None:
+def _check_run(config, section: Config, findings: mistakes.Findings) -> None:
   checks.check(section, findings)
+  hosting.check(config, section, findings)
   training_settings.check_together(NAME, section, findings)
   if section.judge_ahead and section.train.log_every == 1:
     findings.sentences.append(

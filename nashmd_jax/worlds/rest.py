@@ -111,8 +111,11 @@ def weight_on_reference(opponent: opponents.Opponent, steps: int) -> float:
 
   Raises: Mistake for an opponent that is no mixture of the learner, or of a
     moving average or an iterate that follows it, with μ: its point of rest is
-    not known.
+    not known. Against the best response the policy rests where it is its
+    own, at π*_τ, as in self-play.
   """
+  if opponent.name == opponents.REJECTION:
+    return 0.0
   lanes = opponent.lanes(steps)
   lane = {name: float(weight) for name, weight in lanes[0][1].items()}
   known = {"policy", "ema", "anchor", "reference"}
@@ -123,6 +126,6 @@ def weight_on_reference(opponent: opponents.Opponent, steps: int) -> float:
       "nash.opponent: no exact answer is known for "
       f"{mistakes.quote(opponent.name)}, which "
       f"writes in {[dict(one) for _, one in lanes]}; choose self, mixture, "
-      "reference, anchor, or a moving average"
+      "reference, anchor, rejection, or a moving average"
     )
   return beta
