@@ -164,6 +164,9 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   config.nash.ratio = "product"
   config.nash.desired_share = 0.5
   config.nash.pessimism = 0.1
+  # Of the loss stackelberg, whose policy answers what it wrote itself.
+  config.nash.follower_kl_coef = 0.1
+  config.nash.follower_instruction = "\n\nA better summary:\n"
   # Which pairs a judge is asked about, and in which orders.
   config.nash.design = "all"
   config.nash.orders = "one"

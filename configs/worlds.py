@@ -76,6 +76,11 @@ def family_runs() -> dict[str, dict]:
       "iterate": {"anchor": "ema", "coef": 0.2},
       "ema": {"decay": 0.9},
     },
+    "stackelberg": {
+      "opponent": "self",
+      "loss": "stackelberg",
+      "samples": 2,
+    },
     # 16 proposals to a prompt, 3 of them accepted, each with 13 voters.
     "nash_rs": {
       "opponent": "rejection",
@@ -145,6 +150,7 @@ def neural_config(variant: str) -> ml_collections.ConfigDict:
     "ratio": "product",
     "desired_share": 0.5,
     "pessimism": 0.1,
+    "follower_kl_coef": 0.2,
     "design": "all",
     "orders": "one",
     "kl_coef": 0.2,

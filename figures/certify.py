@@ -50,6 +50,8 @@ response one, of which the prompts count that have an accepted proposal. The
 gap's gradient is taken of its closed form. Few voters draw another law, with
 fewer terms of exp(P/τ), which the second of these lines is held against; at
 τ = {oracle.KL_COEF} those that there are move the gradient by {{moved:.0e}}.
+Of a game of two turns it is the sum of both players' gradients, responses of up
+to two tokens.
 """
 OF_ADAPTERS = """
 ## Adapters

@@ -15,7 +15,12 @@ import jax.numpy as jnp
 
 from nashmd_jax import arrays, losses
 from nashmd_jax.nash import opponents
-from tests import adapters_oracle, rejection_oracle, whole_step
+from tests import (
+  adapters_oracle,
+  rejection_oracle,
+  stackelberg_oracle,
+  whole_step,
+)
 from tests import gradient_oracle as oracle
 
 BAR = 1e-9
@@ -191,6 +196,12 @@ def _steps() -> list[Case]:
     ),
     *_designs(name, mixed),
     *_rejections(name),
+    case(
+      "whole step, Stackelberg",
+      "its own answer",
+      TO_GO,
+      stackelberg_oracle.measure,
+    ),
     case("whole step, IPO-MD", mixed, WHOLE, part(step.ipo, opponent=mixed)),
     case(
       "whole step, online IPO", "past", WHOLE, part(step.ipo, opponent="past")

@@ -67,6 +67,7 @@ RIGHT = (
   ("()", "population.policies population.weights", "it is not played"),
   ("(1,2)", "population.weights", "weights of two"),
   ("0", "pessimism", "the loss of DPO"),
+  ("''", "follower_instruction", "the response is the end of the prompt"),
   ("0", "iterate.coef", "the policy is held to the reference alone"),
   ("(1,2)", "iterate.weights", "two iterates"),
   ("0", "retries top_logprobs most_failed", NONE_OF_IT),

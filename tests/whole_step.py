@@ -61,6 +61,7 @@ def make_play(
       orders=orders,
       desired_share=0.4,
       pessimism=0.1,
+      follower_kl_coef=0.4,
     ),
     samples=samples,
     kl_coef=oracle.KL_COEF,

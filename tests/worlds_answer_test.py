@@ -155,6 +155,7 @@ def expected_gradient(loss, game, logits, mixed):
     orders="one",
     desired_share=0.4,
     pessimism=0.1,
+    follower_kl_coef=0.4,
   )
   paired = algorithm.way is ways.PAIRED
 

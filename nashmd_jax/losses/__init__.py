@@ -26,6 +26,7 @@ from nashmd_jax.losses.policy_gradient import (
   rlhf_pg_sequence_kl_loss,
 )
 from nashmd_jax.losses.ratios import RATIOS
+from nashmd_jax.losses.sequential import stackelberg_loss
 from nashmd_jax.losses.supervised import (
   bradley_terry_loss,
   comparison_targets,
@@ -64,6 +65,7 @@ __all__ = [
   "rlhf_pg_sequence_kl_loss",
   "sft_loss",
   "sppo_loss",
+  "stackelberg_loss",
   "una_loss",
   "una_score_loss",
 ]

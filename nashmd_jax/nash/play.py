@@ -14,7 +14,14 @@ import numpy as np
 
 from nashmd_jax import arrays, models, sampling
 from nashmd_jax.judges import preference_model, scorers
-from nashmd_jax.nash import algorithms, holding, opponents, rejection, ways
+from nashmd_jax.nash import (
+  algorithms,
+  holding,
+  opponents,
+  rejection,
+  second_turn,
+  ways,
+)
 
 Batch = Mapping[str, jax.Array]
 Rows = Mapping[str, jax.Array]
@@ -40,6 +47,8 @@ class Play(NamedTuple):
     max_response: R, tokens.
     eos_ids: tokens that end a response.
     ready: (sets, names) -> the named sets as models run on them.
+    instruction: tokens behind a response that asks for the answer to it, for an
+      algorithm of two turns; see `second_turn`.
   """
 
   model: models.LanguageModel
@@ -53,6 +62,7 @@ class Play(NamedTuple):
   max_response: int
   eos_ids: tuple[int, ...]
   ready: Callable[[Sets, Iterable[str]], Sets]
+  instruction: Sequence[int] = ()
 
 
 def as_they_are(sets: Sets, names: Iterable[str]) -> Sets:
@@ -90,7 +100,8 @@ def rollout(
   weights = jnp.array(lanes.weights, jnp.float32)
   rows["weights"] = jnp.tile(weights, (len(batch["prompts"]), 1))
   if lanes.own:
-    every = write(play, ready, lanes.all, batch, write_rng)
+    writing = write if play.algorithm.way.turns == 1 else _write_in_turn
+    every = writing(play, ready, lanes.all, batch, write_rng)
     shown = len(lanes.own) + len(lanes.other)
     written = sampling.Rollout(*(x[:, :shown] for x in every))
     rows |= _own_rows(written, len(lanes.own))
@@ -99,14 +110,14 @@ def rollout(
       accepted = _accepted(play, sets, batch, lanes, every, opponent_rng)
       rows["accepted"] = accepted
       rows["weights"] = jnp.where(accepted, rows["weights"], 0)
+    if play.algorithm.way.turns > 1:
+      rows |= second_turn.rows(batch, written, play.instruction)
   if play.algorithm.way.recorded is not None:
     rows |= play.algorithm.way.recorded(batch)
-  read = [
-    weight
-    * play.algorithm.keep(play.model, ready[name], rows, play.temperature)
-    for name, weight in play.held.items()
-  ]
-  rows["reference"] = functools.reduce(jnp.add, read)
+  rows["reference"] = _kept(play, ready, rows)
+  if play.algorithm.way.turns > 1:
+    second = second_turn.turned(rows)
+    rows[second_turn.REFERENCE] = _kept(play, ready, second)
   i, j = play.algorithm.way.asks(len(lanes.own), len(lanes.other))
   if "answers" in rows:
     return lax.stop_gradient(rows)
@@ -125,6 +136,16 @@ def rollout(
   if "answers" in rows:
     rows["judged"] = jnp.ones(rows["answers"].shape, bool)
   return lax.stop_gradient(rows)
+
+
+def _kept(play: Play, ready: Sets, rows: Rows) -> jax.Array:
+  """What the algorithm keeps of what the policy is held to."""
+  read = [
+    weight
+    * play.algorithm.keep(play.model, ready[name], rows, play.temperature)
+    for name, weight in play.held.items()
+  ]
+  return functools.reduce(jnp.add, read)
 
 
 def algorithms_lanes(play: Play, step) -> ways.Lanes:
@@ -219,6 +240,31 @@ def write(
     max_response=play.max_response,
     temperature=play.temperature,
     eos_ids=play.eos_ids,
+  )
+
+
+def _write_in_turn(play, ready, lanes, batch, rng) -> sampling.Rollout:
+  """`write`, the second half of the lanes after the response of the first."""
+  first_rng, second_rng = jax.random.split(rng)
+  half = len(lanes) // 2
+  first = write(play, ready, lanes[:half], batch, first_rng)
+  prompts, mask = second_turn.prompts(batch, *first[:2], play.instruction)
+  keys = sampling.row_keys(second_rng, batch["example_ids"], half)
+  second = sampling.rollout(
+    play.model,
+    ready,
+    [opponents.LEARNER],
+    prompts=prompts,
+    prompt_mask=mask,
+    keys=keys.reshape(-1, 1),
+    max_response=play.max_response,
+    temperature=play.temperature,
+    eos_ids=play.eos_ids,
+  )
+  return jax.tree.map(
+    lambda x, y: jnp.concatenate([x, y.reshape(x.shape)], axis=1),
+    first,
+    second,
   )
 
 

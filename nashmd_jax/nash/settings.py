@@ -10,7 +10,14 @@ import ml_collections
 
 from nashmd_jax import declare, mistakes, pipeline, sampling
 from nashmd_jax.judges import table
-from nashmd_jax.nash import algorithms, holding, opponents, rejection, ways
+from nashmd_jax.nash import (
+  algorithms,
+  holding,
+  opponents,
+  rejection,
+  second_turn,
+  ways,
+)
 from nashmd_jax.training import followers
 
 Section = ml_collections.ConfigDict
@@ -55,6 +62,7 @@ SETTINGS = {
   "judge": declare.text(f"Whom a run learns from: {table.NAMES}."),
   **FOLLOWED,
   "past": followers.PAST_POLICIES,
+  "follower_instruction": second_turn.INSTRUCTION,
   RIVAL: declare.text(
     "Whom the opponent rival plays, frozen: sft, or another run of nash.runs "
     "as it is deployed, whose mixture replaces that of this run.",

@@ -14,14 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nashmd_jax import (
-  arrays,
-  declare,
-  mistakes,
-  outside,
-  pipeline,
-  sampling,
-)
+from nashmd_jax import arrays, declare, mistakes, outside, pipeline, sampling
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import batches, records
 from nashmd_jax.judges import table
@@ -83,6 +76,7 @@ def make_play(
     temperature=section.temperature,
     max_response=task.max_response,
     eos_ids=task.tokenizer.eos_ids,
+    instruction=task.tokenizer.encode_marked(section.follower_instruction),
   )
 
 

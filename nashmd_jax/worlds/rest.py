@@ -14,6 +14,7 @@ from nashmd_jax import games, mistakes
 from nashmd_jax.games import sequences
 from nashmd_jax.nash import opponents
 
+STACKELBERG = "stackelberg"  # the loss, whose two players rest together
 # The slope of σ is at most this.
 STEEPEST = 0.25
 
@@ -82,6 +83,27 @@ def _excess(space, game, mixture, logits) -> tuple[jax.Array, jax.Array]:
   return (game.preference - fit) @ weight, (fit * (1 - fit)) @ weight
 
 
+def leader_fixed_point(
+  game: games.Game, log_follower: jax.Array, *, follower_kl_coef: float
+) -> tuple[jax.Array, jax.Array]:
+  """Where the players of a Stackelberg game rest, in closed form.
+
+    ω*(y′|y) ∝ ω_0(y′|y) exp(P(y′ ≻ y) / τ_F)
+    π*(y) ∝ μ(y) exp(V(y) / τ_L),
+      V(y) = −τ_F log Σ_y′ ω_0(y′|y) exp(−P(y ≻ y′) / τ_F)
+
+  Args:
+    log_follower: f[Y, Y] log ω_0(y′|y), nats.
+    follower_kl_coef: τ_F > 0; that of the game is τ_L.
+  Returns: log π* f[Y], and log ω* f[Y, Y].
+  """
+  scaled = log_follower - game.preference / follower_kl_coef
+  lost = jax.nn.logsumexp(scaled, axis=1, keepdims=True)
+  value = -follower_kl_coef * lost[:, 0]
+  leader = jax.nn.log_softmax(game.log_reference + value / game.kl_coef)
+  return leader, scaled - lost
+
+
 # By loss. All but "dpo" rest where π ∝ μ exp(P m(π) / τ), "sppo" where m = π.
 FIXED_POINTS = {
   "policy_gradient": games.mixture_fixed_point,
@@ -100,8 +122,7 @@ def fixed_point(loss: str) -> Callable[..., games.FixedPoint]:
   if loss not in FIXED_POINTS:
     raise mistakes.Mistake(
       f"nash.loss: got {mistakes.quote(loss)}, whose point of rest is not "
-      "known; expected "
-      f"one of {sorted(FIXED_POINTS)}"
+      f"known; expected one of {sorted([*FIXED_POINTS, STACKELBERG])}"
     )
   return FIXED_POINTS[loss]
 
