@@ -76,17 +76,28 @@ def family_runs() -> dict[str, dict]:
       "iterate": {"anchor": "ema", "coef": 0.2},
       "ema": {"decay": 0.9},
     },
+    # Two steps are one iteration, of which the optimizer counts one.
+    "egpo": inpo
+    | {
+      "opponent": "self",
+      "loss": "egpo",
+      "iterate": {"every": 2},
+      "optimizer": {"max_grad_norm": 20.0, "decay_steps": 750},
+    },
     "stackelberg": {
       "opponent": "self",
       "loss": "stackelberg",
       "samples": 2,
     },
-    # 16 proposals to a prompt, 3 of them accepted, each with 13 voters.
+    # 16 proposals to a prompt, a third of them accepted, each with 8 voters; at
+    # τ = 0.2 it would be one in 14, with 13.
     "nash_rs": {
       "opponent": "rejection",
+      "kl_coef": 0.5,
       "rejection": {"proposals": 2},
       "data": {"batch_size": 32},
-      "optimizer": {"learning_rate": 1e-2},
+      "optimizer": {"decay_steps": 1000},
+      "train": {"steps": 1000},
     },
   }
 

@@ -51,7 +51,8 @@ gap's gradient is taken of its closed form. Few voters draw another law, with
 fewer terms of exp(P/τ), which the second of these lines is held against; at
 τ = {oracle.KL_COEF} those that there are move the gradient by {{moved:.0e}}.
 Of a game of two turns it is the sum of both players' gradients, responses of up
-to two tokens.
+to two tokens; of EGPO the gradient at θ_t of
+E (h − h′ − (P(y ≻ π″) − P(y′ ≻ π″)) / τ)² over pairs of π_t, of up to three.
 """
 OF_ADAPTERS = """
 ## Adapters

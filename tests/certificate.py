@@ -17,6 +17,7 @@ from nashmd_jax import arrays, losses
 from nashmd_jax.nash import opponents
 from tests import (
   adapters_oracle,
+  half_steps_oracle,
   rejection_oracle,
   stackelberg_oracle,
   whole_step,
@@ -201,6 +202,12 @@ def _steps() -> list[Case]:
       "its own answer",
       TO_GO,
       stackelberg_oracle.measure,
+    ),
+    case(
+      "whole step, EGPO, second half",
+      "where the first led",
+      WHOLE,
+      half_steps_oracle.measure,
     ),
     case("whole step, IPO-MD", mixed, WHOLE, part(step.ipo, opponent=mixed)),
     case(

@@ -7,7 +7,7 @@ Symbols, the same in all of them:
 """
 
 from nashmd_jax.losses.group_relative import grpo_loss
-from nashmd_jax.losses.iterated import dno_loss, hold, sppo_loss
+from nashmd_jax.losses.iterated import dno_loss, egpo_loss, hold, sppo_loss
 from nashmd_jax.losses.pairwise import (
   dpo_per_token_loss,
   ipo_loss,
@@ -46,6 +46,7 @@ __all__ = [
   "comparison_targets",
   "dno_loss",
   "dpo_per_token_loss",
+  "egpo_loss",
   "grpo_loss",
   "hold",
   "ipo_loss",

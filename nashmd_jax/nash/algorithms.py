@@ -54,6 +54,7 @@ LOSSES = {
     "sppo": losses.sppo_loss,
     "dno": losses.dno_loss,
     "stackelberg": losses.stackelberg_loss,
+    "egpo": losses.egpo_loss,
     **UNARY,
   },
   "reward": {
@@ -67,9 +68,10 @@ LOSSES = {
 # Those that divide by τ, or say nothing without; those that are named after
 # what else the policy is held to.
 ANCHORED = ("inpo", "mnpo")
+HALVED = "egpo"
 DIVIDED = (
   *("ipo", "ipo_per_token", "dpo", "dpo_per_token", "pepo", "sppo", "dno"),
-  *("kto", "una", "una_score"),
+  *("kto", "una", "una_score", HALVED),
   *ANCHORED,
 )
 # Their forms for several updates on one rollout.

@@ -82,6 +82,11 @@ def check_play(
         "responses against others; choose a policy gradient on a win_prob"
       )
     algorithm.way.lanes(opponent.lanes(0), section.samples)
+    if algorithm.way.halves and section.loss != algorithms.HALVED:
+      raise mistakes.Mistake(
+        f"nash.loss: {mistakes.quote(section.loss)} asks for wins, which are "
+        f"of the two half steps of {algorithms.HALVED!r} alone"
+      )
     if held.follows and algorithm.reads != ("policy",):
       raise mistakes.Mistake(
         f"nash.iterate.coef: got {section.iterate.coef:g} for the loss "
@@ -94,6 +99,11 @@ def check_play(
 def _check_anchors(section: Section, findings: mistakes.Findings) -> None:
   """Collects why a loss that is named after its anchors has not those."""
   own, loss = section.iterate, mistakes.quote(section.loss)
+  if section.loss == algorithms.HALVED and own.every != 2:
+    findings.sentences.append(
+      f"nash.iterate.every: got {own.every} for the loss {loss}, expected 2: "
+      "two half steps are an iteration"
+    )
   if section.loss not in algorithms.ANCHORED:
     return
   if own.coef == 0:

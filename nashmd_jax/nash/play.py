@@ -94,7 +94,7 @@ def rollout(
   lanes = algorithms_lanes(play, step)
   used = {name for lane in lanes.all for name in lane}
   made = play.opponent.sets(sets, opponent_rng, step)
-  made = {**made, **holding.anchors(play.held, sets)}
+  made = {**made, **holding.anchors(dict.fromkeys(used) | play.held, sets)}
   ready = play.ready(made, used | set(play.held))
   rows = dict(batch)
   weights = jnp.array(lanes.weights, jnp.float32)
@@ -200,6 +200,8 @@ def loss(
   """
   del rng
   algorithm = play.algorithm
+  if algorithm.way.halves:
+    params = _at(holding.anchors(ways.ANCHOR, sets)["anchor"], params)
   ready = play.ready({**sets, "policy": params}, algorithm.reads)
   read = algorithm.read(play.model, ready, rows, play.temperature)
   value, metrics = algorithm.loss(read, rows, play.kl_coef)
@@ -220,6 +222,17 @@ def loss(
     for name, share in rejection.told(rows["accepted"]).items():
       found[name] = arrays.mean_over(share, jnp.ones(share.shape, bool))
   return value, found | metrics
+
+
+def _at(place: Any, params: Any) -> Any:
+  """Other parameters, through which gradient flows to these."""
+  return jax.tree.map(
+    lambda there, here: (
+      lax.stop_gradient(there) + (here - lax.stop_gradient(here))
+    ),
+    place,
+    params,
+  )
 
 
 def write(

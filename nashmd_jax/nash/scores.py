@@ -135,5 +135,16 @@ def none(answers, judged, weights, asked) -> Named:
   return {"counted": jnp.ones(len(answers) * asked.own, bool)}
 
 
+def wins(answers, judged, weights, asked) -> Named:
+  """ "wins" f32[B, K] and "wins_known": the mean over others' responses."""
+  found = win_probs(answers, judged, weights, asked)
+  shape = (len(answers), asked.own)
+  return {
+    "wins": found["win_prob"].reshape(shape),
+    "wins_known": found["counted"].reshape(shape),
+    "counted": jnp.ones(len(answers) * asked.own, bool),
+  }
+
+
 def _rows(x: jax.Array) -> jax.Array:
   return x.reshape(-1)

@@ -3,7 +3,7 @@
 A run is the section `nash` with the changes that `nash.runs` makes for it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import ml_collections
@@ -18,7 +18,7 @@ from nashmd_jax.nash import (
   second_turn,
   ways,
 )
-from nashmd_jax.training import followers
+from nashmd_jax.training import followers, half_steps
 
 Section = ml_collections.ConfigDict
 RIVAL, POPULATION = opponents.RIVAL, opponents.POPULATION
@@ -324,6 +324,12 @@ def cut_off(section: Section) -> str | None:
   )
 
 
+def optimizer_of(section: Section) -> Callable[[Any], Any]:
+  """What a run makes of its optimizer; see `training.step.Experiment`."""
+  halved = section.loss == algorithms.HALVED
+  return half_steps.half_steps if halved else lambda inner: inner
+
+
 def make_held(section: Section) -> holding.Held:
   """What the policy of a section is held to."""
   return holding.make_held(kl_coef=section.kl_coef, **section.iterate)
@@ -332,6 +338,8 @@ def make_held(section: Section) -> holding.Held:
 def played_followers(section: Section) -> dict[str, followers.Follower]:
   """The followers that a run's opponent names, or what it is held to."""
   names = make_opponent(section).follows | make_held(section).follows
+  if section.loss == algorithms.HALVED:
+    names |= {holding.FOLLOWER}
   return {name: FOLLOWERS[name](section[name]) for name in sorted(names)}
 
 

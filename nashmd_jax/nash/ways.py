@@ -20,6 +20,7 @@ Asked = scores.Asked
 WROTE = "behaviour_log_prob"
 # Of the second turn, each with "follower_" before it.
 READ = ("log_prob", "ref_log_prob", "mask")
+ANCHOR: sampling.Lane = {"anchor": 1.0}
 
 
 class Lanes(NamedTuple):
@@ -61,6 +62,9 @@ class Way(NamedTuple):
       the batch has them as they are.
     turns: 2 where the other responses are answers to the own; see
       `second_turn`.
+    halves: whether a step is one of two from the last iterate, which writes
+      the own responses and at which the gradient is taken; see
+      `training.half_steps`.
   """
 
   gives: str | None
@@ -72,6 +76,7 @@ class Way(NamedTuple):
   kind: str | None = None
   recorded: Callable[[Named], Named] | None = None
   turns: int = 1
+  halves: bool = False
 
 
 def _spread(lanes: opponents.Weighted, samples: int):
@@ -133,6 +138,15 @@ def _in_turn(lanes, samples) -> Lanes:
   return Lanes(own, own, [1 / samples] * samples)
 
 
+def _in_halves(lanes, samples) -> Lanes:
+  if list(lanes) != [(1.0, opponents.LEARNER)]:
+    raise mistakes.Mistake(
+      "nash.opponent: the loss egpo holds the responses of the last iterate "
+      "against the policy's; choose the opponent 'self'"
+    )
+  return Lanes([ANCHOR] * (2 * samples), *_spread(lanes, samples))
+
+
 def _nobody_writes(lanes, samples) -> Lanes:
   del lanes, samples
   return Lanes([], [], [])
@@ -189,6 +203,15 @@ IN_TURN = Way(
   ("win_prob", *(f"follower_{name}" for name in READ)),
   turns=2,
 )
+IN_HALVES = Way(
+  "win_prob",
+  _in_halves,
+  pairs.all_pairs,
+  scores.wins,
+  ("wins", "wins_known", "log_ratio", "mean_log_ratio"),
+  _of_pairs,
+  halves=True,
+)
 LABELLED = Way(
   None,
   _nobody_writes,
@@ -207,6 +230,7 @@ MISMATCHED = LABELLED._replace(
 BY_NAME = {
   "mismatched_log_ratio": MISMATCHED,
   "follower_log_prob": IN_TURN,
+  "wins": IN_HALVES,
   "label": LABELLED,
   "log_ratio": PAIRED,
   "mean_log_ratio": PAIRED,
@@ -235,6 +259,7 @@ DESIGNS = {
   ALONE: {"all": ALONE},
   GROUPED: {"all": GROUPED},
   IN_TURN: {"all": IN_TURN},
+  IN_HALVES: {"all": IN_HALVES},
   LABELLED: {"all": LABELLED},
   MISMATCHED: {"all": MISMATCHED},
 }

@@ -128,6 +128,7 @@ def make_experiment(
     evaluate=make_evaluation(config, task, section, play, workdir),
     followers=settings.make_followers(section),
     rules=warnings.RULES,
+    optimizer=settings.optimizer_of(section),
   )
 
 

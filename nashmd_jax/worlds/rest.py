@@ -104,7 +104,8 @@ def leader_fixed_point(
   return leader, scaled - lost
 
 
-# By loss. All but "dpo" rest where π ∝ μ exp(P m(π) / τ), "sppo" where m = π.
+# By loss. All but "dpo" rest where π ∝ μ exp(P m(π) / τ), "sppo" and "egpo"
+# where m = π.
 FIXED_POINTS = {
   "policy_gradient": games.mixture_fixed_point,
   "policy_gradient_sequence_kl": games.mixture_fixed_point,
@@ -114,6 +115,7 @@ FIXED_POINTS = {
   "inpo": games.mixture_fixed_point,
   "mnpo": games.mixture_fixed_point,
   "sppo": games.mixture_fixed_point,
+  "egpo": games.mixture_fixed_point,
 }
 
 

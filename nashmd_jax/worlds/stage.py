@@ -109,6 +109,7 @@ def make_experiment(
     batches=functools.partial(make_batches, world, section.data.batch_size),
     evaluate=evaluate,
     followers=settings.played_followers(section),
+    optimizer=settings.optimizer_of(section),
   )
 
 
@@ -209,7 +210,7 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, float]:
   """Trains one of `config.nash.runs`; returns `distances` of its end."""
   experiment, where = _made(config, workdir, job)
   section = settings.run_section(config, job.split("/")[1])
-  tx = optimizer_lib.make_optimizer(**section.optimizer)
+  tx = experiment.optimizer(optimizer_lib.make_optimizer(**section.optimizer))
   log = logs.make_log(config, workdir)
   return loop.train(experiment, tx, **where, **section.train, log=log)
 
