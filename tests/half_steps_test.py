@@ -9,6 +9,7 @@ import optax
 from nashmd_jax import arrays, games, losses, mistakes
 from nashmd_jax.nash import checks, settings
 from nashmd_jax.training import followers, half_steps, state, step
+from nashmd_jax.training import settings as training_settings
 from tests import gradient_oracle as oracle
 from tests import half_steps_oracle, small_worlds
 
@@ -139,6 +140,21 @@ class SettingsTest(parameterized.TestCase):
     findings = mistakes.Findings()
     checks.check_play(config.nash, "win_prob", findings)
     self.assertIn(sentence, "\n".join(findings.sentences))
+
+  @parameterized.parameters((1, False), (2, True), (4, True))
+  def test_a_schedule_counts_iterations(self, decay_steps, fits):
+    config = small_worlds.small_config(
+      opponent="self", loss="egpo", optimizer={"decay_steps": decay_steps}
+    )
+    findings = mistakes.Findings()
+    training_settings.check_together(
+      "nash",
+      config.nash,
+      findings,
+      steps_counted=settings.steps_counted(config.nash),
+    )
+    told = "\n".join(findings.sentences)
+    self.assertEqual(fits, "decay_steps" not in told, told)
 
   def test_keeps_the_last_iterate(self):
     config = small_worlds.small_config(opponent="self", loss="egpo")

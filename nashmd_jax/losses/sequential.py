@@ -31,11 +31,10 @@ def stackelberg_loss(
     max_π min_ω E_{y ~ π, y′ ~ ω(·|x, y)} P(y ≻ y′|x)
       + τ_F E_{y ~ π} KL(ω(·|x, y), ω_0(·|x, y)) − τ_L KL(π, μ)
 
-  The leader ascends it and the follower descends it, each with the other held
-  fixed: `nash_pg_loss` of y with P(y ≻ y′) + τ_F log(ω/ω_0)(y′|x, y) for its
-  win probability, since by its y the leader also chooses what the follower
-  pays, and `nash_pg_loss` of y′ with P(y′ ≻ y). Where one policy plays both
-  this is the sum of the two gradients, of no single objective.
+  The leader ascends and the follower descends it, each with the other fixed:
+  `nash_pg_loss` of y with P(y ≻ y′) + τ_F log(ω/ω_0)(y′|x, y), since by its y
+  the leader also chooses what the follower pays, and of y′ with P(y′ ≻ y). If
+  one policy plays both it is the sum of two gradients, of no single objective.
 
   Args:
     log_prob, ref_log_prob: f32[B, R] log π(y_n|·) and log μ(y_n|·), nats.
@@ -48,8 +47,8 @@ def stackelberg_loss(
     kl_coef: τ_L ≥ 0, nats⁻¹.
     follower_kl_coef: τ_F ≥ 0, nats⁻¹.
   Returns: loss: the sum of the two means over B; its value has no meaning.
-    metrics, means over B: those of `nash_pg_loss` of the leader; "follower_kl",
-    nats; "game", the estimate of the objective above.
+    metrics, means over B: the leader's; "follower_kl", nats; "game", the
+    estimate of the objective above.
   Raises: ValueError if shapes disagree.
   Source: Pásztor et al., 2025 (Stackelberg learning from human feedback).
   """
@@ -71,9 +70,7 @@ def stackelberg_loss(
     mask=answered,
     kl_coef=follower_kl_coef,
   )
-  metrics |= {
-    "game": metrics["objective"],
-    "win_prob": arrays.mean_over(win_prob, counted),
-    "follower_kl": arrays.mean_over(paid, counted),
-  }
+  metrics["game"] = metrics["objective"]
+  metrics["win_prob"] = arrays.mean_over(win_prob, counted)
+  metrics["follower_kl"] = arrays.mean_over(paid, counted)
   return led._replace(total=led.total + followed.total), metrics

@@ -116,8 +116,7 @@ def rollout(
     rows |= play.algorithm.way.recorded(batch)
   rows["reference"] = _kept(play, ready, rows)
   if play.algorithm.way.turns > 1:
-    second = second_turn.turned(rows)
-    rows[second_turn.REFERENCE] = _kept(play, ready, second)
+    rows[second_turn.REFERENCE] = _kept(play, ready, second_turn.turned(rows))
   i, j = play.algorithm.way.asks(len(lanes.own), len(lanes.other))
   if "answers" in rows:
     return lax.stop_gradient(rows)
@@ -127,15 +126,16 @@ def rollout(
     judge = play.judge(sets)
     # Own and others are scored apart: a judge of pairs has one part alone.
     parts = np.split(i, [len(lanes.own)]) if j is None else [i]
-    said = [
-      ask(judge, judge_rng, batch, written[:2], part, j)
-      for part in parts
-      if len(part)
-    ]
-    rows["answers"] = jnp.concatenate(said, axis=1)
+    rows["answers"] = _said(judge, judge_rng, batch, written[:2], parts, j)
   if "answers" in rows:
     rows["judged"] = jnp.ones(rows["answers"].shape, bool)
   return lax.stop_gradient(rows)
+
+
+def _said(judge, rng, batch, written, parts, j) -> jax.Array:
+  """What is said of all parts that there are, beside one another."""
+  said = [ask(judge, rng, batch, written, i, j) for i in parts if len(i)]
+  return jnp.concatenate(said, axis=1)
 
 
 def _kept(play: Play, ready: Sets, rows: Rows) -> jax.Array:

@@ -330,6 +330,11 @@ def optimizer_of(section: Section) -> Callable[[Any], Any]:
   return half_steps.half_steps if halved else lambda inner: inner
 
 
+def steps_counted(section: Section) -> int:
+  """Steps that the optimizer of a run counts as one."""
+  return 2 if section.loss == algorithms.HALVED else 1
+
+
 def make_held(section: Section) -> holding.Held:
   """What the policy of a section is held to."""
   return holding.make_held(kl_coef=section.kl_coef, **section.iterate)

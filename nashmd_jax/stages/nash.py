@@ -294,7 +294,10 @@ def check(config: Config, findings: mistakes.Findings) -> None:
 def _check_run(config, section: Config, findings: mistakes.Findings) -> None:
   checks.check(section, findings)
   hosting.check(config, section, findings)
-  training_settings.check_together(NAME, section, findings)
+  counted = settings.steps_counted(section)
+  training_settings.check_together(
+    NAME, section, findings, steps_counted=counted
+  )
   if section.judge_ahead and section.train.log_every == 1:
     findings.sentences.append(
       f"nash.judge_ahead: got {section.judge_ahead} with train.log_every 1, "

@@ -245,7 +245,8 @@ def check(config: Config, findings: mistakes.Findings) -> None:
   def check_run(section, own):
     checks.check_play(section, "win_prob", own)
     _check_rest(section, own)
-    training_settings.check_together(NAME, section, own)
+    counted = settings.steps_counted(section)
+    training_settings.check_together(NAME, section, own, steps_counted=counted)
     with own.collect():
       _check_prompts(config, section.data.batch_size)
 
