@@ -131,6 +131,7 @@ class StepsTest(absltest.TestCase):
 class SettingsTest(parameterized.TestCase):
   @parameterized.parameters(
     (dict(iterate={"every": 50}), "nash.iterate.every: got 50"),
+    (dict(iterate={"coef": 0.1}), "nash.iterate.coef: got 0.1"),
     (dict(opponent="mixture"), "choose the opponent 'self'"),
     (dict(kl_coef=0.0), "nash.kl_coef: got 0 for the loss 'egpo'"),
   )

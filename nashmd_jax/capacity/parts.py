@@ -151,9 +151,11 @@ def _judging(config, task, run, sets) -> programs.Program:
   """The judge's answers on one batch of responses."""
   play, batch = run.play, run.training.batch
   lanes = play_lib.algorithms_lanes(play, 0)
-  counts = len(lanes.own), len(lanes.other)
-  i, j = play.algorithm.way.asks(*counts)
-  apart = np.split(i, counts[:1]) if j is None else [i]
+  own = len(lanes.own)
+  i, j = play.algorithm.way.asks(own, len(lanes.other))
+  if lanes.voters:
+    i, j = np.append([i, j], play_lib.voting(lanes), axis=1)
+  apart = np.split(i, [own]) if j is None else [i]
   section = settings.run_section(config, run.name)
   read = set(judging.stages_of(config, [section.judge], setting="nash.judge"))
   read |= {
@@ -168,7 +170,7 @@ def _judging(config, task, run, sets) -> programs.Program:
       if len(part)
     ]
 
-  shape = (batch["prompts"].shape[0], sum(counts), play.max_response)
+  shape = (batch["prompts"].shape[0], len(lanes.all), play.max_response)
   written = tuple(
     jax.ShapeDtypeStruct(shape, dtype) for dtype in (jnp.int32, jnp.bool)
   )

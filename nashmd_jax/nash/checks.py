@@ -104,6 +104,11 @@ def _check_anchors(section: Section, findings: mistakes.Findings) -> None:
       f"nash.iterate.every: got {own.every} for the loss {loss}, expected 2: "
       "two half steps are an iteration"
     )
+  if section.loss == algorithms.HALVED and own.coef:
+    findings.sentences.append(
+      f"nash.iterate.coef: got {own.coef:g} for the loss {loss}, expected 0: "
+      "it is held to the reference alone"
+    )
   if section.loss not in algorithms.ANCHORED:
     return
   if own.coef == 0:

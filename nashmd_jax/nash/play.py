@@ -158,14 +158,18 @@ def algorithms_lanes(play: Play, step) -> ways.Lanes:
   return made._replace(voters=[opponents.LEARNER] * count)
 
 
+def voting(lanes: ways.Lanes) -> tuple[np.ndarray, np.ndarray]:
+  """Numbers of the other responses, as often as each has voters; of those."""
+  own, others = len(lanes.own), len(lanes.other)
+  j = own + others + np.arange(len(lanes.voters))
+  return own + np.arange(len(j)) * others // max(len(j), 1), j
+
+
 def _accepted(play, sets, batch, lanes, written, rng) -> jax.Array:
   """Which of the other responses the opponent gives, bool[B, other]."""
   vote_rng, chance_rng = jax.random.split(rng)
   accepts, others = play.opponent.accepts, len(lanes.other)
-  first = len(lanes.own)
-  i = np.repeat(first + np.arange(others), accepts.voters)
-  j = first + others + np.arange(len(i))
-  said = ask(play.judge(sets), vote_rng, batch, written[:2], i, j)
+  said = ask(play.judge(sets), vote_rng, batch, written[:2], *voting(lanes))
   said = said.reshape(-1, others, accepts.voters)
   keys = sampling.row_keys(chance_rng, batch["example_ids"], others)
   return rejection.taken(keys, accepts.probability(said))
