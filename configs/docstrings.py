@@ -157,6 +157,8 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   config.nash.rival = placeholder(str)
   # Whom the opponent "population" plays.
   config.nash.population = {"policies": (), "weights": ()}
+  # Of the opponent "rejection"; each has several voters.
+  config.nash.rejection = {"proposals": 16}
   config.nash.judge = "preference"
   # These judge the same held-out pairs beside it and teach nothing.
   config.nash.watch = ("raters",)
@@ -169,6 +171,9 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   # Of the losses that ask for them.
   config.nash.desired_share = 0.5
   config.nash.pessimism = 0.1
+  # Of the loss stackelberg, whose policy answers what it wrote itself.
+  config.nash.follower_kl_coef = 0.1
+  config.nash.follower_instruction = "\n\nA better summary:\n"
   # Which pairs a judge is asked about, and in which orders.
   config.nash.design = "all"
   config.nash.orders = "one"

@@ -166,6 +166,8 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   }  # fmt: skip
   config.nash.rival = placeholder(str)
   config.nash.population = {"policies": (), "weights": ()}
+  # Of the opponent "rejection"; each has several voters.
+  config.nash.rejection = {"proposals": 16}
   config.nash.judge = "preference"
   config.nash.watch = ()
   config.nash.loss = "policy_gradient"
@@ -175,6 +177,9 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
   config.nash.ratio = "product"
   config.nash.desired_share = 0.5
   config.nash.pessimism = 0.1
+  # Of the loss stackelberg, whose policy answers what it wrote itself.
+  config.nash.follower_kl_coef = 0.1
+  config.nash.follower_instruction = "\n\nA better summary:\n"
   # Which pairs a judge is asked about, and in which orders.
   config.nash.design = "all"
   config.nash.orders = "one"

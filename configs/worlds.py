@@ -76,6 +76,29 @@ def family_runs() -> dict[str, dict]:
       "iterate": {"anchor": "ema", "coef": 0.2},
       "ema": {"decay": 0.9},
     },
+    # Two steps are one iteration, of which the optimizer counts one.
+    "egpo": inpo
+    | {
+      "opponent": "self",
+      "loss": "egpo",
+      "iterate": {"every": 2},
+      "optimizer": {"max_grad_norm": 20.0, "decay_steps": 750},
+    },
+    "stackelberg": {
+      "opponent": "self",
+      "loss": "stackelberg",
+      "samples": 2,
+    },
+    # 16 proposals to a prompt, a third of them accepted, each with 8 voters; at
+    # τ = 0.2 it would be one in 14, with 13.
+    "nash_rs": {
+      "opponent": "rejection",
+      "kl_coef": 0.5,
+      "rejection": {"proposals": 2},
+      "data": {"batch_size": 32},
+      "optimizer": {"decay_steps": 1000},
+      "train": {"steps": 1000},
+    },
   }
 
 
@@ -129,6 +152,8 @@ def neural_config(variant: str) -> ml_collections.ConfigDict:
       "coef": 0.0,
       "anchor": "last",
     },
+    # Of the opponent that is the best response.
+    "rejection": {"proposals": 16},
     "loss": "policy_gradient",
     "samples": 8,
     "updates_per_rollout": 1,
@@ -136,6 +161,7 @@ def neural_config(variant: str) -> ml_collections.ConfigDict:
     "ratio": "product",
     "desired_share": 0.5,
     "pessimism": 0.1,
+    "follower_kl_coef": 0.2,
     "design": "all",
     "orders": "one",
     "kl_coef": 0.2,

@@ -296,7 +296,6 @@ def advance(
 
   Args: as `rollout`.
   """
-  lanes = [lanes_lib.nonzero(lane) for lane in lanes]
   log_probs, caches = _next_log_probs(
     model, params_by_name, lanes, state.caches, state.fed, temperature
   )
@@ -329,19 +328,39 @@ def _as_fixed(new: Rollout, tokens: jax.Array, fixed: jax.Array) -> Rollout:
 
 def _next_log_probs(model, params_by_name, lanes, caches, fed, temperature):
   """Feeds tokens int[B, L] -> log-probs f32[B, L, V] of each lane, caches."""
-  batch, caches, found = fed.shape[0], dict(caches), [{} for _ in lanes]
+  runs = _runs(lanes)
+  lanes = [lanes_lib.nonzero(lane) for lane in lanes]
+  batch, caches, found = fed.shape[0], dict(caches), [{} for _ in runs]
   for name, users in _users(lanes).items():
     logits, caches[name] = model.decode(
       params_by_name[name], caches[name], fed[:, jnp.array(users)].reshape(-1)
     )
     by_user = logits.reshape(batch, len(users), model.vocab_size)
-    for j, i in enumerate(users):
-      found[i][name] = arrays.log_softmax(by_user[:, j], temperature)
+    for (first, count), log_probs in zip(runs, found, strict=True):
+      if name in lanes[first]:
+        start = users.index(first)
+        log_probs[name] = arrays.log_softmax(
+          by_user[:, start : start + count], temperature
+        )
   mixed = [
-    lanes_lib.combine(lane, log_probs)
-    for lane, log_probs in zip(lanes, found, strict=True)
+    lanes_lib.combine(lanes[first], log_probs)
+    for (first, _), log_probs in zip(runs, found, strict=True)
   ]
-  return arrays.log_softmax(jnp.stack(mixed, axis=1), 1.0), caches
+  return arrays.log_softmax(jnp.concatenate(mixed, axis=1), 1.0), caches
+
+
+def _runs(lanes: Sequence[Lane]) -> list[tuple[int, int]]:
+  """The first and the number of lanes in a row that are one object.
+
+  A program that names each of hundreds of lanes takes minutes to compile.
+  """
+  found = []
+  for number, lane in enumerate(lanes):
+    if number and lane is lanes[number - 1]:
+      found[-1] = (found[-1][0], found[-1][1] + 1)
+    else:
+      found.append((number, 1))
+  return found
 
 
 def _choose(keys, t, log_probs, alive, choose) -> Rollout:

@@ -1,9 +1,8 @@
 """The gradient certificate: every algorithm, opponent and KL form, as cases.
 
 Each case is the relative error of an estimator's expectation against the
-exact gradient: CASES of the losses, STEPS of whole steps of play, ADAPTERS of
-those of real models with adapters, TURNS of those on conversations. ELSEWHERE
-holds the forms that other code uses, with the same measure. Call in float64.
+exact gradient: CASES of the losses, STEPS of whole steps of play, ADAPTERS with
+adapters, TURNS on conversations, ELSEWHERE of the forms of others. In float64.
 """
 
 from collections.abc import Callable
@@ -15,7 +14,14 @@ import jax.numpy as jnp
 
 from nashmd_jax import arrays, losses
 from nashmd_jax.nash import opponents
-from tests import adapters_oracle, turns_oracle, whole_step
+from tests import (
+  adapters_oracle,
+  half_steps_oracle,
+  rejection_oracle,
+  stackelberg_oracle,
+  turns_oracle,
+  whole_step,
+)
 from tests import gradient_oracle as oracle
 
 BAR = 1e-9
@@ -190,6 +196,19 @@ def _steps() -> list[Case]:
       part(step.nash, opponent=mixed, updates=2),
     ),
     *_designs(name, mixed),
+    *_rejections(name),
+    case(
+      "whole step, Stackelberg",
+      "its own answer",
+      TO_GO,
+      stackelberg_oracle.measure,
+    ),
+    case(
+      "whole step, EGPO, second half",
+      "where the first led",
+      WHOLE,
+      half_steps_oracle.measure,
+    ),
     case("whole step, IPO-MD", mixed, WHOLE, part(step.ipo, opponent=mixed)),
     case(
       "whole step, online IPO", "past", WHOLE, part(step.ipo, opponent="past")
@@ -237,6 +256,17 @@ def _designs(name: str, mixed: str) -> list[Case]:
       WHOLE,
       _short(step.ipo, 2, **four),
     ),
+  ]
+
+
+def _rejections(name: str) -> list[Case]:
+  """The best response, of one token, against the duality gap and its law."""
+  warm, few = rejection_oracle.of_gap, rejection_oracle.of_several
+  tau = f"τ = {rejection_oracle.WARM:g}"
+  two = f"{name}, two proposals of two voters"
+  return [
+    Case(f"{name}, of the duality gap, {tau}", "rejection", TO_GO, warm),
+    Case(two, "rejection", TO_GO, few),
   ]
 
 

@@ -73,6 +73,7 @@ RIGHT = (
   ("0", "pessimism", "the loss of DPO"),
   ("0", "split.part split.overlap", "the first part, and nothing of another"),
   ("0", "ensembles.*.proposals", "the rule is applied at each token"),
+  ("''", "follower_instruction", "the response is the end of the prompt"),
   ("0", "iterate.coef", "the policy is held to the reference alone"),
   ("(1,2)", "iterate.weights", "two iterates"),
   ("0", "retries top_logprobs most_failed", NONE_OF_IT),

@@ -257,6 +257,7 @@ class ScoresTest(parameterized.TestCase):
       orders="one",
       desired_share=0.4,
       pessimism=0.1,
+      follower_kl_coef=0.4,
     )
     rng = np.random.default_rng(0)
     names = ("log_prob", "ref_log_prob")

@@ -90,6 +90,7 @@ def make_play(
       orders=orders,
       desired_share=0.4,
       pessimism=0.1,
+      follower_kl_coef=0.4,
     ),
     samples=samples,
     kl_coef=kl_coef,

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nashmd_jax import sampling
-from nashmd_jax.nash import algorithms, opponents
+from nashmd_jax.nash import algorithms, opponents, rejection
 from nashmd_jax.nash import play as play_lib
 from nashmd_jax.training import followers
 from tests import enumeration, paper_opponents
@@ -63,6 +63,7 @@ def make_play(
       orders=orders,
       desired_share=SHARE,
       pessimism=PESSIMISM,
+      follower_kl_coef=0.4,
     ),
     samples=samples,
     kl_coef=oracle.KL_COEF,
@@ -109,18 +110,22 @@ def _draws(sets: dict) -> list[dict]:
 
 def _of_draw(world, play, sets) -> jax.Array:
   made = play_lib.algorithms_lanes(play, 0)
-  count = len(made.own) + len(made.other)
-  x, *numbers = (
-    i.reshape(-1)
-    for i in np.indices((oracle.PROMPTS, *[len(world.tokens)] * count))
-  )
+  count = len(made.all)
+  outcomes = [2] * len(made.other) if made.voters else []  # of proposals
+  sizes = (oracle.PROMPTS, *[len(world.tokens)] * count, *outcomes)
+  x, *every = (i.reshape(-1) for i in np.indices(sizes))
+  numbers, accepted = every[:count], every[count:]
   chosen = np.stack(numbers, axis=1)
 
   def written(weight, model, ready, lanes, *, temperature, **rest):
     del rest
+    by_lane = {
+      id(lane): lane_log_probs(world, model, ready, lane, temperature)
+      for lane in lanes
+    }
     log_prob = jnp.stack(
       [
-        lane_log_probs(world, model, ready, lane, temperature)[x, number]
+        by_lane[id(lane)][x, number]
         for lane, number in zip(lanes, numbers, strict=True)
       ],
       axis=1,
@@ -129,15 +134,28 @@ def _of_draw(world, play, sets) -> jax.Array:
     weight.append(jnp.exp(jnp.sum(jnp.where(mask, log_prob, 0), axis=(1, 2))))
     return sampling.Rollout(world.tokens[chosen], mask, log_prob)
 
+  def taken(weight, keys, chance):
+    del keys
+    taken = jnp.asarray(np.stack(accepted, axis=1) > 0)
+    weight.append(jnp.prod(jnp.where(taken, chance, 1 - chance), axis=1))
+    return taken
+
   @jax.jit
   def run(sets):
     found = []
-    patched = functools.partial(written, found)
-    with mock.patch.object(sampling, "rollout", patched):
+    writing = functools.partial(written, found)
+    taking = functools.partial(taken, found)
+    with (
+      mock.patch.object(sampling, "rollout", writing),
+      mock.patch.object(rejection, "taken", taking),
+    ):
       rows = play_lib.rollout(
         play, sets, prompts_batch(x), jax.random.key(0), jnp.int32(0)
       )
-    (weight,) = found
+    weight = total = functools.reduce(jnp.multiply, found)
+    if accepted:  # of the tuples that are learnt from, each prompt by itself
+      own = weight * jnp.any(rows["accepted"], axis=1)
+      weight = own / jnp.zeros(oracle.PROMPTS).at[x].add(own)[x]
     parts = jax.tree.map(
       lambda v: v.reshape(len(x), len(v) // len(x), *v.shape[1:]), rows
     )
@@ -148,7 +166,7 @@ def _of_draw(world, play, sets) -> jax.Array:
 
       return jnp.sum(weight * jax.vmap(one)(parts)) / oracle.PROMPTS
 
-    return jax.grad(loss)(sets["policy"]), jnp.sum(weight)
+    return jax.grad(loss)(sets["policy"]), jnp.sum(total)
 
   gradient, total = run(sets)
   np.testing.assert_allclose(total, oracle.PROMPTS, rtol=1e-12)

@@ -60,8 +60,7 @@ def _first():
 
 def _writing(play, devices, sets, batch) -> dict[str, programs.Program]:
   """Prefill, and one token of every row."""
-  made = play_lib.algorithms_lanes(play, 0)
-  lanes = [*made.own, *made.other]
+  lanes = play_lib.algorithms_lanes(play, 0).all
   names = {name for lane in lanes for name in lane}
   found = []
 
@@ -155,9 +154,11 @@ def _judging(config, task, run, sets) -> programs.Program:
   """The judge's answers on one batch of responses."""
   play, batch = run.play, run.training.batch
   lanes = play_lib.algorithms_lanes(play, 0)
-  counts = len(lanes.own), len(lanes.other)
-  i, j = play.algorithm.way.asks(*counts)
-  apart = np.split(i, counts[:1]) if j is None else [i]
+  own = len(lanes.own)
+  i, j = play.algorithm.way.asks(own, len(lanes.other))
+  if lanes.voters:
+    i, j = np.append([i, j], play_lib.voting(lanes), axis=1)
+  apart = np.split(i, [own]) if j is None else [i]
   section = settings.run_section(config, run.name)
   read = set(judging.stages_of(config, [section.judge], setting="nash.judge"))
   read |= {
@@ -174,7 +175,7 @@ def _judging(config, task, run, sets) -> programs.Program:
 
   script = jax.eval_shape(turns.script, batch)
   size = turns.width(play.max_response, script)
-  shape = (batch["prompts"].shape[0], sum(counts), size)
+  shape = (batch["prompts"].shape[0], len(lanes.all), size)
   written = tuple(
     jax.ShapeDtypeStruct(shape, dtype) for dtype in (jnp.int32, jnp.bool)
   )

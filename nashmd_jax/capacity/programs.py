@@ -188,7 +188,7 @@ def _training(
   updates_per_rollout: int = 1,
 ) -> Training:
   """How a section trains; `start` are the shapes of `experiment.init`."""
-  made = optimizer.make_optimizer(**section.optimizer)
+  made = experiment.optimizer(optimizer.make_optimizer(**section.optimizer))
   make = loop.make_first_state(experiment, made, devices=task.devices)
   state = sharding.stored_shapes(jax.eval_shape(make, *start), task.devices)
   compiled = programs_lib.compile_programs(
@@ -289,7 +289,7 @@ def _what_decides(
     tuple(sorted(play.held)),
     tuple(
       tuple(sorted(name for name, weight in lane.items() if _is_run(weight)))
-      for lane in (*lanes.own, *lanes.other)
+      for lane in lanes.all
     ),
     (tree, tuple((x.shape, x.dtype) for x in leaves)),
   )

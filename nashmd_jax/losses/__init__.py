@@ -7,7 +7,7 @@ Symbols, the same in all of them:
 """
 
 from nashmd_jax.losses.group_relative import grpo_loss
-from nashmd_jax.losses.iterated import dno_loss, hold, sppo_loss
+from nashmd_jax.losses.iterated import dno_loss, egpo_loss, hold, sppo_loss
 from nashmd_jax.losses.pairwise import (
   dpo_per_token_loss,
   ipo_loss,
@@ -26,6 +26,7 @@ from nashmd_jax.losses.policy_gradient import (
   rlhf_pg_sequence_kl_loss,
 )
 from nashmd_jax.losses.ratios import RATIOS
+from nashmd_jax.losses.sequential import stackelberg_loss
 from nashmd_jax.losses.supervised import (
   bradley_terry_loss,
   comparison_targets,
@@ -45,6 +46,7 @@ __all__ = [
   "comparison_targets",
   "dno_loss",
   "dpo_per_token_loss",
+  "egpo_loss",
   "grpo_loss",
   "hold",
   "ipo_loss",
@@ -64,6 +66,7 @@ __all__ = [
   "rlhf_pg_sequence_kl_loss",
   "sft_loss",
   "sppo_loss",
+  "stackelberg_loss",
   "una_loss",
   "una_score_loss",
 ]

@@ -96,6 +96,43 @@ def dno_loss(
   return arrays.mean_over(nats, known[:, i] & known[:, j]), metrics
 
 
+def egpo_loss(
+  *,
+  log_ratio: jax.Array,
+  wins: jax.Array,
+  wins_known: jax.Array,
+  kl_coef: float,
+) -> tuple[Mean, Metrics]:
+  """Squared error of the margin against what another policy π″ says of it.
+
+    mean_B mean_{i<j} [ h(y_i) − h(y_j)
+        − (P̂(y_i ≻ π″) − P̂(y_j ≻ π″)) / τ ]²
+
+  with h(y) = log(π_θ(y|x) / μ(y|x)) and pairs that π_t wrote, the last iterate.
+  At θ_t, with π″ = π_t, its gradient is that of online IPO; EGPO takes it twice
+  from θ_t, the second time with π″ as the first has made it.
+
+  Args:
+    log_ratio: f32[B, K] h(y_k), nats, of K ≥ 2 responses to each prompt.
+      Gradient flows through this argument.
+    wins: f32[B, K] P̂(y_k ≻ π″|x), by responses of π″ that are none of these.
+    wins_known: bool[B, K], false where nothing was judged.
+    kl_coef: τ > 0, nats⁻¹.
+  Returns: loss: mean over the pairs of known ones. metrics: those of
+    `ipo_loss`, with ½ + ½ (P̂(y_i ≻ π″) − P̂(y_j ≻ π″)) for P(y_i ≻ y_j).
+  Raises: ValueError if shapes disagree or K < 2.
+  Source: Zhou et al., 2025 (EGPO).
+  """
+  arrays.check_shapes(wins=(wins, "B K"), wins_known=(wins_known, "B K"))
+  wins = lax.stop_gradient(jnp.where(wins_known, wins, 0.5))
+  prob = 0.5 + 0.5 * (wins[:, :, None] - wins[:, None, :])
+  known = wins_known[:, :, None] & wins_known[:, None, :]
+  found = pairwise.compared(log_ratio, prob, known)
+  error = (found.margin - (2 * found.prob - 1) / kl_coef) ** 2
+  counted = found.weight > 0
+  return arrays.mean_over(error, counted), pairwise.told(log_ratio, found)
+
+
 def _against_the_rest(log_ratio, win_prob, judged):
   """P̂(y ≻ π_t) f32[B, K], the mean over the judged others; which there are."""
   pairs = pairwise.compared(log_ratio, win_prob, judged)

@@ -8,6 +8,7 @@ it is played; a user's own is played the same way. Nothing here knows a model.
 | `win_prob` | K responses of the policy against K of each of the opponent's |
 | `reward` | K responses of the policy, and of one opponent if K = 1 |
 | `group_mean` | the same, K ≥ 2 |
+| `follower_log_prob` | K responses of the policy, each against its own answer |
 | `log_ratio` | 2K responses of the opponent, each against every other |
 | the same, by the design "records" | nobody: both are those of comparisons |
 | `label` | nobody: responses and labels are those of the records |
@@ -25,7 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from nashmd_jax import arrays, declare, losses, mistakes, outside, policy
-from nashmd_jax.nash import ways
+from nashmd_jax.nash import second_turn, ways
 
 Rows = Mapping[str, jax.Array]
 Named = ways.Named
@@ -52,6 +53,8 @@ LOSSES = {
     "mnpo": losses.ipo_loss,
     "sppo": losses.sppo_loss,
     "dno": losses.dno_loss,
+    "stackelberg": losses.stackelberg_loss,
+    "egpo": losses.egpo_loss,
     **UNARY,
   },
   "reward": {
@@ -65,9 +68,10 @@ LOSSES = {
 # Those that divide by τ, or say nothing without; those that are named after
 # what else the policy is held to.
 ANCHORED = ("inpo", "mnpo")
+HALVED = "egpo"
 DIVIDED = (
   *("ipo", "ipo_per_token", "dpo", "dpo_per_token", "pepo", "sppo", "dno"),
-  *("kto", "una", "una_score"),
+  *("kto", "una", "una_score", HALVED),
   *ANCHORED,
 )
 # Their forms for several updates on one rollout.
@@ -121,6 +125,7 @@ SETTINGS = {
     least=0,
     most=1e6,
   ),
+  **second_turn.SETTINGS,
 }
 
 
@@ -156,6 +161,7 @@ OF_ROWS = {
   "tokens": "responses",
   ways.WROTE: "behaviour_log_prob",
   "label": "label",
+  "follower_mask": "follower_responses_mask",
 }
 
 
@@ -171,6 +177,7 @@ def make_algorithm(
   orders: str,
   desired_share: float,
   pessimism: float,
+  follower_kl_coef: float,
 ) -> Algorithm:
   """The algorithm of a loss.
 
@@ -191,7 +198,8 @@ def make_algorithm(
       "records", the pairs of comparison records, of which nobody is asked.
     orders: "one", or "both" for every pair also the other way round, for a
       judge that minds which response it is shown first.
-    desired_share, pessimism: arguments of the losses that ask for them.
+    desired_share, pessimism, follower_kl_coef: arguments of the losses that
+      ask for them.
   Raises: ValueError for a loss that this judge does not allow, that has no
     off-policy form, or that is not played by that design.
   """
@@ -210,6 +218,7 @@ def make_algorithm(
     "ratio": ratio,
     "desired_share": desired_share,
     "pessimism": pessimism,
+    "follower_kl_coef": follower_kl_coef,
   }
   own = {name: given[name] for name in given if name in names}
   function = functools.partial(function, **own)
@@ -307,11 +316,16 @@ def _states(model, params, batch, temperature) -> jax.Array:
 
 def _read_tokens(names, model, sets, rows, temperature) -> Named:
   """`Algorithm.read` of a loss of sampled tokens."""
-  del names
-  return {
+  found = {
     "log_prob": _log_probs(model, sets["policy"], rows, temperature),
     "ref_log_prob": rows["reference"],
   }
+  if names & {f"{second_turn.NAME}_{name}" for name in ways.READ}:
+    second = second_turn.turned(rows)
+    ours = _log_probs(model, sets["policy"], second, temperature)
+    found["follower_log_prob"] = ours
+    found["follower_ref_log_prob"] = second["reference"]
+  return found
 
 
 def _read_states(names, model, sets, rows, temperature) -> Named:

@@ -7,7 +7,7 @@ import ml_collections
 from nashmd_jax import mistakes
 from nashmd_jax.data import parts
 from nashmd_jax.judges import table
-from nashmd_jax.nash import algorithms, settings
+from nashmd_jax.nash import algorithms, settings, ways
 
 Section = ml_collections.ConfigDict
 
@@ -98,8 +98,20 @@ def check_play(
     return
   with findings.collect():
     algorithm = settings.make_algorithm(section, gives, judge_ahead=judge_ahead)
-    lanes = settings.make_opponent(section).lanes(0)
-    algorithm.way.lanes(lanes, section.samples)
+    opponent = settings.make_opponent(section)
+    if opponent.accepts and algorithm.way.lanes is not ways.VERSUS.lanes:
+      raise mistakes.Mistake(
+        f"nash.opponent: got {opponent.name!r} for the loss "
+        f"{mistakes.quote(section.loss)} and the design "
+        f"{mistakes.quote(section.design)}, which do not hold the learner's "
+        "responses against others; choose a policy gradient on a win_prob"
+      )
+    algorithm.way.lanes(opponent.lanes(0), section.samples)
+    if algorithm.way.halves and section.loss != algorithms.HALVED:
+      raise mistakes.Mistake(
+        f"nash.loss: {mistakes.quote(section.loss)} asks for wins, which are "
+        f"of the two half steps of {algorithms.HALVED!r} alone"
+      )
     if held.follows and algorithm.reads != ("policy",):
       raise mistakes.Mistake(
         f"nash.iterate.coef: got {section.iterate.coef:g} for the loss "
@@ -112,6 +124,16 @@ def check_play(
 def _check_anchors(section: Section, findings: mistakes.Findings) -> None:
   """Collects why a loss that is named after its anchors has not those."""
   own, loss = section.iterate, mistakes.quote(section.loss)
+  if section.loss == algorithms.HALVED and own.every != 2:
+    findings.sentences.append(
+      f"nash.iterate.every: got {own.every} for the loss {loss}, expected 2: "
+      "two half steps are an iteration"
+    )
+  if section.loss == algorithms.HALVED and own.coef:
+    findings.sentences.append(
+      f"nash.iterate.coef: got {own.coef:g} for the loss {loss}, expected 0: "
+      "it is held to the reference alone"
+    )
   if section.loss not in algorithms.ANCHORED:
     return
   if own.coef == 0:

@@ -22,6 +22,18 @@ LEARNER: sampling.Lane = {"policy": 1.0}
 REFERENCE: sampling.Lane = {"reference": 1.0}
 
 
+class Acceptance(NamedTuple):
+  """Which of the responses in its lanes an opponent gives.
+
+  Attributes:
+    voters: n, fresh responses of the policy that each is compared with.
+    probability: (f32[…, n], P(y′ ≻ voter)) -> f32[…], of being given.
+  """
+
+  voters: int
+  probability: Callable[[jax.Array], jax.Array]
+
+
 class Opponent(NamedTuple):
   """One opponent over the whole of a training run.
 
@@ -32,16 +44,20 @@ class Opponent(NamedTuple):
     sets: (sets, rng, step) -> the sets with those that exist for this rollout
       alone.
     follows: the followers of the policy that it reads, by name.
+    accepts: where not all that its lanes write is its own, which is; see
+      `rejection`.
   """
 
   name: str
   lanes: Callable[[Step], Weighted]
   sets: Callable[[Sets, jax.Array, Step], Sets]
   follows: frozenset[str]
+  accepts: Acceptance | None = None
 
 
 RIVAL = "rival"  # the opponent, and the set that it writes with
 POPULATION = "population"  # the opponent, and how its sets begin
+REJECTION = "rejection"
 # By name, (β) -> a lane, or lanes with weights.
 LANES = {
   "self": lambda mixture: LEARNER,
@@ -89,8 +105,8 @@ KNOWN = {"policy", "reference", RIVAL, *FOLLOWS, *MADE}
 DEPLOYED = {"last": LEARNER, "ema": {"ema": 1.0}, "mixture": None}
 SETTINGS = {
   "opponent": declare.text(
-    f"Who writes y′: one of {', '.join((*LANES, POPULATION))}, or your own as "
-    "module:function."
+    f"Who writes y′: one of {', '.join((*LANES, POPULATION, REJECTION))}, or "
+    "your own as module:function."
   ),
   "mixture": declare.number(
     "β, the weight of a mixture on the reference.", least=0, most=1

@@ -14,7 +14,14 @@ import numpy as np
 
 from nashmd_jax import arrays, models, repetition, sampling, turns
 from nashmd_jax.judges import preference_model, scorers
-from nashmd_jax.nash import algorithms, holding, opponents, ways
+from nashmd_jax.nash import (
+  algorithms,
+  holding,
+  opponents,
+  rejection,
+  second_turn,
+  ways,
+)
 
 Batch = Mapping[str, jax.Array]
 Rows = Mapping[str, jax.Array]
@@ -40,6 +47,8 @@ class Play(NamedTuple):
     max_response: R, tokens; of several turns those of each.
     eos_ids: tokens that end a response.
     ready: (sets, names) -> the named sets as models run on them.
+    instruction: tokens behind a response that asks for the answer to it, for an
+      algorithm of two turns; see `second_turn`.
   """
 
   model: models.LanguageModel
@@ -53,6 +62,7 @@ class Play(NamedTuple):
   max_response: int
   eos_ids: tuple[int, ...]
   ready: Callable[[Sets, Iterable[str]], Sets]
+  instruction: Sequence[int] = ()
 
 
 def as_they_are(sets: Sets, names: Iterable[str]) -> Sets:
@@ -77,30 +87,37 @@ def rollout(
     sampled; reference, what the algorithm keeps of what the policy is held to.
     Of each prompt: weights f32[B, other]; answers f32[B, N] and judged
     bool[B, N], but for a judge on the host. Where any are written also
-    written, written_mask [B, L + other, R], all of them; and what the batch
-    held.
+    written, written_mask [B, L + other, R], all of them; of an opponent that
+    accepts some of them accepted bool[B, other], and weights of 0 for the
+    others; and what the batch held.
   """
   write_rng, judge_rng, opponent_rng = jax.random.split(rng, 3)
   lanes = algorithms_lanes(play, step)
-  used = {name for lane in (*lanes.own, *lanes.other) for name in lane}
+  used = {name for lane in lanes.all for name in lane}
   made = play.opponent.sets(sets, opponent_rng, step)
-  made = {**made, **holding.anchors(play.held, sets)}
+  made = {**made, **holding.anchors(dict.fromkeys(used) | play.held, sets)}
   ready = play.ready(made, used | set(play.held))
   rows = dict(batch)
-  if lanes.own:
-    written = write(play, ready, [*lanes.own, *lanes.other], batch, write_rng)
-    rows |= _own_rows(written, len(lanes.own))
-    rows |= {"written": written.tokens, "written_mask": written.mask}
   weights = jnp.array(lanes.weights, jnp.float32)
   rows["weights"] = jnp.tile(weights, (len(batch["prompts"]), 1))
+  if lanes.own:
+    writing = write if play.algorithm.way.turns == 1 else _write_in_turn
+    every = writing(play, ready, lanes.all, batch, write_rng)
+    shown = len(lanes.own) + len(lanes.other)
+    written = sampling.Rollout(*(x[:, :shown] for x in every))
+    rows |= _own_rows(written, len(lanes.own))
+    rows |= {"written": written.tokens, "written_mask": written.mask}
+    if lanes.voters:
+      accepted = _accepted(play, sets, batch, lanes, every, opponent_rng)
+      rows["accepted"] = accepted
+      rows["weights"] = jnp.where(accepted, rows["weights"], 0)
+    if play.algorithm.way.turns > 1:
+      rows |= second_turn.rows(batch, written, play.instruction)
   if play.algorithm.way.recorded is not None:
     rows |= play.algorithm.way.recorded(batch)
-  read = [
-    weight
-    * play.algorithm.keep(play.model, ready[name], rows, play.temperature)
-    for name, weight in play.held.items()
-  ]
-  rows["reference"] = functools.reduce(jnp.add, read)
+  rows["reference"] = _kept(play, ready, rows)
+  if play.algorithm.way.turns > 1:
+    rows[second_turn.REFERENCE] = _kept(play, ready, second_turn.turned(rows))
   i, j = play.algorithm.way.asks(len(lanes.own), len(lanes.other))
   if "answers" in rows:
     return lax.stop_gradient(rows)
@@ -110,21 +127,53 @@ def rollout(
     judge = play.judge(sets)
     # Own and others are scored apart: a judge of pairs has one part alone.
     parts = np.split(i, [len(lanes.own)]) if j is None else [i]
-    said = [
-      ask(judge, judge_rng, batch, written[:2], part, j)
-      for part in parts
-      if len(part)
-    ]
-    rows["answers"] = jnp.concatenate(said, axis=1)
+    rows["answers"] = _said(judge, judge_rng, batch, written[:2], parts, j)
   if "answers" in rows:
     rows["judged"] = jnp.ones(rows["answers"].shape, bool)
   return lax.stop_gradient(rows)
 
 
+def _said(judge, rng, batch, written, parts, j) -> jax.Array:
+  """What is said of all parts that there are, beside one another."""
+  said = [ask(judge, rng, batch, written, i, j) for i in parts if len(i)]
+  return jnp.concatenate(said, axis=1)
+
+
+def _kept(play: Play, ready: Sets, rows: Rows) -> jax.Array:
+  """What the algorithm keeps of what the policy is held to."""
+  read = [
+    weight
+    * play.algorithm.keep(play.model, ready[name], rows, play.temperature)
+    for name, weight in play.held.items()
+  ]
+  return functools.reduce(jnp.add, read)
+
+
 def algorithms_lanes(play: Play, step) -> ways.Lanes:
   """The lanes of the rollout of a step."""
   lanes = play.opponent.lanes(step)
-  return play.algorithm.way.lanes(lanes, play.samples)
+  made = play.algorithm.way.lanes(lanes, play.samples)
+  if play.opponent.accepts is None:
+    return made
+  count = play.opponent.accepts.voters * len(made.other)
+  return made._replace(voters=[opponents.LEARNER] * count)
+
+
+def voting(lanes: ways.Lanes) -> tuple[np.ndarray, np.ndarray]:
+  """Numbers of the other responses, as often as each has voters; of those."""
+  own, others = len(lanes.own), len(lanes.other)
+  j = own + others + np.arange(len(lanes.voters))
+  return own + np.arange(len(j)) * others // max(len(j), 1), j
+
+
+def _accepted(play, sets, batch, lanes, written, rng) -> jax.Array:
+  """Which of the other responses the opponent gives, bool[B, other]."""
+  vote_rng, chance_rng = jax.random.split(rng)
+  accepts, others = play.opponent.accepts, len(lanes.other)
+  said = ask(play.judge(sets), vote_rng, batch, written[:2], *voting(lanes))
+  said = said.reshape(-1, others, accepts.voters)
+  keys = sampling.row_keys(chance_rng, batch["example_ids"], others)
+  return rejection.taken(keys, accepts.probability(said))
 
 
 def _own_rows(written: sampling.Rollout, own: int) -> Rows:
@@ -152,10 +201,12 @@ def loss(
   Returns: the algorithm's loss and metrics; of all responses "ended", the
     share that end by themselves, "response_tokens" and "repetition", see
     `repetition.repeated`; and "entropy", nats a token of who wrote them, by the
-    tokens that were drawn.
+    tokens that were drawn. Of an opponent that accepts, see `rejection.told`.
   """
   del rng
   algorithm = play.algorithm
+  if algorithm.way.halves:
+    params = _at(holding.anchors(ways.ANCHOR, sets)["anchor"], params)
   ready = play.ready({**sets, "policy": params}, algorithm.reads)
   read = algorithm.read(play.model, ready, rows, play.temperature)
   value, metrics = algorithm.loss(read, rows, play.kl_coef)
@@ -172,7 +223,21 @@ def loss(
   }
   if ways.WROTE in rows:
     found["entropy"] = arrays.mean_over(-rows[ways.WROTE], written[1])
+  if "accepted" in rows:
+    for name, share in rejection.told(rows["accepted"]).items():
+      found[name] = arrays.mean_over(share, jnp.ones(share.shape, bool))
   return value, found | metrics
+
+
+def _at(place: Any, params: Any) -> Any:
+  """Other parameters, through which gradient flows to these."""
+  return jax.tree.map(
+    lambda there, here: (
+      lax.stop_gradient(there) + (here - lax.stop_gradient(here))
+    ),
+    place,
+    params,
+  )
 
 
 def write(
@@ -194,6 +259,31 @@ def write(
     temperature=play.temperature,
     eos_ids=play.eos_ids,
     script=turns.script(batch),
+  )
+
+
+def _write_in_turn(play, ready, lanes, batch, rng) -> sampling.Rollout:
+  """`write`, the second half of the lanes after the response of the first."""
+  first_rng, second_rng = jax.random.split(rng)
+  half = len(lanes) // 2
+  first = write(play, ready, lanes[:half], batch, first_rng)
+  prompts, mask = second_turn.prompts(batch, *first[:2], play.instruction)
+  keys = sampling.row_keys(second_rng, batch["example_ids"], half)
+  second = sampling.rollout(
+    play.model,
+    ready,
+    [opponents.LEARNER],
+    prompts=prompts,
+    prompt_mask=mask,
+    keys=keys.reshape(-1, 1),
+    max_response=play.max_response,
+    temperature=play.temperature,
+    eos_ids=play.eos_ids,
+  )
+  return jax.tree.map(
+    lambda x, y: jnp.concatenate([x, y.reshape(x.shape)], axis=1),
+    first,
+    second,
   )
 
 

@@ -3,7 +3,7 @@
 A run is the section `nash` with the changes that `nash.runs` makes for it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import ml_collections
@@ -11,8 +11,16 @@ import ml_collections
 from nashmd_jax import declare, mistakes, pipeline, sampling
 from nashmd_jax.data import parts
 from nashmd_jax.judges import table
-from nashmd_jax.nash import algorithms, ensembles, holding, opponents, ways
-from nashmd_jax.training import followers
+from nashmd_jax.nash import (
+  algorithms,
+  ensembles,
+  holding,
+  opponents,
+  rejection,
+  second_turn,
+  ways,
+)
+from nashmd_jax.training import followers, half_steps
 
 Section = ml_collections.ConfigDict
 RIVAL, POPULATION = opponents.RIVAL, opponents.POPULATION
@@ -42,8 +50,12 @@ PLAY = {
   ),
   "temperature": TEMPERATURE,
 }
-# Sections of the followers that a game may need.
-FOLLOWED = {"ema": followers.MOVING_AVERAGE, "iterate": holding.SETTINGS}
+# Sections of the followers and the opponents that a game may need.
+FOLLOWED = {
+  "ema": followers.MOVING_AVERAGE,
+  "iterate": holding.SETTINGS,
+  rejection.NAME: rejection.SETTINGS,
+}
 SETTINGS = {
   **OPPONENT,
   "deploy": opponents.DEPLOY,
@@ -53,6 +65,7 @@ SETTINGS = {
   **FOLLOWED,
   "past": followers.PAST_POLICIES,
   "split": parts.SETTINGS,
+  "follower_instruction": second_turn.INSTRUCTION,
   RIVAL: declare.text(
     "Whom the opponent rival plays, frozen: sft, or another run of nash.runs "
     "as it is deployed, whose mixture replaces that of this run.",
@@ -312,6 +325,8 @@ def make_opponent(section: Section) -> opponents.Opponent:
   """The opponent of a section; see `opponents.make_opponent`."""
   if section.opponent == POPULATION:
     return opponents.make_population(section.population.weights)
+  if section.opponent == rejection.NAME:
+    return rejection.make_opponent(kl_coef=section.kl_coef, **section.rejection)
   return opponents.make_opponent(**chosen(section, OPPONENT))
 
 
@@ -349,6 +364,17 @@ def cut_off(section: Section) -> str | None:
   )
 
 
+def optimizer_of(section: Section) -> Callable[[Any], Any]:
+  """What a run makes of its optimizer; see `training.step.Experiment`."""
+  halved = section.loss == algorithms.HALVED
+  return half_steps.half_steps if halved else lambda inner: inner
+
+
+def steps_counted(section: Section) -> int:
+  """Steps that the optimizer of a run counts as one."""
+  return 2 if section.loss == algorithms.HALVED else 1
+
+
 def make_held(section: Section) -> holding.Held:
   """What the policy of a section is held to."""
   return holding.make_held(kl_coef=section.kl_coef, **section.iterate)
@@ -357,6 +383,8 @@ def make_held(section: Section) -> holding.Held:
 def played_followers(section: Section) -> dict[str, followers.Follower]:
   """The followers that a run's opponent names, or what it is held to."""
   names = make_opponent(section).follows | make_held(section).follows
+  if section.loss == algorithms.HALVED:
+    names |= {holding.FOLLOWER}
   return {name: FOLLOWERS[name](section[name]) for name in sorted(names)}
 
 

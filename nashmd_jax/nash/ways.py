@@ -5,18 +5,22 @@ says which of its pairs are asked about, and in which orders. Nothing here
 knows a model or a loss.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nashmd_jax import losses, mistakes, sampling
-from nashmd_jax.nash import opponents, recorded
+from nashmd_jax import mistakes, sampling
+from nashmd_jax.nash import opponents, pairs, recorded, scores
 
-Named = dict[str, jax.Array]
+Named = scores.Named
+Asked = scores.Asked
 WROTE = "behaviour_log_prob"
+# Of the second turn, each with "follower_" before it.
+READ = ("log_prob", "ref_log_prob", "mask")
+ANCHOR: sampling.Lane = {"anchor": 1.0}
 
 
 class Lanes(NamedTuple):
@@ -26,11 +30,18 @@ class Lanes(NamedTuple):
     own: of the responses that the loss is of.
     other: of those that they are only scored against.
     weights: of the latter, which sum to 1.
+    voters: of those that decide which of the latter count; see `rejection`.
   """
 
   own: list[sampling.Lane]
   other: list[sampling.Lane]
   weights: list[float]
+  voters: Sequence[sampling.Lane] = ()
+
+  @property
+  def all(self) -> list[sampling.Lane]:
+    """All that are written, in this order."""
+    return [*self.own, *self.other, *self.voters]
 
 
 class Way(NamedTuple):
@@ -49,6 +60,11 @@ class Way(NamedTuple):
     kind: of the records that hold the responses; None where policies write.
     recorded: (batch) -> rows of their responses, see `recorded`; None where
       the batch has them as they are.
+    turns: 2 where the other responses are answers to the own; see
+      `second_turn`.
+    halves: whether a step is one of two from the last iterate, which writes
+      the own responses and at which the gradient is taken; see
+      `training.half_steps`.
   """
 
   gives: str | None
@@ -59,19 +75,8 @@ class Way(NamedTuple):
   ratios: Callable[[jax.Array, jax.Array], Named] = lambda ratio, tokens: {}
   kind: str | None = None
   recorded: Callable[[Named], Named] | None = None
-
-
-class Asked(NamedTuple):
-  """What was asked of L responses to each prompt.
-
-  Attributes:
-    own: how many of the responses the loss is of; they come first.
-    i, j: see `Way.asks`.
-  """
-
-  own: int
-  i: np.ndarray
-  j: np.ndarray | None
+  turns: int = 1
+  halves: bool = False
 
 
 def _spread(lanes: opponents.Weighted, samples: int):
@@ -123,143 +128,28 @@ def _group(lanes, samples) -> Lanes:
   return Lanes([opponents.LEARNER] * samples, [], [])
 
 
+def _in_turn(lanes, samples) -> Lanes:
+  if list(lanes) != [(1.0, opponents.LEARNER)]:
+    raise mistakes.Mistake(
+      "nash.opponent: the loss stackelberg has the policy answer itself in a "
+      "second turn; choose the opponent 'self'"
+    )
+  own = [opponents.LEARNER] * samples
+  return Lanes(own, own, [1 / samples] * samples)
+
+
+def _in_halves(lanes, samples) -> Lanes:
+  if list(lanes) != [(1.0, opponents.LEARNER)]:
+    raise mistakes.Mistake(
+      "nash.opponent: the loss egpo holds the responses of the last iterate "
+      "against the policy's; choose the opponent 'self'"
+    )
+  return Lanes([ANCHOR] * (2 * samples), *_spread(lanes, samples))
+
+
 def _nobody_writes(lanes, samples) -> Lanes:
   del lanes, samples
   return Lanes([], [], [])
-
-
-def _all_pairs(own: int, other: int):
-  i, j = np.divmod(np.arange(own * other), max(other, 1))
-  return i, own + j
-
-
-def _each_pair(own: int, other: int):
-  del other
-  return np.triu_indices(own, 1)
-
-
-def _ring(own: int, other: int):
-  """Each with the next: once shown first and once second."""
-  del other
-  return np.arange(own), np.roll(np.arange(own), -1)
-
-
-def _ring_across(own: int, other: int):
-  """own 0, other 0, own 1, other 1, …: each with the next, in every lane."""
-  each = other // own
-  k, lane = np.divmod(np.arange(other), each)
-  theirs = own + k * each + lane
-  if own == 1:
-    return k, theirs
-  return np.append(k, theirs), np.append(theirs, (k + 1) % own)
-
-
-def _each(own: int, other: int):
-  return np.arange(own + other), None
-
-
-def _nobody(own: int, other: int):
-  del own, other
-  return np.arange(0), None
-
-
-def _table(answers, judged, size: int, asked: Asked):
-  """P(y_i ≻ y_j) of all pairs, and which are known, each [B, L, L].
-
-  A pair that was asked in both orders is the mean of the two, and known if
-  both answers are.
-  """
-  number = np.full((size, size), -1)
-  number[asked.i, asked.j] = np.arange(len(asked.i))
-  was, swapped = (number >= 0)[None], (number.T >= 0)[None]
-  times = np.maximum(was.astype(np.int32) + swapped, 1)
-  there, back = answers[:, number], answers[:, number.T]
-  won = jnp.where(was, there, 0) + jnp.where(swapped, 1 - back, 0)
-  won = won / jnp.asarray(times, won.dtype)
-  known = (judged[:, number] | ~was) & (judged[:, number.T] | ~swapped)
-  asked_at_all = was | swapped
-  return jnp.where(asked_at_all, won, 0.5), known & asked_at_all
-
-
-def _win_probs(answers, judged, weights, asked) -> Named:
-  """ "win_prob" f32[B·K]: the weighted mean over the opponent's responses."""
-  own, others = asked.own, weights.shape[1]
-  table, known = _table(answers, judged, own + others, asked)
-  weight = weights[:, None, :] * known[:, :own, own:]
-  return _mean_win(table[:, :own, own:], weight)
-
-
-def _group_win_probs(answers, judged, weights, asked) -> Named:
-  """ "win_prob" f32[B·K]: the mean over the learner's other responses."""
-  del weights
-  table, known = _table(answers, judged, asked.own, asked)
-  return _mean_win(table, known.astype(table.dtype))
-
-
-def _mean_win(table, weight) -> Named:
-  total = jnp.sum(weight, axis=2)
-  won = jnp.sum(weight * table, axis=2)
-  return {
-    "win_prob": _rows(won / jnp.where(total > 0, total, 1)),
-    "counted": _rows(total > 0),
-  }
-
-
-def _rewards(answers, judged, weights, asked) -> Named:
-  """ "reward" and "baseline" f32[B·K]: of the others, or of the K − 1."""
-  own, others = asked.own, weights.shape[1]
-  reward, known = answers[:, :own], judged[:, :own]
-  if others:
-    weight = weights * judged[:, own:]
-    total = jnp.sum(weight, axis=1, keepdims=True)
-    mean = jnp.sum(weight * answers[:, own:], axis=1, keepdims=True)
-    mean = mean / jnp.where(total > 0, total, 1)
-    baseline = jnp.broadcast_to(mean, reward.shape)
-    known = known & (total > 0)
-  else:
-    baseline = losses.leave_one_out(reward, known)
-    known = known & (jnp.sum(known, axis=1, keepdims=True) > 1)
-  return {
-    "reward": _rows(reward),
-    "baseline": _rows(baseline),
-    "counted": _rows(known),
-  }
-
-
-def _group_rewards(answers, judged, weights, asked) -> Named:
-  """ "reward" f32[B·K]; its mean and deviation in the group, each [B·K]."""
-  del weights
-  reward, known = answers[:, : asked.own], judged[:, : asked.own]
-  count = jnp.maximum(jnp.sum(known, axis=1, keepdims=True), 1)
-  mean = jnp.sum(jnp.where(known, reward, 0), axis=1, keepdims=True) / count
-  apart = jnp.where(known, reward - mean, 0)
-  spread = jnp.sqrt(jnp.sum(apart**2, axis=1, keepdims=True) / count)
-  return {
-    "reward": _rows(reward),
-    "group_mean": _rows(jnp.broadcast_to(mean, reward.shape)),
-    "group_spread": _rows(jnp.broadcast_to(spread, reward.shape)),
-    "counted": _rows(known),
-  }
-
-
-def _pair_win_probs(answers, judged, weights, asked) -> Named:
-  """ "win_prob" and "judged" [B, L, L]."""
-  del weights
-  table, known = _table(answers, judged, asked.own, asked)
-  counted = jnp.ones(len(answers) * asked.own, bool)
-  return {"win_prob": table, "judged": known, "counted": counted}
-
-
-def _stated_win_probs(answers, judged, weights, asked) -> Named:
-  """The same of comparisons, "judged" being what each counts."""
-  found = _pair_win_probs(answers, judged, weights, asked)
-  counts = weights[:, :, None] * found["judged"]
-  return found | {"judged": counts}
-
-
-def _no_scores(answers, judged, weights, asked) -> Named:
-  del judged, weights
-  return {"counted": jnp.ones(len(answers) * asked.own, bool)}
 
 
 def _of_pairs(ratio, tokens) -> Named:
@@ -277,39 +167,56 @@ def _of_own_and_next(ratio, tokens) -> Named:
   return {"log_ratio": ratio[:, 0], "mismatched_log_ratio": ratio[:, 1]}
 
 
-def _rows(x: jax.Array) -> jax.Array:
-  return x.reshape(-1)
-
-
-VERSUS = Way("win_prob", _versus, _all_pairs, _win_probs, ("win_prob", WROTE))
-ALONE = Way("reward", _alone, _each, _rewards, ("reward", "baseline", WROTE))
+VERSUS = Way(
+  "win_prob", _versus, pairs.all_pairs, scores.win_probs, ("win_prob", WROTE)
+)
+ALONE = Way(
+  "reward", _alone, pairs.each, scores.rewards, ("reward", "baseline", WROTE)
+)
 PAIRED = Way(
   "win_prob",
   _paired,
-  _each_pair,
-  _pair_win_probs,
+  pairs.each_pair,
+  scores.pair_win_probs,
   ("log_ratio", "mean_log_ratio", "win_prob", "judged", WROTE),
   _of_pairs,
 )
 COMPARED = PAIRED._replace(
   gives=None,
   lanes=_nobody_writes,
-  scores=_stated_win_probs,
+  scores=scores.stated_win_probs,
   kind="comparison",
   recorded=recorded.both,
 )
 GROUPED = Way(
   "reward",
   _grouped,
-  _each,
-  _group_rewards,
+  pairs.each,
+  scores.group_rewards,
   ("reward", "group_mean", "group_spread", WROTE),
+)
+IN_TURN = Way(
+  "win_prob",
+  _in_turn,
+  pairs.own_answers,
+  scores.answered_win_probs,
+  ("win_prob", *(f"follower_{name}" for name in READ)),
+  turns=2,
+)
+IN_HALVES = Way(
+  "win_prob",
+  _in_halves,
+  pairs.all_pairs,
+  scores.wins,
+  ("wins", "wins_known", "log_ratio", "mean_log_ratio"),
+  _of_pairs,
+  halves=True,
 )
 LABELLED = Way(
   None,
   _nobody_writes,
-  _nobody,
-  _no_scores,
+  pairs.nobody,
+  scores.none,
   ("label", "log_ratio"),
   _of_own,
   "unary",
@@ -322,6 +229,8 @@ MISMATCHED = LABELLED._replace(
 # By what a loss asks for: the first that it does.
 BY_NAME = {
   "mismatched_log_ratio": MISMATCHED,
+  "follower_log_prob": IN_TURN,
+  "wins": IN_HALVES,
   "label": LABELLED,
   "log_ratio": PAIRED,
   "mean_log_ratio": PAIRED,
@@ -334,21 +243,23 @@ RECORDS = "records"
 DESIGNS = {
   VERSUS: {
     "all": VERSUS,
-    "circular": VERSUS._replace(asks=_ring_across),
+    "circular": VERSUS._replace(asks=pairs.ring_across),
     "group": VERSUS._replace(
-      lanes=_group, asks=_each_pair, scores=_group_win_probs
+      lanes=_group, asks=pairs.each_pair, scores=scores.group_win_probs
     ),
     "group_circular": VERSUS._replace(
-      lanes=_group, asks=_ring, scores=_group_win_probs
+      lanes=_group, asks=pairs.ring, scores=scores.group_win_probs
     ),
   },
   PAIRED: {
     "all": PAIRED,
-    "circular": PAIRED._replace(asks=_ring),
+    "circular": PAIRED._replace(asks=pairs.ring),
     RECORDS: COMPARED,
   },
   ALONE: {"all": ALONE},
   GROUPED: {"all": GROUPED},
+  IN_TURN: {"all": IN_TURN},
+  IN_HALVES: {"all": IN_HALVES},
   LABELLED: {"all": LABELLED},
   MISMATCHED: {"all": MISMATCHED},
 }

@@ -7,13 +7,27 @@ import time
 
 import numpy as np
 
-from nashmd_jax import pipeline
+from nashmd_jax import mistakes, pipeline
 from nashmd_jax import task as task_lib
+from nashmd_jax.nash import opponents
 from nashmd_jax.nash import play as play_lib
 from nashmd_jax.stages import judging, writing
 from nashmd_jax.training import step as step_lib
 
 Config = pipeline.Config
+
+
+def check(config: Config, section: Config, findings: mistakes.Findings) -> None:
+  """Collects why a run cannot have its judge on the host."""
+  with findings.collect():
+    if section.opponent != opponents.REJECTION:
+      return
+    if judging.on_host(config, section.judge, setting="nash.judge"):
+      raise mistakes.Mistake(
+        f"nash.judge: got {mistakes.quote(section.judge)} for the opponent "
+        f"{section.opponent!r}, which asks its judge before the rollout ends; "
+        "choose one that reads tokens, such as preference"
+      )
 
 
 def make_host(

@@ -13,14 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nashmd_jax import (
-  arrays,
-  declare,
-  mistakes,
-  outside,
-  pipeline,
-  sampling,
-)
+from nashmd_jax import arrays, declare, mistakes, outside, pipeline, sampling
 from nashmd_jax import task as task_lib
 from nashmd_jax.data import batches
 from nashmd_jax.judges import table
@@ -83,6 +76,7 @@ def make_play(
     temperature=section.temperature,
     max_response=task.max_response,
     eos_ids=task.tokenizer.eos_ids,
+    instruction=task.tokenizer.encode_marked(section.follower_instruction),
   )
 
 
@@ -136,6 +130,7 @@ def make_experiment(
     evaluate=make_evaluation(config, task, section, play, workdir),
     followers=settings.make_followers(section),
     rules=warnings.RULES,
+    optimizer=settings.optimizer_of(section),
   )
 
 
@@ -294,13 +289,18 @@ def check(config: Config, findings: mistakes.Findings) -> None:
   """Collects what is wrong with the runs that are trained."""
   # Of a run that there is not the tournament or the export tells.
   names = [n for n in judging.trained_runs(config) if n in config.nash.runs]
-  checks.check_runs(config, names, _check_run, findings)
+  one = functools.partial(_check_run, config)
+  checks.check_runs(config, names, one, findings)
   checks.check_turns(config, names, findings)
 
 
-def _check_run(section: Config, findings: mistakes.Findings) -> None:
+def _check_run(config, section: Config, findings: mistakes.Findings) -> None:
   checks.check(section, findings)
-  training_settings.check_together(NAME, section, findings)
+  hosting.check(config, section, findings)
+  counted = settings.steps_counted(section)
+  training_settings.check_together(
+    NAME, section, findings, steps_counted=counted
+  )
   if section.judge_ahead and section.train.log_every == 1:
     findings.sentences.append(
       f"nash.judge_ahead: got {section.judge_ahead} with train.log_every 1, "

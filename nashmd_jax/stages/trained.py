@@ -153,7 +153,9 @@ def train(
   section = training.section
   scores = loop.train(
     training.experiment,
-    optimizer.make_optimizer(**section.optimizer),
+    training.experiment.optimizer(
+      optimizer.make_optimizer(**section.optimizer)
+    ),
     **_where(training, workdir, job),
     **section.train,
     log=training.task.log,

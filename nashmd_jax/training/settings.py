@@ -85,7 +85,11 @@ def check_parts(train: Mapping[str, Any], batch_size: int) -> None:
 
 
 def check_together(
-  name: str, section: Mapping[str, Any], findings: mistakes.Findings
+  name: str,
+  section: Mapping[str, Any],
+  findings: mistakes.Findings,
+  *,
+  steps_counted: int = 1,
 ) -> None:
   """Collects which settings of a section that is trained do not go together.
 
@@ -94,9 +98,11 @@ def check_together(
     section: with data, optimizer and train, and updates_per_rollout if there
       are rollouts; the changes of a run included.
     findings: where to.
+    steps_counted: steps that the optimizer counts as one; see `half_steps`.
   """
   train, own = section["train"], section["optimizer"]
   updates = train["steps"] * section.get("updates_per_rollout", 1)
+  updates //= steps_counted
   for check in (
     lambda: check_rows(train),
     lambda: keeping.check(train["keep"]),

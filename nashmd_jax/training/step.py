@@ -68,6 +68,7 @@ class Experiment(NamedTuple):
       samples too.
     followers: sets that follow the policy, by name.
     rules: of what is warned of, by name; see `warned`.
+    optimizer: (the optimizer of its section) -> the one that it trains with.
 
   `sets` holds the followers and the frozen sets by name; for rollout and
   evaluation also the parameters in training, as "policy".
@@ -81,6 +82,9 @@ class Experiment(NamedTuple):
   evaluate: Callable[[Sets], Mapping[str, float] | telling.Evaluation]
   followers: Mapping[str, followers_lib.Follower]
   rules: Mapping[str, warned.Rule] = {}
+  optimizer: Callable[
+    [optax.GradientTransformation], optax.GradientTransformation
+  ] = lambda inner: inner
 
 
 class Programs(NamedTuple):
@@ -133,7 +137,7 @@ def make_programs(
   update = functools.partial(
     _update,
     make_gradient(experiment.loss, micro_batches=micro_batches, reduce=reduce),
-    optimizer,
+    optax.with_extra_args_support(optimizer),
   )
 
   def rollout(state, batch):
@@ -143,7 +147,9 @@ def make_programs(
 
   def updates(state, rows):
     _, loss_rng, follow_rng = rngs(seed, state.step)
-    one = functools.partial(update, state_lib.other_sets(state), rows)
+    one = functools.partial(
+      update, state_lib.other_sets(state), rows, state.step
+    )
     trained = (state.params, state.opt_state)
     if updates_per_rollout == 1:
       trained, metrics = one(trained, loss_rng)
@@ -179,7 +185,7 @@ def _follow(followers, state, rng) -> dict[str, Any]:
   }
 
 
-def _update(gradient, optimizer, sets, rows, trained, rng):
+def _update(gradient, optimizer, sets, rows, step, trained, rng):
   """One optimizer step of (params, opt_state), and its metrics.
 
   Where loss or gradient is not finite nothing changes, and the metrics are of
@@ -193,7 +199,7 @@ def _update(gradient, optimizer, sets, rows, trained, rng):
 
   def updated(grads, trained):
     params, opt_state = trained
-    updates, opt_state = optimizer.update(grads, opt_state, params)
+    updates, opt_state = optimizer.update(grads, opt_state, params, step=step)
     return optax.apply_updates(params, updates), opt_state
 
   # A choice of branches: choosing number by number would read and write all

@@ -4,6 +4,7 @@ A policy's distribution over all responses is listed, and compared with the
 exact point at which the run should come to rest.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nashmd_jax import games, mistakes, models, policy
+from nashmd_jax.nash import second_turn
 from nashmd_jax.worlds import planted, rest
 
 World = planted.World
@@ -31,6 +33,7 @@ class Answer(NamedTuple):
     reference: μ.
     mixture_weight: β, a number.
     kl_coef: τ, a number.
+    follower: log ω*(y′|x, y) f64[X, Y, Y], where there is one.
   """
 
   policy: np.ndarray
@@ -40,6 +43,7 @@ class Answer(NamedTuple):
   reference: np.ndarray
   mixture_weight: float
   kl_coef: float
+  follower: np.ndarray | None = None
 
 
 def exact_log_probs(
@@ -62,6 +66,71 @@ def exact_log_probs(
     temperature=temperature,
   ).reshape(count, size, -1)
   return jnp.sum(jnp.where(world.space.mask, steps, 0), axis=-1)
+
+
+def second_log_probs(
+  world: World, model: models.LanguageModel, params: Any, *, temperature: float
+) -> jax.Array:
+  """log ω(y′|x, y) of every answer to every response, f32[X, Y, Y], nats.
+
+  Args: as `exact_log_probs`.
+  """
+  count, size = len(world.prompts), len(world.space.tokens)
+  every = (count, *world.space.tokens.shape)
+  first = {"prompts": jnp.asarray(world.prompts)}
+  first["prompts_mask"] = jnp.ones(world.prompts.shape, bool)
+  prompts, mask = second_turn.prompts(
+    first,
+    jnp.broadcast_to(jnp.asarray(world.space.tokens), every),
+    jnp.broadcast_to(jnp.asarray(world.space.mask), every),
+    (),
+  )
+  steps = policy.response_log_probs(
+    model,
+    params,
+    prompts=prompts,
+    prompt_mask=mask,
+    responses=jnp.tile(jnp.asarray(world.space.tokens), (count * size, 1)),
+    temperature=temperature,
+  ).reshape(count, size, size, -1)
+  return jnp.sum(jnp.where(world.space.mask, steps, 0), axis=-1)
+
+
+def solve_in_turn(
+  world: World,
+  *,
+  log_reference: np.ndarray,
+  log_follower: np.ndarray,
+  kl_coef: float,
+  follower_kl_coef: float,
+) -> Answer:
+  """The exact answer of the Stackelberg game, in float64.
+
+  Args:
+    log_reference, kl_coef: as `solve`, of the leader.
+    log_follower: log ω_0(y′|x, y) f[X, Y, Y], nats.
+    follower_kl_coef: τ_F > 0.
+  """
+  found = solve(
+    world,
+    log_reference=log_reference,
+    kl_coef=kl_coef,
+    mixture=0.0,
+    loss="policy_gradient",
+  )
+  with jax.enable_x64(True):
+    game = games.make_game(
+      preference=world.preference,
+      reference=np.exp(found.reference),
+      kl_coef=kl_coef,
+    )
+    leader, follower = jax.vmap(
+      functools.partial(
+        rest.leader_fixed_point, follower_kl_coef=follower_kl_coef
+      )
+    )(game, jnp.asarray(np.asarray(log_follower, np.float64)))
+  leader, follower = np.asarray(leader), np.asarray(follower)
+  return found._replace(policy=leader, mixture=leader, follower=follower)
 
 
 def solve(
@@ -160,3 +229,18 @@ def distances(
   )
   found = jax.vmap(one)(*exact, log_probs)
   return {name: jnp.mean(values) for name, values in found.items()}
+
+
+def follower_distance(
+  answer: Answer, log_probs: jax.Array
+) -> dict[str, jax.Array]:
+  """How far answers are from those of the follower, a mean over the prompts.
+
+  Args:
+    log_probs: f[X, Y, Y] log ω(y′|x, y), nats.
+  Returns: "follower_kl", the mean of KL(ω* ‖ ω) over responses of π*.
+  """
+  target = jnp.asarray(answer.follower, log_probs.dtype)
+  kl = jnp.sum(jnp.exp(target) * (target - log_probs), axis=-1)
+  weight = jnp.exp(jnp.asarray(answer.policy, log_probs.dtype))
+  return {"follower_kl": jnp.mean(jnp.sum(weight * kl, axis=1))}

@@ -14,6 +14,7 @@ from nashmd_jax import games, mistakes
 from nashmd_jax.games import sequences
 from nashmd_jax.nash import opponents
 
+STACKELBERG = "stackelberg"  # the loss, whose two players rest together
 # The slope of σ is at most this.
 STEEPEST = 0.25
 
@@ -82,7 +83,29 @@ def _excess(space, game, mixture, logits) -> tuple[jax.Array, jax.Array]:
   return (game.preference - fit) @ weight, (fit * (1 - fit)) @ weight
 
 
-# By loss. All but "dpo" rest where π ∝ μ exp(P m(π) / τ), "sppo" where m = π.
+def leader_fixed_point(
+  game: games.Game, log_follower: jax.Array, *, follower_kl_coef: float
+) -> tuple[jax.Array, jax.Array]:
+  """Where the players of a Stackelberg game rest, in closed form.
+
+    ω*(y′|y) ∝ ω_0(y′|y) exp(P(y′ ≻ y) / τ_F)
+    π*(y) ∝ μ(y) exp(V(y) / τ_L),
+      V(y) = −τ_F log Σ_y′ ω_0(y′|y) exp(−P(y ≻ y′) / τ_F)
+
+  Args:
+    log_follower: f[Y, Y] log ω_0(y′|y), nats.
+    follower_kl_coef: τ_F > 0; that of the game is τ_L.
+  Returns: log π* f[Y], and log ω* f[Y, Y].
+  """
+  scaled = log_follower - game.preference / follower_kl_coef
+  lost = jax.nn.logsumexp(scaled, axis=1, keepdims=True)
+  value = -follower_kl_coef * lost[:, 0]
+  leader = jax.nn.log_softmax(game.log_reference + value / game.kl_coef)
+  return leader, scaled - lost
+
+
+# By loss. All but "dpo" rest where π ∝ μ exp(P m(π) / τ), "sppo" and "egpo"
+# where m = π.
 FIXED_POINTS = {
   "policy_gradient": games.mixture_fixed_point,
   "policy_gradient_sequence_kl": games.mixture_fixed_point,
@@ -92,6 +115,7 @@ FIXED_POINTS = {
   "inpo": games.mixture_fixed_point,
   "mnpo": games.mixture_fixed_point,
   "sppo": games.mixture_fixed_point,
+  "egpo": games.mixture_fixed_point,
 }
 
 
@@ -100,8 +124,7 @@ def fixed_point(loss: str) -> Callable[..., games.FixedPoint]:
   if loss not in FIXED_POINTS:
     raise mistakes.Mistake(
       f"nash.loss: got {mistakes.quote(loss)}, whose point of rest is not "
-      "known; expected "
-      f"one of {sorted(FIXED_POINTS)}"
+      f"known; expected one of {sorted([*FIXED_POINTS, STACKELBERG])}"
     )
   return FIXED_POINTS[loss]
 
@@ -111,8 +134,11 @@ def weight_on_reference(opponent: opponents.Opponent, steps: int) -> float:
 
   Raises: Mistake for an opponent that is no mixture of the learner, or of a
     moving average or an iterate that follows it, with μ: its point of rest is
-    not known.
+    not known. Against the best response the policy rests where it is its
+    own, at π*_τ, as in self-play.
   """
+  if opponent.name == opponents.REJECTION:
+    return 0.0
   lanes = opponent.lanes(steps)
   lane = {name: float(weight) for name, weight in lanes[0][1].items()}
   known = {"policy", "ema", "anchor", "reference"}
@@ -123,6 +149,6 @@ def weight_on_reference(opponent: opponents.Opponent, steps: int) -> float:
       "nash.opponent: no exact answer is known for "
       f"{mistakes.quote(opponent.name)}, which "
       f"writes in {[dict(one) for _, one in lanes]}; choose self, mixture, "
-      "reference, anchor, or a moving average"
+      "reference, anchor, rejection, or a moving average"
     )
   return beta

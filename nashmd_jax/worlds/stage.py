@@ -109,6 +109,7 @@ def make_experiment(
     batches=functools.partial(make_batches, world, section.data.batch_size),
     evaluate=evaluate,
     followers=settings.played_followers(section),
+    optimizer=settings.optimizer_of(section),
   )
 
 
@@ -157,6 +158,16 @@ def make_evaluation(
       for name, params in play.ready(sets, names).items()
     }
     last = found.pop("policy")
+    if answer.follower is not None:
+      last |= answer_lib.follower_distance(
+        answer,
+        answer_lib.second_log_probs(
+          world,
+          play.model,
+          play.ready(sets, names)["policy"],
+          temperature=play.temperature,
+        ),
+      )
     return last | {f"{name}_kl": one["kl"] for name, one in found.items()}
 
   return evaluate
@@ -173,12 +184,21 @@ def solve(config: Config, section: Config) -> tuple[World, answer_lib.Answer]:
   reference = model.init(jax.random.key(config.seed))
   for dtype in (config.devices.frozen_dtype, config.devices.run_dtype):
     reference = sharding.cast(reference, dtype)
+  at = {"temperature": section.temperature}
+  given = {
+    "log_reference": answer_lib.exact_log_probs(world, model, reference, **at),
+    "kl_coef": section.kl_coef,
+  }
+  if section.loss == rest.STACKELBERG:
+    return world, answer_lib.solve_in_turn(
+      world,
+      log_follower=answer_lib.second_log_probs(world, model, reference, **at),
+      follower_kl_coef=section.follower_kl_coef,
+      **given,
+    )
   return world, answer_lib.solve(
     world,
-    log_reference=answer_lib.exact_log_probs(
-      world, model, reference, temperature=section.temperature
-    ),
-    kl_coef=section.kl_coef,
+    **given,
     mixture=rest.weight_on_reference(
       settings.make_opponent(section), section.train.steps
     ),
@@ -190,7 +210,7 @@ def run(config: Config, workdir: pathlib.Path, job: str) -> dict[str, float]:
   """Trains one of `config.nash.runs`; returns `distances` of its end."""
   experiment, where = _made(config, workdir, job)
   section = settings.run_section(config, job.split("/")[1])
-  tx = optimizer_lib.make_optimizer(**section.optimizer)
+  tx = experiment.optimizer(optimizer_lib.make_optimizer(**section.optimizer))
   log = logs.make_log(config, workdir)
   return loop.train(experiment, tx, **where, **section.train, log=log)
 
@@ -225,7 +245,8 @@ def check(config: Config, findings: mistakes.Findings) -> None:
   def check_run(section, own):
     checks.check_play(section, "win_prob", own)
     _check_rest(section, own)
-    training_settings.check_together(NAME, section, own)
+    counted = settings.steps_counted(section)
+    training_settings.check_together(NAME, section, own, steps_counted=counted)
     with own.collect():
       _check_prompts(config, section.data.batch_size)
 
@@ -247,7 +268,13 @@ def _check_rest(section: Config, findings: mistakes.Findings) -> None:
         "choose another"
       )
     settings.make_algorithm(section, "win_prob", judge_ahead=0)
-    rest.fixed_point(section.loss)
+    if section.loss != rest.STACKELBERG:
+      rest.fixed_point(section.loss)
+    elif not section.follower_kl_coef:
+      raise mistakes.Mistake(
+        "nash.follower_kl_coef: got 0, expected τ_F above 0: without it no "
+        "exact answer is known"
+      )
   with findings.collect():
     beta = rest.weight_on_reference(
       settings.make_opponent(section), section.train.steps
