@@ -261,6 +261,14 @@ class RunTest(absltest.TestCase):
     told = "\n".join(caught.exception.sentences)
     self.assertIn("comparisons hold no turns", told)
     self.assertIn("turns.between: got 0 with turns.most 3", told)
+    config = self.config.copy_and_resolve_references()
+    config.nash.update({"loss": "stackelberg", "opponent": "self"})
+    config.nash.ensembles.pepo.proposals = 8
+    with self.assertRaises(mistakes.Mistake) as caught:
+      pipeline.check(text.PIPELINE, config)
+    told = "\n".join(caught.exception.sentences)
+    self.assertIn("its own second turn is the last", told)
+    self.assertIn("nash.ensembles.pepo.proposals: got 8 with turns.most", told)
 
   def test_too_many_turns_of_any_record_are_told(self):
     config = self.config.copy_and_resolve_references()

@@ -39,6 +39,7 @@ ODD = {
   "None": None, "()": (), "(1,2)": (1, 2),
 }  # fmt: skip
 NONE_OF_IT = "none of it is what is asked for"
+NOT_OF_A_RUN = ("runs.", "deployed.", "ensembles.")
 NOTHING = "there may be none"
 # Which odd values are right, of settings by the end of their names, and why.
 RIGHT = (
@@ -73,7 +74,7 @@ RIGHT = (
   ("0", "pessimism", "the loss of DPO"),
   ("0", "split.part split.overlap", "the first part, and nothing of another"),
   ("0", "ensembles.*.proposals", "the rule is applied at each token"),
-  ("''", "follower_instruction", "the response is the end of the prompt"),
+  ("0", "turns.between", "nothing is said between turns"),
   ("0", "iterate.coef", "the policy is held to the reference alone"),
   ("(1,2)", "iterate.weights", "two iterates"),
   ("0", "retries top_logprobs most_failed", NONE_OF_IT),
@@ -152,7 +153,7 @@ def of_a_run(config: Mapping[str, Any]) -> Iterator[Case]:
   run = next(iter(config.get("nash", {}).get("runs", {})), None)
   for case in cases(config) if run else ():
     rest = case.name.removeprefix("nash.")
-    if rest != case.name and not rest.startswith(("runs.", "deployed.")):
+    if rest != case.name and not rest.startswith(NOT_OF_A_RUN):
       yield case._replace(name=f"nash.runs.{run}.{rest}")
 
 

@@ -42,21 +42,35 @@ def check_turns(
   names: Iterable[str],
   findings: mistakes.Findings,
 ) -> None:
-  """Collects the runs on conversations that learn from records of none.
+  """Collects what has one turn where records have several.
 
   Args: as `check_runs`.
   """
   most = config.turns.most
+  if most == 1:
+    return
 
   def of_run(section, own):
-    if most > 1 and settings.compares(section):
+    if settings.compares(section):
       own.sentences.append(
         f"nash.design: got {mistakes.quote(section.design)} with turns.most "
         f"{most}, but comparisons hold no turns; take "
         "a design in which policies write, or set turns.most to 1"
       )
+    if section.loss == "stackelberg":
+      own.sentences.append(
+        f"nash.loss: got {section.loss!r} with turns.most {most}, but its own "
+        "second turn is the last; set turns.most to 1"
+      )
 
   check_runs(config, names, of_run, findings)
+  findings.sentences += [
+    f"nash.ensembles.{name}.proposals: got {one.proposals} with turns.most "
+    f"{most}, but responses of one turn alone are drawn by rejection; set "
+    "proposals to 0, or turns.most to 1"
+    for name, one in config.nash.get("ensembles", {}).items()
+    if one.proposals
+  ]
 
 
 def check(section: Section, findings: mistakes.Findings) -> None:

@@ -88,8 +88,7 @@ def rollout(
     Of each prompt: weights f32[B, other]; answers f32[B, N] and judged
     bool[B, N], but for a judge on the host. Where any are written also
     written, written_mask [B, L + other, R], all of them; of an opponent that
-    accepts some of them accepted bool[B, other], and weights of 0 for the
-    others; and what the batch held.
+    accepts some accepted bool[B, other], with weights of 0 for the others.
   """
   write_rng, judge_rng, opponent_rng = jax.random.split(rng, 3)
   lanes = algorithms_lanes(play, step)
