@@ -64,7 +64,7 @@ class RecordsTest(parameterized.TestCase):
     (
       "response",
       RECORD | {"response": "four"},
-      "a conversation needs the response that its turns say; leave it out",
+      "a conversation needs the response that its turns say, .*, got 'four'",
     ),
     ("turns", RECORD | {"turns": 5}, "in its turns, needs messages as a list"),
   )

@@ -130,7 +130,8 @@ def exact(world: World, opponents: dict[str, float]) -> np.ndarray:
     paid = oracle.KL_COEF * (log_pi - log_mu)
     return jnp.mean(jnp.sum(jnp.exp(log_pi) * (score - paid), axis=1))
 
-  return np.asarray(jax.grad(objective)(world.sets["policy"])["logits"])
+  slope = jax.jit(jax.grad(objective))
+  return np.asarray(slope(world.sets["policy"])["logits"])
 
 
 def judge_of(world: World):
@@ -232,14 +233,14 @@ def expected_ascent(world: World, play: play_lib.Play, rows, weight):
     lambda v: v.reshape(count, len(v) // count, *v.shape[1:]), rows
   )
 
-  @jax.jit
   def loss(params):
     def one(part):
       return play_lib.loss(play, params, world.sets, part, None)[0].value
 
     return jnp.sum(weight * jax.vmap(one)(parts)) / 2
 
-  return -np.asarray(jax.grad(loss)(world.sets["policy"])["logits"])
+  slope = jax.jit(jax.grad(loss))
+  return -np.asarray(slope(world.sets["policy"])["logits"])
 
 
 def error(most: int, opponent: str, **changes) -> float:

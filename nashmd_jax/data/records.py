@@ -151,9 +151,11 @@ def check_record(record: Record, kind: str, where: str) -> None:
     check_messages(record["messages"], f"{where}: a {kind}", last="user")
   if kind == "conversation":
     check_turns(record.get("turns"), f"{where}: a {kind}")
-    if record["response"] != answered(record["turns"]):
+    response, said = record["response"], answered(record["turns"])
+    if response != said:
       raise mistakes.Mistake(
-        f"{where}: a {kind} needs the response that its turns say; leave it out"
+        f"{where}: a {kind} needs the response that its turns say, "
+        f"{mistakes.quote(said)}, got {mistakes.quote(response)}"
       )
 
 

@@ -189,13 +189,13 @@ def texts_of(
 
 def _text_of(task, asked, tokens, mask) -> str:
   """What one row says, the messages of the user between its turns."""
-  keep = np.asarray(mask)
+  tokens, keep = np.asarray(tokens), np.asarray(mask)
   if not asked:
     return task.tokenizer.decode(tokens[keep])
-  stops = np.flatnonzero(np.asarray(turns.ends(keep))) + 1
+  stops = np.flatnonzero(keep & ~np.append(keep[1:], False)) + 1
   text, start = "", 0
   for number, stop in enumerate(stops):
-    own = np.asarray(tokens)[start:stop][keep[start:stop]]
+    own = tokens[start:stop][keep[start:stop]]
     text += task.tokenizer.decode(own)
     if number < len(asked):
       text += records.between(asked[number])
