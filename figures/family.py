@@ -27,6 +27,9 @@ from tests import (
   family_moments,
   family_oracle,
   family_records,
+  half_steps_oracle,
+  rejection_oracle,
+  stackelberg_oracle,
   turns_oracle,
 )
 from tests import family_test as by_hand
@@ -100,6 +103,9 @@ def step_errors() -> tuple[Measured, Measured]:
     "MNPO": family_oracle.of_mnpo(long, "mnpo", 2),
     "SPPO": family_oracle.of_sppo(long),
     "mirror descent": family_oracle.of_magnet(long, 2),
+    "EGPO": half_steps_oracle.measure(long),
+    "Nash-RS": rejection_oracle.of_gap(short),
+    "Stackelberg": stackelberg_oracle.measure(short),
     "two turns": turns_oracle.error(2, "mixture"),
     "offline IPO": family_records.of_pairs(long, "ipo"),
     "offline DPO": family_records.of_pairs(long, "dpo"),
@@ -218,8 +224,19 @@ def identity_rows() -> list[rows.Row]:
 def landing_rows(landed: dict[str, dict]) -> list[rows.Row]:
   """Runs that are held to their iterates come to rest at π*_τ."""
   return [
-    rows.row(f"KL(π*_τ ‖ trained), {name}", one["eval/kl"], "≤", landing.LANDED)
+    rows.row(
+      f"KL(exact ‖ trained), {name}", one["eval/kl"], "≤", landing.LANDED
+    )
     for name, one in landed.items()
+  ] + [
+    rows.row(
+      f"KL(exact ‖ trained) of the follower, {name}",
+      one["eval/follower_kl"],
+      "≤",
+      landing.LANDED,
+    )
+    for name, one in landed.items()
+    if "eval/follower_kl" in one
   ]
 
 

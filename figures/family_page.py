@@ -90,6 +90,36 @@ METHODS = (
     ),
   ),
   Method(
+    "EGPO",
+    "egpo",
+    "π_t, against π_t and π_{t+½}",
+    "judge",
+    "EGPO",
+    "egpo",
+    ("nash.runs.self_play.loss=egpo", "nash.iterate.every=2"),
+  ),
+  Method(
+    "Nash-RS",
+    "policy_gradient",
+    "π_θ, BR_τ(π_θ)",
+    "judge",
+    "Nash-RS",
+    "nash_rs",
+    ("nash.opponent=rejection", "nash.kl_coef=0.2"),
+  ),
+  Method(
+    "Stackelberg",
+    "stackelberg",
+    "π_θ, its answer to it",
+    "judge",
+    "Stackelberg",
+    "stackelberg",
+    (
+      "nash.runs.self_play.loss=stackelberg",
+      "nash.runs.self_play.follower_kl_coef=0.2",
+    ),
+  ),
+  Method(
     "COMAL",
     "ipo",
     "π_θ",
@@ -199,7 +229,8 @@ the relative error of the expected step against the gradient of the stated
 objective, by enumeration; where it is no gradient, how far it is from one. Of
 GRPO it is the sine of the angle to ∇(E r − τ KL). *Lands* is KL(π\\*_τ ‖ π_θ),
 nats, of a T5 trained by sampling in a world of [landing.md](landing.md), by
-`configs/worlds.py:family` with τ = κ = 0.2, or why there is no such figure.
+`configs/worlds.py:family` with τ = κ = 0.2, of Nash-RS τ = 0.5, or why there is
+no such figure; of Stackelberg it is KL(π\\* ‖ π_θ), π\\* the exact leader.
 
 | method | `nash.loss` | who writes | data | step | lands |
 |---|---|---|---|---|---|
@@ -218,6 +249,13 @@ NOTES = """## What is not exact
 - DNO takes σ of an estimate of P(y ≻ π_t); with n responses to a prompt it is
   that of n − 1 others. The bias with 2 is {dno2:.0%} of the gradient, with 4
   {dno4:.0%}, at one token.
+- Nash-RS draws the best response, but for the terms of exp(P/τ) behind its last
+  voter; in [certificate.md](certificate.md) stands by how much. *Step* is held
+  against the gradient of the duality gap at τ = 5.
+- Stackelberg's players step along the gradients of one objective, which π
+  ascends and ω descends; where one policy plays both, the sum of the two is the
+  gradient of none. Its point of rest is the leader's closed form, not
+  π\\*_τ; the follower is held to the same bar.
 - GRPO divides by the deviation of the group and by |y|: with 2 responses the
   sine of the angle is {grpo2:.2f}, with 4, at one token, {grpo4:.2f}.
 - KTO's z₀ is of a batch, without gradient. At that z₀ its step is exact; beside

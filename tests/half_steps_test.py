@@ -14,7 +14,7 @@ from tests import gradient_oracle as oracle
 from tests import half_steps_oracle, small_worlds
 
 
-class LossTest(parameterized.TestCase):
+class LossTest(absltest.TestCase):
   def test_by_hand(self):
     # m = 1.5; (.7 − .4)/.1 = 3: (1.5 − 3)² = 2.25.
     loss, metrics = losses.egpo_loss(
@@ -26,14 +26,10 @@ class LossTest(parameterized.TestCase):
     np.testing.assert_allclose(loss.value, 2.25, rtol=1e-5)
     np.testing.assert_allclose(metrics["accuracy"].value, 1.0)
 
-  @parameterized.parameters(
-    (half_steps_oracle.measure, 1),
-    (half_steps_oracle.measure, 2),
-    (half_steps_oracle.first_is_online_ipo, 1),
-  )
-  def test_expectation_by_enumeration(self, measure, length):
+  def test_the_first_half_is_a_step_of_online_ipo(self):
     with jax.enable_x64(True):
-      self.assertLess(measure(oracle.make_world(length)), 1e-9)
+      found = half_steps_oracle.first_is_online_ipo(oracle.make_world(1))
+    self.assertLess(found, 1e-9)
 
 
 def game_experiment(game: games.Game) -> step.Experiment:
