@@ -48,6 +48,7 @@ def get_config(variant: str = "cpu") -> ml_collections.ConfigDict:
   size, part = split(variant)
   file, name = BASES[size]
   config = load(file).get_config(name).unlock()
+  config.tournament.judges = ("raters", "preference")
   if size == "cpu":
     write_parameters(config)
   config.raters.panel = PANEL
@@ -55,7 +56,6 @@ def get_config(variant: str = "cpu") -> ml_collections.ConfigDict:
   config.sft.seed = 0
   config.nash.watch = ("raters",)
   set_policies(config)
-  config.tournament.judges = ("raters", "preference")
   config.tournament.log_ratio = True
   # Of the distribution that is trained, whose KL it is.
   config.tournament.temperature = config.nash.temperature
@@ -77,6 +77,8 @@ def write_parameters(config: ml_collections.ConfigDict) -> None:
     "coverage": 20.0, "brevity": 3.0, "grounding": 20.0, "plainness": 3.0,
   }  # fmt: skip
   config.raters.short = 2
+  # The judge that is learnt costs more here than all runs.
+  config.tournament.judges = ("raters",)
   # The smallest of the sweep at which runs stay within 4 nats of SFT.
   config.nash.kl_coef, config.nash.runs.rlhf.kl_coef = 0.05, 0.2
   for judge in (config.preference, config.reward):

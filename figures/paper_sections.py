@@ -70,10 +70,12 @@ def distances(
   told = paper_runs.of_policies(found)
   exact = paper_tables.cells(judged)
   start = exact.names.index(paper_found.START)
+  asked = any(one["learned"] is not None for one in told.values())
+  judge = f"the {found.game['learned']} judge, that Nash methods learn from"
   yield (
     "On the held-out prompts, at the temperature of sampling; win rates are "
-    f"against SFT, by the {found.game['learned']} judge, that Nash methods "
-    f"learn from, and by {TITLES[HELD_OUT]}.\n"
+    f"against SFT, by {judge + ', and by ' if asked else ''}"
+    f"{TITLES[HELD_OUT]}.\n"
   )
   rows = []
   for i, (name, one) in enumerate(told.items()):
@@ -84,12 +86,12 @@ def distances(
         figure(one["kl"], 2),
         figure(one["words"], 1),
         number(one["ended"]),
-        number(one["learned"]),
+        *([number(one["learned"])] if asked else []),
         figure(ends),
       ]  # fmt: skip
     )
-  head = ["", "KL, nats", "words", "ended", "learned judge", "exact"]
-  yield table(head, rows)
+  head = ["", "KL, nats", "words", "ended"]
+  yield table([*head, *["learned judge"][:asked], "exact"], rows)
 
 
 def exploited(found: paper_found.Found) -> Iterator[str]:
