@@ -224,9 +224,9 @@ def _texts(texts: Mapping[str, Sequence[records.Record]]) -> Iterator[Row]:
 def _rows(workdir, config, results, texts, done) -> Iterator[Row]:
   """A row a policy of the tournament, see `collect_trial`."""
   flag, changed = asked.load(workdir / asked.NAME)
-  gaps = files.load_object(
-    workdir / exploit.NAME / "results.json", *exploitability.RESULTS
-  )
+  asked_of, gaps = workdir / exploit.NAME / "results.json", {}
+  if asked_of.exists():
+    gaps = files.load_object(asked_of, *exploitability.RESULTS)["policies"]
   learned = config["nash"]["judge"]
   for name, wrote in texts.items():
     run = _run_of(config, name)
@@ -253,8 +253,8 @@ def _rows(workdir, config, results, texts, done) -> Iterator[Row]:
       "learned": list(win_rates.against(results, name, START, learned))
       if judged
       else None,
-      "gap": _gap(gaps["policies"].get(name, {}).get("sampled")),
-      "solves": _gap(gaps["policies"].get(name, {}).get("solves")),
+      "gap": _gap(gaps.get(name, {}).get("sampled")),
+      "solves": _gap(gaps.get(name, {}).get("solves")),
     }
 
 
