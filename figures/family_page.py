@@ -38,6 +38,7 @@ ITERATED = ("nash.opponent=anchor", "nash.iterate.coef=0.2")
 OFFLINE = "no: offline, at the optimum for its records"
 AT_ZERO = "no: τ = 0"
 RATED = ("data.records=RATED", "data.schema=mine:rated")
+ALONE = ("tournament.policies=\"('sft','nash_md')\"",)
 METHODS = (
   Method("INPO", "inpo", "π_t", "judge", "INPO", "inpo", ITERATED),
   Method(
@@ -96,7 +97,12 @@ METHODS = (
     "judge",
     "EGPO",
     "egpo",
-    ("nash.runs.self_play.loss=egpo", "nash.iterate.every=2"),
+    (
+      "nash.loss=egpo",
+      "nash.opponent=self",
+      "nash.iterate.every=2",
+      *ALONE,
+    ),
   ),
   Method(
     "Nash-RS",
@@ -115,8 +121,10 @@ METHODS = (
     "Stackelberg",
     "stackelberg",
     (
-      "nash.runs.self_play.loss=stackelberg",
-      "nash.runs.self_play.follower_kl_coef=0.2",
+      "nash.loss=stackelberg",
+      "nash.opponent=self",
+      "nash.follower_kl_coef=0.2",
+      *ALONE,
     ),
   ),
   Method(

@@ -160,7 +160,8 @@ def collect_trial(
   the τ that it solves if it is a mixture; curves.jsonl of each evaluation of
   a run the judge that it learns from, its step, the KL of the steps before it
   and the win rate by each judge;
-  jobs.jsonl the key of each job and what it took. What is not known is null.
+  jobs.jsonl the key of each job, its results and what it took. What is not
+  known is null.
 
   Args:
     workdir: of the trial.
@@ -185,7 +186,12 @@ def collect_trial(
   save_lines(
     folder / JOBS,
     (
-      {"job": name, "key": _key(workdir, name), **_spent(one)}
+      {
+        "job": name,
+        "key": _key(workdir, name),
+        "results": one.get("results"),
+        **_spent(one),
+      }
       for name, one in done.items()
     ),
   )

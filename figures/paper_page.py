@@ -5,6 +5,7 @@ typed in. Of seeds and policies that are not there yet the page says so.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+import json
 import pathlib
 from typing import NamedTuple
 
@@ -169,16 +170,22 @@ def _prices(found: paper_found.Found) -> str:
 
 
 def _starts(found: paper_found.Found) -> str:
-  """Whether all seeds start from one SFT policy."""
+  """Whether all seeds start from one SFT policy.
+
+  Trained again elsewhere it may have the same key and not the same results.
+  """
   starts = {
-    key for job, key in paper_runs.jobs(found) if job == paper_found.START
+    (row["key"], json.dumps(row.get("results")))
+    for seed in found.seeds
+    for row in seed.jobs
+    if row["job"] == paper_found.START
   }
   if len(starts) == 1:
     return (
       "All seeds start from one SFT policy: nothing is said of what another "
       "start would give."
     )
-  return "Every seed has an SFT policy of its own."
+  return f"The seeds start from {len(starts)} SFT policies."
 
 
 def _points(work: Work) -> Iterator[str]:

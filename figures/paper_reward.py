@@ -17,7 +17,7 @@ from nashmd_jax.evaluation import intervals
 from nashmd_jax.games import equilibrium, payoffs, preference_game
 from nashmd_jax.judges import raters
 
-SIZE = 24  # responses of a game
+SIZE = 12  # responses of a game
 # Log-odds have four times the slope of a probability at one half.
 SLOPE = 4.0
 ROUNDS = 20  # of fitting a reward to what the last one makes of RLHF
