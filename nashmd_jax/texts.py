@@ -69,7 +69,7 @@ SETTINGS = {
   "target": declare.text(
     "What is to be written about the code found on this machine: summary, of a "
     "definition by its body, or parameter, what one is, in a few words.",
-    one_of=TARGETS,
+    one_of=tuple(TARGETS),
   ),
 }
 Splits = dict[str, list[records.Record]]
