@@ -13,6 +13,7 @@ from figures import (
 )
 from figures.paper_found import HELD_OUT
 from figures.paper_words import TITLES, figure, label, listed, number, table
+from nashmd_jax.stages import exploit
 
 
 def mixtures(
@@ -111,6 +112,11 @@ def exploited(found: paper_found.Found) -> Iterator[str]:
     "the game of the judge. The gap at that τ, over τ, is the most that the KL "
     "from the equilibrium can be.\n"
   )
+  if found.game["kl_coef"] < exploit.COLDEST:
+    yield (
+      f"Below a τ of {exploit.COLDEST:g} samples of SFT miss rare responses "
+      "that decide: a gap may be too low, and with it the most of the KL.\n"
+    )
   yield table(
     ["", "gap", "solves τ", "gap there", "KL from the equilibrium, at most"],
     (

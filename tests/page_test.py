@@ -107,7 +107,10 @@ class PageTest(absltest.TestCase):
     }
     self.assertEqual(rows["all", "kl_coef"], "0.2")
     gap = float(rows["nash_md", "gap_from_samples"])
-    self.assertIn(f"<td>{gap:.3f} (", self.page)
+    self.assertIn(f">{gap:.3f} (", self.page)
+    solved = float(rows["nash_md", "gap_solved"])
+    self.assertIn(f"{solved:.3f} (", self.page)
+    self.assertEqual(rows["nash_md", "kl_coef_solved"], "0.25")
     played = float(rows["nash_md", f"{small_report.HOSTILE}_gap"])
     self.assertIn(f"at least {played:.3f} (", self.page)
 

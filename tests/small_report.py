@@ -165,6 +165,8 @@ def _exploit(folder: pathlib.Path) -> None:
     parts = (win_prob, ratio, np.arange(COUNT))
     found[name] = exploitability.estimates(*parts, **ends, seed=0)
     found[name] |= {"ended": 0.9, "adversaries": {}}
+    solved = exploitability.mean_gap(*parts, **ends | {"kl_coef": 0.25})
+    found[name]["solves"] = {"kl_coef": 0.25, **solved}
   played = exploitability.adversary(
     win_prob, ratio, 2 * ratio, np.arange(COUNT), **ends
   )
