@@ -93,7 +93,9 @@ def make(
       comparisons[name] = paper_tables.compare(paper_tables.cells(judged[name]))
   fits, solved = None, {}
   if found.seeds:
-    fits, solved = paper_reward.fits(found), paper_worlds.solve(found)
+    games = paper_reward.games_of(found)
+    fits = paper_reward.fits(games, found.game["kl_coef"])
+    solved = paper_worlds.solve(games)
   return Work(
     found,
     judged,

@@ -6,13 +6,14 @@ sampling policies, and where RLHF ends with it is held against the equilibrium
 of the game: Munos et al., ICML 2024, theorem 2.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from scipy import special
 
-from figures import paper_found
+from figures import paper_found, paper_tables
 from nashmd_jax.evaluation import intervals
 from nashmd_jax.games import equilibrium, payoffs, preference_game
 from nashmd_jax.judges import raters
@@ -22,7 +23,6 @@ SIZE = 12  # responses of a game
 SLOPE = 4.0
 ROUNDS = 20  # of fitting a reward to what the last one makes of RLHF
 RAREST = 1e-6  # share with which any response is sampled
-CONFIDENCE = 0.95
 EVENLY, OWN, SOLVED = "evenly", "own", "solved"
 Figure = tuple[float, float | None, float | None]
 
@@ -49,13 +49,16 @@ class Fits(NamedTuple):
   won: dict[str, Figure]
 
 
-def fits(found: paper_found.Found) -> Fits | None:
-  """Fits rewards to the game of every prompt; None if no prompt has one."""
-  every = games_of(found)
-  known = np.array([one for one in every if one is not None])
+def fits(games: Sequence[np.ndarray | None], price: float) -> Fits | None:
+  """Fits rewards to the game of every prompt; None if no prompt has one.
+
+  Args:
+    games: see `games_of`.
+    price: τ.
+  """
+  known = np.array([one for one in games if one is not None])
   if not len(known):
     return None
-  price = found.game["kl_coef"]
   with jax.enable_x64(True):
     game = preference_game.make_game(
       preference=known, reference=np.full(SIZE, 1 / SIZE), kl_coef=price
@@ -74,11 +77,11 @@ def fits(found: paper_found.Found) -> Fits | None:
         (SOLVED, [(p, np.exp(q)) for p, q in zip(known, best, strict=True)]),
       )
     }
-  ring = np.array([has_ring(one) for one in known])
+  ring = np.array([raters.has_ring(one) for one in known])
   return Fits(
     games=len(known),
     cyclic=int(ring.sum()),
-    few=len(every) - len(known),
+    few=len(games) - len(known),
     cyclic_gap=_means(told, "gap", ring) if ring.any() else {},
     **{
       key: _means(told, key, np.full(len(ring), True))
@@ -89,7 +92,7 @@ def fits(found: paper_found.Found) -> Fits | None:
 
 def _means(told, key: str, which: np.ndarray) -> dict[str, Figure]:
   return {
-    name: intervals.mean_interval(values[key][which], CONFIDENCE)
+    name: intervals.mean_interval(values[key][which], paper_tables.CONFIDENCE)
     for name, values in told.items()
   }
 
@@ -110,19 +113,8 @@ def games_of(found: paper_found.Found) -> list[np.ndarray | None]:
     some = [text for text in said if text][:SIZE]
     made[row["prompt"]] = None
     if len(some) == SIZE:
-      scores = raters.score_matrix(
-        population, row["prompt"], row["response"], some
-      )
-      made[row["prompt"]] = raters.win_prob(
-        population, scores[:, None], scores[None]
-      )
+      made[row["prompt"]] = raters.preference(population, row, some)
   return [*made.values()]
-
-
-def has_ring(preference: np.ndarray) -> bool:
-  """Whether three responses beat one another, each above one half."""
-  beats = (preference > 0.5 + 1e-9).astype(int)
-  return bool(np.trace(beats @ beats @ beats) > 0)
 
 
 def rlhf(

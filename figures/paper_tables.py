@@ -141,25 +141,16 @@ def judge(found: paper_found.Found, population: str) -> Judged:
     population: `paper_found.HELD_OUT` or `paper_found.SECOND`.
   """
   made = raters.make_population(**found.game[population])
-  names, said = common(found.seeds), []
-  for seed in found.seeds:
-    scores = np.array(
-      [
-        raters.score_matrix(made, row["prompt"], row["response"], some)
-        for row, *some in zip(
-          found.prompts, *(seed.texts[name] for name in names), strict=True
-        )
-      ]
-    )
-    said.append(
-      np.stack(
-        [
-          raters.win_prob(made, scores[:, [i]], scores)
-          for i in range(len(names))
-        ],
-        axis=1,
+  names = common(found.seeds)
+  said = [
+    [
+      raters.preference(made, row, some)
+      for row, *some in zip(
+        found.prompts, *(seed.texts[name] for name in names), strict=True
       )
-    )
+    ]
+    for seed in found.seeds
+  ]
   return Judged(names, by_prompt(found, np.array(said)))
 
 

@@ -7,6 +7,7 @@ that is off as a judge is; who wins is told by the exact one. So price, length
 of training and what a judge gets wrong are varied one by one.
 """
 
+from collections.abc import Sequence
 import functools
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from jax import lax
 import numpy as np
 from scipy import special
 
-from figures import paper_found, paper_reward
+from figures import paper_found, paper_reward, paper_tables
 from nashmd_jax.evaluation import intervals
 from nashmd_jax.games import preference_game, solvers
 
@@ -61,9 +62,13 @@ def settings() -> list[Setting]:
   ]
 
 
-def solve(found: paper_found.Found) -> Solved:
-  """By setting, how often the first of each pair is preferred, over games."""
-  exact = [one for one in paper_reward.games_of(found) if one is not None]
+def solve(games: Sequence[np.ndarray | None]) -> Solved:
+  """By setting, how often the first of each pair is preferred, over games.
+
+  Args:
+    games: see `paper_reward.games_of`.
+  """
+  exact = [one for one in games if one is not None]
   if len(exact) < 2:
     return {}
   exact = np.array(exact[:GAMES])
@@ -92,7 +97,7 @@ def _won(exact: np.ndarray, off: np.ndarray, setting: Setting):
   return {
     (one, other): intervals.mean_interval(
       np.asarray(won(make(preference=exact), learned[one], learned[other])),
-      paper_reward.CONFIDENCE,
+      paper_tables.CONFIDENCE,
     )
     for one, other in PAIRS
   }

@@ -9,6 +9,7 @@ from scipy import special
 
 from figures import paper_found, paper_reward, paper_sections
 from nashmd_jax.games import payoffs
+from nashmd_jax.judges import raters
 from tests import planted_paper
 
 
@@ -16,14 +17,14 @@ class RewardTest(parameterized.TestCase):
   @parameterized.parameters((0.1, 0), (-0.1, 1))
   def test_the_reward_of_three_raters_is_that_of_the_paper(self, epsilon, best):
     game = payoffs.three_raters(epsilon)
-    self.assertTrue(paper_reward.has_ring(game))
+    self.assertTrue(raters.has_ring(game))
     found = paper_reward.rlhf(game, np.full(3, 1 / 3), 0.01)
     self.assertEqual(found.argmax(), best)
 
   def test_without_a_ring_sampling_does_not_matter(self):
     scores = np.array([1.0, 0.2, -0.4])
     game = special.expit(scores[:, None] - scores)
-    self.assertFalse(paper_reward.has_ring(game))
+    self.assertFalse(raters.has_ring(game))
     for sampling in ([0.2, 0.3, 0.5], [0.9, 0.05, 0.05]):
       found = paper_reward.rlhf(game, np.array(sampling), 0.5)
       np.testing.assert_allclose(found, special.log_softmax(scores / 2))
@@ -52,14 +53,15 @@ class RewardTest(parameterized.TestCase):
       )
     )
     self.enter_context(mock.patch.object(paper_reward, "SIZE", 3))
-    first, *_ = paper_reward.games_of(found)
+    games = paper_reward.games_of(found)
+    first, *_ = games
     texts = [of[0] for one in found.seeds for of in one.texts.values()]
     words = np.array([len(text.split()) for text in dict.fromkeys(texts)][:3])
     more = words[None] - words[:, None]
     np.testing.assert_allclose(
       first, special.expit(planted_paper.SHARPNESS * more)
     )
-    fits = paper_reward.fits(found)
+    fits = paper_reward.fits(games, found.game["kl_coef"])
     self.assertEqual((fits.games, fits.cyclic, fits.few), (6, 0, 0))
     page = "".join(paper_sections.rewards(fits))
     self.assertIn("make 6 games of the exact raters", page)

@@ -48,7 +48,7 @@ class WorldsTest(absltest.TestCase):
       (paper_worlds, "PRICES", (0.1,)),
     ):
       self.enter_context(mock.patch.object(where, name, value))
-    solved = paper_worlds.solve(found)
+    solved = paper_worlds.solve(paper_reward.games_of(found))
     self.assertLen(solved, 6)
     pair = (paper_found.SELF_PLAY, "best_response")
     rate = {
@@ -61,7 +61,8 @@ class WorldsTest(absltest.TestCase):
     self.assertLess(rate[128.0, 2.0], rate[128.0, 0.0])
     page = "".join(paper_sections.worlds(solved))
     self.assertIn(f"| τ 0.1 | **{rate[2.0, 0.0]:.3f}** |", page)
-    self.assertEmpty(paper_worlds.solve(found._replace(prompts=[])))
+    empty = paper_reward.games_of(found._replace(prompts=[]))
+    self.assertEmpty(paper_worlds.solve(empty))
 
 
 if __name__ == "__main__":

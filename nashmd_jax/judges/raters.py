@@ -255,8 +255,19 @@ def has_cycle(
   population: Population, record: records.Record, texts: Sequence[str]
 ) -> bool:
   """Whether three responses beat one another in a ring, each above ½."""
+  return has_ring(preference(population, record, texts))
+
+
+def preference(
+  population: Population, record: records.Record, texts: Sequence[str]
+) -> np.ndarray:
+  """Exact P(y ≻ y′), f64[Y, Y], of Y responses to a summary record."""
   scores = score_matrix(population, record["prompt"], record["response"], texts)
-  probs = win_prob(population, scores[:, None], scores[None])
+  return win_prob(population, scores[:, None], scores[None])
+
+
+def has_ring(probs: np.ndarray) -> bool:
+  """The same of P(y ≻ y′), f64[Y, Y]; a tie beats nobody."""
   beats = (probs > 0.5 + 1e-9).astype(int)
   return bool(np.trace(beats @ beats @ beats) > 0)
 
