@@ -131,13 +131,8 @@ def expected(world: oracle.World, sets: dict, play: play_lib.Play):
     weight = weights[0] * weights[1]
     parts = jax.tree.map(lambda v: v[:, None], rows)
 
-    def loss(params):
-      def one(part):
-        return play_lib.loss(play, params, sets, part, None)[0].value
-
-      return jnp.sum(weight * jax.vmap(one)(parts)) / oracle.PROMPTS
-
-    return jax.grad(loss)(sets["policy"]), jnp.sum(weight)
+    gradient = whole_step.gradient_of(play, sets, parts, weight)
+    return gradient, jnp.sum(weight)
 
   gradient, total = run(sets)
   np.testing.assert_allclose(total, oracle.PROMPTS, rtol=1e-12)

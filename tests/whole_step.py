@@ -160,17 +160,30 @@ def _of_draw(world, play, sets) -> jax.Array:
       lambda v: v.reshape(len(x), len(v) // len(x), *v.shape[1:]), rows
     )
 
-    def loss(params):
-      def one(part):
-        return play_lib.loss(play, params, sets, part, None)[0].value
-
-      return jnp.sum(weight * jax.vmap(one)(parts)) / oracle.PROMPTS
-
-    return jax.grad(loss)(sets["policy"]), jnp.sum(total)
+    return gradient_of(play, sets, parts, weight), jnp.sum(total)
 
   gradient, total = run(sets)
   np.testing.assert_allclose(total, oracle.PROMPTS, rtol=1e-12)
   return flatten_util.ravel_pytree(gradient)[0]
+
+
+def gradient_of(
+  play: play_lib.Play, sets: dict, parts: dict, weight: jax.Array
+):
+  """∇ of the mean loss of the prompts.
+
+  Args:
+    parts: rows of each tuple of responses, [N, ...], N first on all.
+    weight: f64[N], the chance of each.
+  """
+
+  def loss(params):
+    def one(part):
+      return play_lib.loss(play, params, sets, part, None)[0].value
+
+    return jnp.sum(weight * jax.vmap(one)(parts)) / oracle.PROMPTS
+
+  return jax.grad(loss)(sets["policy"])
 
 
 def lane_log_probs(
